@@ -1,0 +1,63 @@
+"""bptt_jax: backpropagation through time, derived by hand and checked.
+
+A cell says how one step moves; a layer moves a stretch of time and brings cotangents
+back through it; an unroll runs a layer through all of time and fixes how its gradient
+is computed. Everything else is built on those three.
+
+    cells        one recurrent step each, with its hand-derived derivative
+    layers       a cell over a stretch of time, stacks, dense, dropout, losses, remat
+    unrolls      scan (the reference), bptt, reverse
+    objectives   losses over time
+    models       embedding → layers → readout
+    estimators   ways to get a gradient: exact, truncated stream
+    tasks        synthetic problems, and text and digits that are really there
+    train        one training step, and the loop that shows, saves and resumes
+    verify       is a gradient right? for your own cells, too
+
+`cells`, `layers` and `unrolls` are here at once, the other rooms load on first use.
+"""
+
+import importlib
+
+from bptt_jax import cells, layers, unrolls
+from bptt_jax.types import (
+    Batch,
+    Cell,
+    Estimator,
+    Layer,
+    Side,
+    StepVJP,
+    Stream,
+    Task,
+    Weighted,
+)
+
+__version__ = "0.1.0"
+
+_ROOMS = ("estimators", "models", "objectives", "tasks", "train", "verify")
+
+__all__ = [
+    "Batch",
+    "Cell",
+    "Estimator",
+    "Layer",
+    "Side",
+    "StepVJP",
+    "Stream",
+    "Task",
+    "Weighted",
+    "cells",
+    "layers",
+    "unrolls",
+    *_ROOMS,
+]
+
+
+def __getattr__(name: str):
+    if name in _ROOMS:
+        return importlib.import_module(f"bptt_jax.{name}")
+    raise AttributeError(f"module 'bptt_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,121 @@
+"""A user's own step, with the derivative that `jax.vjp` gives, cut as BPTT wants it.
+
+    (1)  d s_{t-1} = (d s_t, d y_t) · ∂step/∂s               at each step, weights shared
+    (2)  d θ, d x  = Σ_t (d s_t, d y_t) · ∂step/∂(θ, x_t)    one contraction over all steps
+
+so no copy of the weights is stored for a step and no weight gradient is summed in the
+loop. What a step's delta must hold for (2) is its own cotangent, (d s_t, d y_t).
+"""
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from bptt_jax import _pytrees as trees
+from bptt_jax._factory import factory
+from bptt_jax.types import Cell, StepVJP
+
+
+def closed_over(f: Any, name: str, seen: set | None = None):
+    """The arrays that a function holds in its closure, defaults or globals: `(name, array)`."""
+    seen = set() if seen is None else seen
+    if id(f) in seen:
+        return
+    seen.add(id(f))
+    if isinstance(f, jax.Array):
+        yield name, f
+    elif isinstance(f, functools.partial):
+        for part in (f.func, *f.args, *f.keywords.values()):
+            yield from closed_over(part, name, seen)
+    elif isinstance(f, types.MethodType):
+        yield from closed_over(f.__func__, name, seen)
+    elif isinstance(f, types.FunctionType):
+        held = dict(zip(f.__code__.co_freevars, f.__closure__ or (), strict=True))
+        for key, cell in held.items():
+            try:
+                yield from closed_over(cell.cell_contents, key, seen)
+            except ValueError:  # not bound yet: a function that names itself
+                continue
+        for key in f.__code__.co_names:
+            value = f.__globals__.get(key)
+            if isinstance(value, jax.Array | types.FunctionType):
+                yield from closed_over(value, key, seen)
+        for value in (*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()):
+            yield from closed_over(value, name, seen)
+    elif isinstance(f, tuple | list | dict):
+        for value in f.values() if isinstance(f, dict) else f:
+            yield from closed_over(value, name, seen)
+
+
+def _refuse_arrays(**functions: Callable) -> None:
+    for role, f in functions.items():
+        for name, array in closed_over(f, role):
+            raise TypeError(
+                f"{role} closes over the array {name!r} ({array.dtype}{list(array.shape)}"
+                "); make it an argument: a leaf of params (or of xs), so that it is "
+                "differentiated and can be batched"
+            )
+
+
+def _none_where_empty(x):
+    """`unrolls` stand inputs of no features in for `xs=None`."""
+    empty = [a for a in jax.tree.leaves(x) if not (trees.is_key(a) or np.size(a))]
+    return None if empty and len(empty) == len(jax.tree.leaves(x)) else x
+
+
+@factory
+def from_step(step: Callable, init: Callable, init_carry: Callable) -> Cell:
+    """A cell from a step `(params, carry, x) -> (carry, y)` written in JAX.
+
+    Args:
+      step: takes leading batch axes if it is to be used with them. With `xs=None` its
+        `x` is None. It may not close over a `jax.Array` or a tracer.
+      init: `(key) -> params`.
+      init_carry: `(params, batch_shape) -> carry`.
+
+    Returns:
+      A cell that obeys the laws of the hand-derived ones. Cost: the backward evaluates
+      `step` twice at each step, and its weight-gradient part once for all steps.
+
+    Raises:
+      TypeError: a function closes over an array.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from bptt_jax import cells
+    >>> leaky = cells.from_step(
+    ...     lambda p, h, x: 2 * (0.9 * h + jnp.tanh(x @ p["w"]),),
+    ...     lambda key: dict(w=jax.random.normal(key, (3, 4))),
+    ...     lambda p, batch_shape: jnp.zeros((*batch_shape, 4)))
+    """
+    _refuse_arrays(step=step, init=init, init_carry=init_carry)
+
+    def call(params, carry, x):
+        return step(params, carry, _none_where_empty(x))
+
+    def backward(params, coeffs, d_carry, d_y):
+        carry, x = coeffs
+        _, back = trees.pullback(lambda c: call(params, c, x), carry)
+        (d_before,) = back((d_carry, d_y))  # (1)
+        return d_before, (d_carry, d_y)
+
+    def contract(params, xs, carries, coeffs, deltas):
+        del coeffs
+        over_time = jax.vmap(call, (None, 0, 0))
+        _, back = trees.pullback(lambda p, xs: over_time(p, carries, xs), params, xs)
+        return back(deltas)  # (2)
+
+    def linearize(params, carries, us, nexts):
+        del params, nexts
+        return carries, us
+
+    def project(params, xs):
+        del params
+        return xs
+
+    return Cell(
+        init, init_carry, call, StepVJP(project, call, linearize, backward, contract)
+    )

@@ -1,0 +1,204 @@
+"""The gated recurrent unit (Cho et al. 2014), with the reset gate after or before.
+
+Reset after the recurrent product (cuDNN, PyTorch; one product a step):
+
+    (1)  [a_r, a_z, a_n] = x_t W_x + b         [q_r, q_z, q_n] = h_{t-1} W_h + [0, 0, b_n]
+    (2)  r = σ(a_r + q_r)      z = σ(a_z + q_z)      n = tanh(a_n + r q_n)
+    (3)  h_t = (1 - z) n + z h_{t-1}           the output of the step is h_t
+
+Backward, with d the whole cotangent of h_t (later steps and output):
+
+    (4)  d a_n = d (1 - z)(1 - n²)             d q_n = d a_n r
+         d a_r = d q_r = d a_n q_n r(1 - r)    d a_z = d q_z = d (h_{t-1} - n) z(1 - z)
+    (5)  d h_{t-1} = d z + [d q_r, d q_z, d q_n] W_hᵀ
+    (6)  d W_x = Σ x_t ⊗ d a,  d b = Σ d a;  d W_h = Σ h_{t-1} ⊗ d q,  d b_n = Σ d q_n;
+         d x_t = d a W_xᵀ
+
+Each of (4) is d times a coefficient, so the loop hands on d alone (H floats) and
+`contract` multiplies again.
+
+Reset before the product (Cho et al.'s own form):
+
+    (7)  n = tanh(a_n + (r h_{t-1}) W_n)       W_h = [W_rz, W_n]
+    (8)  d s = d a_n W_nᵀ  with  s = r h_{t-1};   d a_r = d s h_{t-1} r(1 - r)
+    (9)  d h_{t-1} = d z + d s r + [d a_r, d a_z] W_rzᵀ
+    (10) d W_rz = Σ h_{t-1} ⊗ [d a_r, d a_z],  d W_n = Σ s ⊗ d a_n
+
+Cost: O(T·B·H) memory, one (reset before: two) products a step each way.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from bptt_jax._factory import factory, positive
+from bptt_jax.cells import _init
+from bptt_jax.cells._in_dtype import in_dtype
+from bptt_jax.cells._products import affine, outer_sum, total
+from bptt_jax.types import Cell, StepVJP
+
+
+@factory
+def gru(
+    n_in: int,
+    n_hidden: int,
+    *,
+    reset_after: bool = True,
+    chrono: int | None = None,
+    kernel_init: Callable = _init.lecun_normal,
+    recurrent_kernel_init: Callable = _init.orthogonal,
+    bias_init: Callable = _init.zeros,
+    dtype=None,
+    param_dtype=jnp.float32,
+) -> Cell:
+    """The gated recurrent unit; gates in the order r, z, n.
+
+    Args:
+      n_in: features I of an input.
+      n_hidden: hidden units H.
+      reset_after: where the reset gate acts: after the recurrent product (as PyTorch
+        and cuDNN; there is a second bias `b_n`), or before it (Cho et al. 2014).
+      chrono: T_max of the chrono initialisation (Tallec, Ollivier 2018) of the bias of
+        z, which keeps the state; None: none.
+      kernel_init, recurrent_kernel_init, bias_init: `(key, shape, dtype)`, a gate each.
+      dtype: of the computation; None: that of params and inputs together.
+      param_dtype: of the parameters.
+
+    Returns:
+      A cell with params `w_x [I, 3H]`, `w_h [H, 3H]`, `b [3H]` (and `b_n [H]`); carry
+      and output `h [..., H]`.
+
+    >>> from bptt_jax import cells
+    >>> cell = cells.gru(3, 8, reset_after=False)
+    """
+    positive(n_hidden=n_hidden)
+
+    def init(key):
+        k_x, k_h, k_b, k_n, k_z = jax.random.split(key, 5)
+        gate = (param_dtype,)
+        b = bias_init(k_b, (3, n_hidden), param_dtype)
+        if chrono is not None:
+            b = b.at[1].set(_init.chrono_bias(k_z, n_hidden, chrono, param_dtype))
+        params = dict(
+            w_x=_init.by_gate(kernel_init, k_x, n_in, n_hidden, 3, *gate),
+            w_h=_init.by_gate(recurrent_kernel_init, k_h, n_hidden, n_hidden, 3, *gate),
+            b=b.reshape(-1),
+        )
+        if reset_after:
+            params["b_n"] = bias_init(k_n, (n_hidden,), param_dtype)
+        return params
+
+    def init_carry(p, batch_shape):
+        return jnp.zeros((*batch_shape, n_hidden), p["b"].dtype)
+
+    vjp = _reset_after(n_hidden) if reset_after else _reset_before(n_hidden)
+    return in_dtype(
+        Cell(
+            init,
+            init_carry,
+            lambda p, h, x: vjp.forward(p, h, vjp.project(p, x)),
+            vjp,
+            output=lambda h: h,
+        ),
+        dtype,
+    )
+
+
+def _project(p, xs):
+    return affine(xs, p["w_x"], p["b"])
+
+
+def _sigmoid(a):
+    return 0.5 * jnp.tanh(0.5 * a) + 0.5
+
+
+def _reset_after(n_hidden: int) -> StepVJP:
+    def gates(p, h, u):  # (1), (2)
+        q = h @ p["w_h"]
+        rz = _sigmoid(u[..., : 2 * n_hidden] + q[..., : 2 * n_hidden])
+        r, z = rz[..., :n_hidden], rz[..., n_hidden:]
+        q_n = q[..., 2 * n_hidden :] + p["b_n"]
+        return r, z, jnp.tanh(u[..., 2 * n_hidden :] + r * q_n), q_n
+
+    def forward(p, h, u):
+        _, z, n, _ = gates(p, h, u)
+        h = n + z * (h - n)  # (3)
+        return h, h
+
+    def linearize(p, hs, us, nexts):
+        del nexts
+        r, z, n, q_n = gates(p, hs, us)
+        a_n = (1 - z) * (1 - n * n)  # (4), each without its factor d
+        a_r = a_n * q_n * r * (1 - r)
+        a_z = (hs - n) * z * (1 - z)
+        q = jnp.concatenate([a_r, a_z, a_n * r], -1)
+        return lax.optimization_barrier((q, z, a_n))
+
+    def backward(p, coeffs, d_h, d_y):
+        q, z, _ = coeffs
+        d = d_h + d_y
+        return d * z + (q * _thrice(d)) @ p["w_h"].T, d  # (5)
+
+    def contract(p, xs, hs, coeffs, ds):  # (6)
+        q, _, a_n = coeffs
+        d_q = q * _thrice(ds)
+        d_a = jnp.concatenate([d_q[..., : 2 * n_hidden], a_n * ds], -1)
+        d_p = dict(
+            w_x=outer_sum(xs, d_a),
+            w_h=outer_sum(hs, d_q),
+            b=total(d_a),
+            b_n=total(d_q[..., 2 * n_hidden :]),
+        )
+        return d_p, d_a @ p["w_x"].T
+
+    return StepVJP(_project, forward, linearize, backward, contract)
+
+
+def _reset_before(n_hidden: int) -> StepVJP:
+    def gates(p, h, u):  # (2), (7)
+        w_rz, w_n = p["w_h"][:, : 2 * n_hidden], p["w_h"][:, 2 * n_hidden :]
+        rz = _sigmoid(u[..., : 2 * n_hidden] + h @ w_rz)
+        r, z = rz[..., :n_hidden], rz[..., n_hidden:]
+        return r, z, jnp.tanh(u[..., 2 * n_hidden :] + (r * h) @ w_n)
+
+    def forward(p, h, u):
+        _, z, n = gates(p, h, u)
+        h = n + z * (h - n)  # (3)
+        return h, h
+
+    def linearize(p, hs, us, nexts):
+        del nexts
+        r, z, n = gates(p, hs, us)
+        a_n = (1 - z) * (1 - n * n)
+        a_z = (hs - n) * z * (1 - z)
+        return lax.optimization_barrier((hs * r * (1 - r), a_z, a_n, r, z))
+
+    def backward(p, coeffs, d_h, d_y):
+        r_slope, a_z, a_n, r, z = coeffs
+        w_rz, w_n = p["w_h"][:, : 2 * n_hidden], p["w_h"][:, 2 * n_hidden :]
+        d = d_h + d_y
+        d_n = d * a_n
+        d_s = d_n @ w_n.T  # (8)
+        d_rz = jnp.concatenate([d_s * r_slope, d * a_z], -1)
+        delta = jnp.concatenate([d_rz, d_n], -1)
+        return d * z + d_s * r + d_rz @ w_rz.T, delta  # (9)
+
+    def contract(p, xs, hs, coeffs, deltas):
+        r = coeffs[3]
+        d_rz, d_n = deltas[..., : 2 * n_hidden], deltas[..., 2 * n_hidden :]
+        d_w_h = [outer_sum(hs, d_rz), outer_sum(r * hs, d_n)]  # (10)
+        d_p = dict(
+            w_x=outer_sum(xs, deltas),
+            w_h=jnp.concatenate(d_w_h, -1),
+            b=total(deltas),
+        )
+        return d_p, deltas @ p["w_x"].T
+
+    return StepVJP(_project, forward, linearize, backward, contract)
+
+
+def _thrice(d):
+    return jnp.concatenate([d, d, d], -1)

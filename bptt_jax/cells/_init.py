@@ -1,0 +1,26 @@
+"""Initialisers of recurrent weights, gate by gate."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+lecun_normal = jax.nn.initializers.lecun_normal()
+orthogonal = jax.nn.initializers.orthogonal()
+zeros = jax.nn.initializers.zeros
+
+
+def by_gate(init, key: Array, n_in: int, n_hidden: int, gates: int, dtype) -> Array:
+    """`[I, G·H]`: one draw `[I, H]` for each gate, side by side."""
+    keys = jax.random.split(key, gates)
+    return jnp.concatenate([init(k, (n_in, n_hidden), dtype) for k in keys], -1)
+
+
+def identity(key: Array, shape, dtype=jnp.float32) -> Array:
+    """The identity as recurrent weights: IRNN (Le, Jaitly, Hinton 2015), with relu."""
+    del key
+    return jnp.eye(*shape, dtype=dtype)
+
+
+def chrono_bias(key: Array, n_hidden: int, t_max: int, dtype) -> Array:
+    """log U[1, t_max - 1] (Tallec, Ollivier 2018): forgetting times up to `t_max`."""
+    return jnp.log(jax.random.uniform(key, (n_hidden,), dtype, 1.0, t_max - 1.0))

@@ -1,0 +1,146 @@
+"""Long short-term memory (Hochreiter, Schmidhuber 1997; forget gate: Gers et al. 2000).
+
+    (1)  a_t = x_t W_x + h_{t-1} W_h + b            gates in the order i, f, g, o
+    (2)  i, f, o = σ(a_i), σ(a_f), σ(a_o)           g = tanh(a_g)
+    (3)  c_t = f c_{t-1} + i g
+    (4)  h_t = o tanh(c_t)                          the output of the step is h_t
+
+Backward, with d h_t the whole cotangent of h_t (later steps and output):
+
+    (5)  d c_t += d h_t o (1 - tanh²c_t)                            from (4)
+    (6)  d a_i = d c_t g i(1 - i)      d a_f = d c_t c_{t-1} f(1 - f)
+         d a_g = d c_t i (1 - g²)      d a_o = d h_t tanh(c_t) o(1 - o)
+    (7)  d c_{t-1} = d c_t f           d h_{t-1} = d a_t W_hᵀ
+    (8)  d W_x = Σ x_t ⊗ d a_t,  d W_h = Σ h_{t-1} ⊗ d a_t,  d b = Σ d a_t,
+         d x_t = d a_t W_xᵀ
+
+All factors of d c_t and d h_t in (5) to (7) depend on the stored states alone, so they
+are computed for a whole stretch of time at once; the loop is two elementwise lines and
+one product. σ(a) = tanh(a/2)/2 + 1/2 makes the four gates one tanh.
+
+Cost: O(T·B·H) memory (c is stored; h is the output), one product a step each way.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from bptt_jax._factory import factory, positive
+from bptt_jax.cells import _init
+from bptt_jax.cells._in_dtype import in_dtype
+from bptt_jax.cells._products import affine, outer_sum, total
+from bptt_jax.types import Cell, StepVJP
+
+
+class LSTMCarry(NamedTuple):
+    """The hidden state and the cell state, `[..., H]` each, in PyTorch's order."""
+
+    h: Array
+    c: Array
+
+
+@factory
+def lstm(
+    n_in: int,
+    n_hidden: int,
+    *,
+    forget_bias: float = 1.0,
+    chrono: int | None = None,
+    kernel_init: Callable = _init.lecun_normal,
+    recurrent_kernel_init: Callable = _init.orthogonal,
+    bias_init: Callable = _init.zeros,
+    dtype=None,
+    param_dtype=jnp.float32,
+) -> Cell:
+    """Long short-term memory; gates in the order i, f, g, o.
+
+    Args:
+      n_in: features I of an input.
+      n_hidden: hidden units H.
+      forget_bias: added to the bias of f at initialisation (Jozefowicz et al. 2015).
+      chrono: T_max of the chrono initialisation (Tallec, Ollivier 2018): the bias of f
+        is log U[1, T_max - 1] and that of i its negative; None: none.
+      kernel_init, recurrent_kernel_init, bias_init: `(key, shape, dtype)`, a gate each.
+      dtype: of the computation; None: that of params and inputs together.
+      param_dtype: of the parameters.
+
+    Returns:
+      A cell with params `w_x [I, 4H]`, `w_h [H, 4H]`, `b [4H]`; carry `LSTMCarry(h, c)`
+      of `[..., H]` each; output `h`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from bptt_jax import cells, unrolls
+    >>> cell = cells.lstm(3, 8)
+    >>> params = cell.init(jax.random.key(0))
+    >>> carry, hs = unrolls.bptt(cell, params, cell.init_carry(params, (2,)),
+    ...                          jnp.ones((5, 2, 3)))
+    >>> hs.shape, carry.c.shape
+    ((5, 2, 8), (2, 8))
+    """
+    positive(n_hidden=n_hidden)
+
+    def init(key):
+        k_x, k_h, k_b, k_f = jax.random.split(key, 4)
+        b = bias_init(k_b, (4, n_hidden), param_dtype).at[1].add(forget_bias)
+        if chrono is not None:
+            b_f = _init.chrono_bias(k_f, n_hidden, chrono, param_dtype)
+            b = b.at[1].set(b_f).at[0].set(-b_f)
+        w_x = _init.by_gate(kernel_init, k_x, n_in, n_hidden, 4, param_dtype)
+        w_h = _init.by_gate(recurrent_kernel_init, k_h, n_hidden, n_hidden, 4, param_dtype)
+        return dict(w_x=w_x, w_h=w_h, b=b.reshape(-1))
+
+    def init_carry(p, batch_shape):
+        zeros = jnp.zeros((*batch_shape, n_hidden), p["b"].dtype)
+        return LSTMCarry(zeros, zeros)
+
+    scale = np.repeat([0.5, 0.5, 1.0, 0.5], n_hidden)
+    shift = np.repeat([0.5, 0.5, 0.0, 0.5], n_hidden)
+
+    def gates(a):  # (2); the barrier keeps it one kernel over all four
+        s, t = scale.astype(a.dtype), shift.astype(a.dtype)
+        return jnp.split(lax.optimization_barrier(jnp.tanh(a * s)) * s + t, 4, -1)
+
+    def project(p, xs):
+        return affine(xs, p["w_x"], p["b"])
+
+    def forward(p, carry, u):
+        i, f, g, o = gates(u + carry.h @ p["w_h"])  # (1)
+        c = f * carry.c + i * g  # (3)
+        h = o * jnp.tanh(c)  # (4)
+        return LSTMCarry(h, c), h
+
+    def linearize(p, carries, us, nexts):
+        i, f, g, o = gates(us + carries.h @ p["w_h"])
+        tanh_c = jnp.tanh(nexts.c)
+        local = [g * i * (1 - i), carries.c * f * (1 - f), i * (1 - g * g), tanh_c * o * (1 - o)]
+        c_from_h = o * (1 - tanh_c * tanh_c)
+        return lax.optimization_barrier((jnp.concatenate(local, -1), c_from_h, f))
+
+    def backward(p, coeffs, d_carry, d_y):
+        local, c_from_h, f = coeffs
+        d_h = d_carry.h + d_y
+        d_c = d_carry.c + d_h * c_from_h  # (5)
+        d_a = jnp.concatenate([d_c, d_c, d_c, d_h], -1) * local  # (6)
+        return LSTMCarry(d_a @ p["w_h"].T, d_c * f), d_a  # (7)
+
+    def contract(p, xs, carries, coeffs, d_as):  # (8)
+        del coeffs
+        d_p = dict(
+            w_x=outer_sum(xs, d_as), w_h=outer_sum(carries.h, d_as), b=total(d_as)
+        )
+        return d_p, d_as @ p["w_x"].T
+
+    return in_dtype(
+        Cell(
+            init,
+            init_carry,
+            lambda p, carry, x: forward(p, carry, project(p, x)),
+            StepVJP(project, forward, linearize, backward, contract),
+            output=lambda carry: carry.h,
+        ),
+        dtype,
+    )

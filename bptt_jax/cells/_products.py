@@ -1,0 +1,36 @@
+"""The matrix products of a cell: over all steps of a stretch at once."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def affine(xs: Array | None, w: Array, b: Array | None = None) -> Array:
+    """`xs @ w + b`: `[..., I] -> [..., O]`."""
+    if xs.shape[-1:] != w.shape[:1]:
+        raise ValueError(
+            f"xs: expected [T, ..., {w.shape[0]}] to go with weights {list(w.shape)}, "
+            f"got features {list(xs.shape)}"
+        )
+    z = xs @ w
+    return z if b is None else z + b
+
+
+def rows(a: Array) -> Array:
+    """`[..., O]` as `[N, O]`."""
+    return a.reshape(-1, a.shape[-1])
+
+
+def outer_sum(a: Array, d: Array) -> Array:
+    """Σ a ⊗ d over all steps and examples, `[..., I], [..., O] -> [I, O]`.
+
+    In at least float32: over many steps a sum in bfloat16 loses most of its digits.
+    """
+    dtype = jnp.promote_types(jnp.result_type(a, d), jnp.float32)
+    return lax.dot_general(
+        rows(a), rows(d), (((0,), (0,)), ((), ())), preferred_element_type=dtype
+    )
+
+
+def total(d: Array) -> Array:
+    """Σ d over all steps and examples, `[..., O] -> [O]`, in at least float32."""
+    return rows(d).sum(0, dtype=jnp.promote_types(d.dtype, jnp.float32))

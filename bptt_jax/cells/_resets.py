@@ -1,0 +1,67 @@
+"""States that begin anew.
+
+With r_t the flag of step t and s_0(θ) the initial state,
+
+    (1)  s*_{t-1} = s_0(θ)  if r_t else  s_{t-1};        s_t, y_t = inner(s*_{t-1}, x_t)
+    (2)  d s*_{t-1} = the inner backward of (d s_t, d y_t)
+    (3)  d s_{t-1} = 0  if r_t else  d s*_{t-1}
+    (4)  d θ += Σ_{t: r_t} d s*_{t-1} ∂s_0/∂θ            a learned initial state
+"""
+
+import jax
+
+from bptt_jax import _pytrees as trees
+from bptt_jax._factory import factory
+from bptt_jax.types import Cell, StepVJP
+
+
+@factory
+def resets(cell: Cell) -> Cell:
+    """`x` is `(x, reset)`: where `reset` is True the state is the initial one *before*
+    the step, and no gradient passes further back.
+
+    Users reach it by `Side(resets=…)`. The hand-derived derivative of the inner cell is
+    kept.
+    """
+    project, forward, linearize, backward, contract = cell.vjp
+
+    def begin(params, carry, reset):  # (1)
+        fresh = cell.init_carry(params, reset.shape)
+        fresh = jax.tree.map(lambda f, c: f.astype(c.dtype), fresh, carry)
+        return trees.where(reset, fresh, carry)
+
+    def step(params, carry, inputs):
+        x, reset = inputs
+        return cell.step(params, begin(params, carry, reset), x)
+
+    def reset_project(params, inputs):
+        xs, flags = inputs
+        return project(params, xs), flags
+
+    def reset_forward(params, carry, u):
+        u, reset = u
+        return forward(params, begin(params, carry, reset), u)
+
+    def reset_linearize(params, carries, us, nexts):
+        us, flags = us
+        return linearize(params, begin(params, carries, flags), us, nexts), flags
+
+    def reset_backward(params, coeffs, d_carry, d_y):
+        coeffs, reset = coeffs
+        d_begun, delta = backward(params, coeffs, d_carry, d_y)  # (2)
+        return trees.only(~reset, d_begun), (delta, d_begun)  # (3)
+
+    def reset_contract(params, inputs, carries, coeffs, deltas):
+        (xs, flags), (deltas, d_begun) = inputs, deltas
+        begun = begin(params, carries, flags)
+        d_params, d_xs = contract(params, xs, begun, coeffs[0], deltas)
+        _, back = trees.pullback(lambda p: begin(p, carries, flags), params)
+        return trees.add(d_params, *back(d_begun)), (d_xs, None)  # (4)
+
+    return cell._replace(
+        step=step,
+        keyed=False,
+        vjp=StepVJP(
+            reset_project, reset_forward, reset_linearize, reset_backward, reset_contract
+        ),
+    )

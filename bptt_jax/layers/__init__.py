@@ -1,0 +1,28 @@
+"""Layers: a stretch of time, forward and back. See `bptt_jax.types.Layer`."""
+
+from bptt_jax.layers._dropout import dropout, variational_dropout
+from bptt_jax.layers._recurrent import recurrent
+from bptt_jax.layers._remat import remat
+from bptt_jax.layers._residual import residual
+from bptt_jax.layers._stack import stack
+from bptt_jax.layers._time_distributed import (
+    dense,
+    embedding,
+    layer_norm,
+    time_distributed,
+)
+from bptt_jax.layers._with_loss import with_loss
+
+__all__ = [
+    "dense",
+    "dropout",
+    "embedding",
+    "layer_norm",
+    "recurrent",
+    "remat",
+    "residual",
+    "stack",
+    "time_distributed",
+    "variational_dropout",
+    "with_loss",
+]

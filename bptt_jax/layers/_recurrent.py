@@ -1,0 +1,156 @@
+"""Backpropagation through time over one stretch of it.
+
+With `s_t` the state after step t, `u_t = project(x_t)` and L the loss,
+
+    (1)  s_t, y_t = forward(s_{t-1}, u_t)                                  t = 1 … K
+
+and with `d s_t` the cotangent of s_t that comes from *later* steps (at t = K the
+cotangent of the final carry), the chain rule going backward in time is
+
+    (2)  d s_{t-1}, delta_t = backward(coeffs_t; d s_t, d y_t)             t = K … 1
+
+which is linear in (d s_t, d y_t), with coefficients that depend on the stored states
+alone. Hence the three parts of the backward pass below: the coefficients of all steps
+at once, (2) alone in the sequential loop, and every weight gradient as one product
+over all steps of the stretch,
+
+    (3)  dL/dW = Σ_t  a_t ⊗ delta_t                a_t: what W was multiplied with.
+
+Cost over K steps: the forward's products once in `fwd`; in `bwd` about three times
+that (linearize, the loop, contract). Residuals: the states after each step, without
+the leaves that are outputs anyway: O(K·B·H).
+
+Werbos (1990), "Backpropagation through time: what it does and how to do it".
+"""
+
+from collections.abc import Callable
+
+import jax
+from jax import lax
+
+from bptt_jax import _pytrees as trees
+from bptt_jax._factory import factory
+from bptt_jax.cells import masked, resets
+from bptt_jax.types import Cell, Layer, PyTree, Side
+
+
+def _with_side(cell: Cell, xs: PyTree, side: Side) -> tuple[Cell, PyTree]:
+    """The cell wrapped by the fields that are there, and the inputs it then takes.
+
+    The order matters: a reset is an event before step t, whether step t is real or not.
+    """
+    if cell.keyed:
+        xs = (xs, side.keys)
+    if side.mask is not None:
+        cell, xs = masked(cell), (xs, side.mask)
+    if side.resets is not None:
+        cell, xs = resets(cell), (xs, side.resets)
+    return cell, xs
+
+
+def _inputs_of(cell: Cell, side: Side, d_xs: PyTree) -> PyTree:
+    """The cotangent of the inputs alone, out of that of what `_with_side` made."""
+    for there in (side.resets is not None, side.mask is not None, cell.keyed):
+        d_xs = d_xs[0] if there else d_xs
+    return d_xs
+
+
+def output_leaves(cell: Cell, carry: PyTree) -> list[int]:
+    """For each leaf of y the index of the carry's leaf that it is; [] if there is none."""
+    structure = jax.tree.structure(carry)
+    numbered = structure.unflatten(range(structure.num_leaves))
+    return jax.tree.leaves(cell.output(numbered)) if cell.output else []
+
+
+def _check_step(forward: Callable, params: PyTree, carry: PyTree, us: PyTree) -> None:
+    """Refuses a carry that one step would not give back in the same shape and dtype."""
+    u = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), us)
+    after = jax.eval_shape(forward, params, carry, u)[0]
+    if jax.tree.structure(after) != jax.tree.structure(carry):
+        raise ValueError(
+            f"carry: expected the structure {jax.tree.structure(after)} that a step "
+            f"returns, got {jax.tree.structure(carry)}"
+        )
+    for (path, c), a in zip(
+        jax.tree_util.tree_leaves_with_path(carry), jax.tree.leaves(after), strict=True
+    ):
+        if (c.shape, c.dtype) != (a.shape, a.dtype):
+            kind = ValueError if c.shape != a.shape else TypeError
+            raise kind(
+                f"carry{jax.tree_util.keystr(path)}: a step returns {a.dtype}"
+                f"{list(a.shape)}, the carry given is {c.dtype}{list(c.shape)}; make it "
+                "with init_carry(params, batch_shape), and inputs, carry and params of "
+                "one dtype"
+            )
+
+
+@factory
+def recurrent(cell: Cell, on_d_carry: Callable | None = None) -> Layer:
+    """A cell over a stretch of time, with its hand-derived backward.
+
+    Args:
+      cell: the recurrent step.
+      on_d_carry: `(d_carry, aux_t) -> d_carry`, edits the cotangent of the state that
+        comes from later steps, before each step is pulled back (to clip, detach or
+        scale it); `aux_t` is `side.aux` at that step. Skipped where `side.mask` is
+        False. A function that closes over no arrays. It changes the gradient of
+        `unrolls.bptt` alone: `unrolls.scan` is differentiated by JAX.
+
+    Returns:
+      A `Layer` with the parameters and the carry of the cell.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from bptt_jax import cells, layers, unrolls
+    >>> layer = layers.recurrent(cells.elman(3, 5))
+    >>> params = layer.init(jax.random.key(0))
+    >>> carry, ys = unrolls.bptt(layer, params, layer.init_carry(params, (2,)),
+    ...                          jnp.ones((7, 2, 3)))
+    >>> ys.shape
+    (7, 2, 5)
+    """
+
+    def fwd(params, carry, xs, side):
+        wrapped, inputs = _with_side(cell, xs, side)
+        us = wrapped.vjp.project(params, inputs)
+        outputs = output_leaves(cell, carry)
+        _check_step(wrapped.vjp.forward, params, carry, us)
+
+        def step(carry, u):  # (1)
+            carry, y = wrapped.vjp.forward(params, carry, u)
+            kept = [a for i, a in enumerate(jax.tree.leaves(carry)) if i not in outputs]
+            return carry, (y, kept)
+
+        carry, (ys, residuals) = lax.scan(step, carry, us, trees.length(xs, side))
+        return carry, ys, residuals
+
+    def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
+        wrapped, inputs = _with_side(cell, xs, side)
+        nexts = _states(output_leaves(cell, carry), carry, ys, residuals)
+        carries = trees.before(carry, nexts)
+        us = wrapped.vjp.project(params, inputs)
+        coeffs = wrapped.vjp.linearize(params, carries, us, nexts)
+
+        def step(d_carry, at):  # (2)
+            coeff, d_y, aux, real = at
+            if on_d_carry is not None:
+                edited = on_d_carry(d_carry, aux)
+                d_carry = edited if real is None else trees.where(real, edited, d_carry)
+            return wrapped.vjp.backward(params, coeff, d_carry, d_y)
+
+        along = (coeffs, d_ys, side.aux, side.mask)
+        d_carry, deltas = lax.scan(step, d_carry, along, reverse=True)
+        d_params, d_inputs = wrapped.vjp.contract(params, inputs, carries, coeffs, deltas)  # (3)
+        return d_params, d_carry, trees.cast_like(xs, _inputs_of(cell, side, d_inputs))
+
+    return Layer(cell.init, cell.init_carry, fwd, bwd)
+
+
+def _states(outputs: list[int], carry: PyTree, ys: PyTree, residuals: list) -> PyTree:
+    """The states after each step: leaves that are outputs come from `ys`."""
+    ys, kept, structure = jax.tree.leaves(ys), iter(residuals), jax.tree.structure(carry)
+    return structure.unflatten(
+        [
+            ys[outputs.index(i)] if i in outputs else next(kept)
+            for i in range(structure.num_leaves)
+        ]
+    )

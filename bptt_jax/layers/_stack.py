@@ -1,0 +1,65 @@
+"""Layers on top of each other, stretch by stretch."""
+
+import jax
+
+from bptt_jax._factory import factory
+from bptt_jax.types import Layer, Side
+
+
+def _of_layer(side: Side, index: int) -> Side:
+    """`side` for the layer at `index`: its own keys, all else the same."""
+    if side.keys is None:
+        return side
+    return side._replace(
+        keys=jax.vmap(lambda key: jax.random.fold_in(key, index))(side.keys)
+    )
+
+
+@factory
+def stack(*layers: Layer) -> Layer:
+    """The layers in a row: over each stretch the second runs on the first's outputs.
+
+    Every layer keeps its products over all steps of the stretch, and nothing crosses
+    stretches but carries. Params and carry are tuples, one entry a layer. Each layer
+    draws from keys of its own (its index folded in).
+
+    >>> from bptt_jax import cells, layers
+    >>> net = layers.stack(layers.recurrent(cells.lstm(3, 8)), layers.dense(8, 2))
+    """
+    if not layers:
+        raise ValueError("stack: expected at least one layer, got none")
+
+    def init(key):
+        keys = jax.random.split(key, len(layers))
+        return tuple(layer.init(k) for layer, k in zip(layers, keys, strict=True))
+
+    def init_carry(params, batch_shape):
+        return tuple(
+            layer.init_carry(p, batch_shape)
+            for layer, p in zip(layers, params, strict=True)
+        )
+
+    def fwd(params, carry, xs, side):
+        carries, residuals, between = [], [], [xs]
+        for i, layer in enumerate(layers):
+            after, ys, kept = layer.fwd(
+                params[i], carry[i], between[-1], _of_layer(side, i)
+            )
+            carries.append(after)
+            residuals.append(kept)
+            between.append(ys)
+        return tuple(carries), between[-1], (residuals, between[1:-1])
+
+    def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
+        residuals, between = residuals
+        between, d_params, d_carries = [xs, *between, ys], [], []
+        for i in reversed(range(len(layers))):
+            d_p, d_c, d_ys = layers[i].bwd(
+                params[i], carry[i], between[i], _of_layer(side, i),
+                between[i + 1], residuals[i], d_carry[i], d_ys,
+            )  # fmt: skip
+            d_params.insert(0, d_p)
+            d_carries.insert(0, d_c)
+        return tuple(d_params), tuple(d_carries), d_ys
+
+    return Layer(init, init_carry, fwd, bwd)

@@ -1,0 +1,173 @@
+"""The nouns: contracts and nothing else.
+
+Notation: `T` time, `K` steps of a stretch of time, `B` batch (any number of leading
+batch axes, also none), `I` inputs, `H` hidden units, `O` outputs. Arrays are
+time-major: `xs [T, ..., I]`, carry leaves `[..., H]`, `ys [T, ..., O]`. `d_h` is the
+cotangent of `h` (its gradient, same shape); `delta` is what one step's backward hands
+to `contract`. Sequences are plural, one step is singular. Arguments come in the order
+`cell, params, carry, xs`; results as `(carry, ys)`.
+
+A cotangent of a leaf that is not floating (an integer input, a key) is None.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax import Array
+
+PyTree = Any
+
+
+class StepVJP(NamedTuple):
+    """BPTT of one cell, cut where time is parallel and where it is not.
+
+    project: `(params, xs) -> us`, all times at once (the product with the inputs).
+    forward: `(params, carry, u) -> (carry, y)`, one step.
+    linearize: `(params, carries, us, nexts) -> coeffs`, all times at once, from the
+        carries before and after each step (what a coefficient needs of the step may be
+        there already).
+        The coefficients are O(state) for each example and step; a
+        weight among them would be copied T times.
+    backward: `(params, coeffs, d_carry, d_y) -> (d_carry, delta)`, one step, linear in
+        `(d_carry, d_y)`.
+    contract: `(params, xs, carries, coeffs, deltas) -> (d_params, d_xs)`, all times at
+        once (one matrix product for each weight).
+    """
+
+    project: Callable
+    forward: Callable
+    linearize: Callable
+    backward: Callable
+    contract: Callable
+
+
+class Cell(NamedTuple):
+    """One recurrent step, as pure functions.
+
+    init: `(key) -> params`.
+    init_carry: `(params, batch_shape) -> carry`, leaves `[*batch_shape, H]`.
+    step: `(params, carry, x) -> (carry, y)`: the definition of the cell.
+    vjp: its derivative, a `StepVJP`.
+    output: `(carry) -> y`, a selection of the carry's leaves, where the output is a
+        part of the state (it is then stored once); None where it is not.
+    keyed: whether `x` is `(x, key)`; a layer hands such a cell the keys of `Side`.
+    """
+
+    init: Callable
+    init_carry: Callable
+    step: Callable
+    vjp: StepVJP
+    output: Callable | None = None
+    keyed: bool = False
+
+
+class Side(NamedTuple):
+    """What every layer of a stretch sees beside its inputs. No cotangents flow to it.
+
+    mask: bool `[T, ...]`, False where the step has not been: the state is carried
+        through, an output that is part of the state is held, any other is zero, its
+        loss is zero, and nothing of the input there is read, NaN included.
+    resets: bool `[T, ...]`, True where the state is initialised anew *before* step t,
+        which also cuts the gradient.
+    keys: `[T]` PRNG keys (`jax.random.split(key, T)`); without them layers that draw
+        (dropout, zoneout) compute the expectation, as in evaluation.
+    targets: what the objective compares with, leaves `[T, ...]`, or a `Weighted`.
+    aux: leaves `[T, ...]`, handed to `on_d_carry`.
+    """
+
+    mask: Array | None = None
+    resets: Array | None = None
+    keys: Array | None = None
+    targets: PyTree = None
+    aux: PyTree = None
+
+
+class Weighted(NamedTuple):
+    """Targets whose steps do not count alike: losses are multiplied by `weights [T, ...]`."""
+
+    targets: PyTree
+    weights: Array
+
+
+class Layer(NamedTuple):
+    """A stretch of time (K steps), forward and back.
+
+    init: `(key) -> params`.
+    init_carry: `(params, batch_shape) -> carry`.
+    fwd: `(params, carry, xs, side) -> (carry, ys, residuals)`; the residuals are what
+        `bwd` needs beside its other arguments.
+    bwd: `(params, carry, xs, side, ys, residuals, d_carry, d_ys) ->
+        (d_params, d_carry, d_xs)`, the transpose of the derivative of `fwd`; `carry`
+        is the one at the start of the stretch, `d_carry` the cotangent at its end.
+    """
+
+    init: Callable
+    init_carry: Callable
+    fwd: Callable
+    bwd: Callable
+
+
+class Batch(NamedTuple):
+    """Inputs `[T, ..., I]` (or tokens `[T, ...]`) with what goes beside them."""
+
+    inputs: PyTree
+    side: Side
+
+
+class Estimator(NamedTuple):
+    """A way to get a gradient: the waist between models and training.
+
+    init: `(params, batch) -> state`, what is handed from one batch to the next.
+    grad: `(params, state, batch, key) -> (loss, grads, state, metrics)`.
+    """
+
+    init: Callable
+    grad: Callable
+
+
+class Stream(NamedTuple):
+    """Batches in a fixed order, so that a position is all there is to save.
+
+    read: `(first, n) -> items`, on the host: NumPy leaves `[n, ...]`, what the batches
+        first, first + 1, … first + n - 1 need.
+    batch: `(item, key) -> Batch`, pure and on the device; the key is the batch's own.
+    length: batches before the stream begins anew (one epoch); None if it never does.
+    """
+
+    read: Callable
+    batch: Callable
+    length: int | None
+
+
+class Task(NamedTuple):
+    """What is to be learnt.
+
+    n_in: features of an input, or how many symbols there are where `symbols` is given.
+    n_out: outputs of each step.
+    objective: `(ys, targets) -> losses [K, ...]` of each step, in nats where it is a
+        cross-entropy.
+    train, held_out: streams; the second is read from its start at each evaluation.
+    tokens: whether inputs are symbols (integers `[T, ...]`) rather than features.
+    stateful: whether consecutive batches continue each other (truncated BPTT).
+    symbols: text of each symbol, where a model of the task can write text.
+    baselines: name of a simple predictor -> its loss per step on held-out data.
+    record: what identifies the data (hash, versions), kept with a run.
+    """
+
+    n_in: int
+    n_out: int
+    objective: Callable
+    train: Stream
+    held_out: Stream
+    tokens: bool = False
+    stateful: bool = False
+    symbols: tuple | None = None
+    baselines: dict = {}
+    record: dict = {}
+
+
+Unroll = Callable[..., tuple[PyTree, PyTree]]
+"""`(layer_or_cell, params, carry, xs, side=Side(), *, …) -> (carry, ys)`."""
+
+Objective = Callable[[Array, PyTree], Array]
+"""`(ys [K, ..., O], targets) -> losses [K, ...]`."""

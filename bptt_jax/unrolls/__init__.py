@@ -1,0 +1,11 @@
+"""Unrolls: a layer through all of time, each with its way to the gradient.
+
+`(layer_or_cell, params, carry, xs, side=Side(), *, …) -> (carry, ys)`
+"""
+
+from bptt_jax.unrolls._bptt import bptt
+from bptt_jax.unrolls._mask import sequence_mask
+from bptt_jax.unrolls._reverse import reverse
+from bptt_jax.unrolls._scan import scan
+
+__all__ = ["bptt", "reverse", "scan", "sequence_mask"]

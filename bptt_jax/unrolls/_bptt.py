@@ -1,0 +1,148 @@
+"""Backpropagation through time: the hand-derived backward over stretches of time.
+
+Time is cut into stretches of K steps. With c_i the state before stretch i,
+
+    (1)  c_{i+1}, ys_i, residuals_i = layer.fwd(θ, c_i, xs_i)            i = 1 … T/K
+    (2)  dθ_i, d c_i, d xs_i = layer.bwd(θ, c_i, xs_i, …; d c_{i+1}, d ys_i)   T/K … 1
+    (3)  dL/dθ = Σ_i dθ_i
+
+Within a stretch everything that is parallel in time is done at once, so what it needs
+besides the residuals exists for K steps only. Stored for all T: c_i, ys and residuals.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from bptt_jax import _pytrees as trees
+from bptt_jax.types import Cell, Layer, PyTree, Side
+from bptt_jax.unrolls._door import unroll
+
+SHORTEST = 8  # steps: below it the products of a stretch are small and loops many
+
+
+def default_chunk(T: int) -> int:
+    """About T/32 steps, and at least 8; a divisor of T where one is near."""
+    wanted = max(SHORTEST, round(T / 32))
+    near = [k for k in range(max(1, wanted // 2), 2 * wanted + 1) if T % k == 0]
+    return min(near, key=lambda k: max(k / wanted, wanted / k), default=min(wanted, T))
+
+
+def _forward(layer, params, carry, xs, side, *, chunk):
+    T = trees.length(xs)
+    K = chunk or default_chunk(T)
+    done, stored, pieces = T - T % K, [], []
+
+    def stretch(carry, at):  # (1)
+        after, ys, residuals = layer.fwd(params, carry, *at)
+        return after, (ys, (carry, residuals))
+
+    if done:
+        at = trees.fold(trees.cut((xs, side), 0, done), done // K)
+        carry, (ys, kept) = lax.scan(stretch, carry, at)
+        pieces.append(trees.flat(ys))
+        stored.append(kept)
+    if done < T:  # the rest is a shorter stretch; time is never padded
+        carry, (ys, kept) = stretch(carry, trees.cut((xs, side), done, T))
+        pieces.append(ys)
+        stored.append(kept)
+    ys = trees.join(pieces)
+    return (carry, ys), (params, carry, xs, side, ys, stored)
+
+
+def _backward(layer, residuals, d_carry, d_ys, *, chunk):
+    params, last, xs, side, ys, stored = residuals
+    T = trees.length(xs)
+    K = chunk or default_chunk(T)
+    done, stored, pieces = T - T % K, list(stored), []
+    weights = trees.floats(params, params)
+    total = [jnp.zeros_like(p, jnp.promote_types(p.dtype, jnp.float32)) for p in weights]
+    acc = trees.floats(last, d_carry), total
+
+    def stretch(acc, at):  # (2), (3)
+        (d_carry, total), (xs, side, ys, d_ys, (carry, residuals)) = acc, at
+        d_params, d_carry, d_xs = layer.bwd(
+            params, carry, xs, side, ys, residuals, trees.fill(carry, d_carry), d_ys
+        )
+        each = trees.floats(params, d_params)
+        total = [t + d.astype(t.dtype) for t, d in zip(total, each, strict=True)]
+        return (trees.floats(carry, d_carry), total), trees.floats(xs, d_xs)
+
+    if done < T:
+        at = trees.cut((xs, side, ys, d_ys), done, T)
+        acc, d_xs = stretch(acc, (*at, stored.pop()))
+        pieces.append(d_xs)
+    if done:
+        at = trees.fold(trees.cut((xs, side, ys, d_ys), 0, done), done // K)
+        acc, d_xs = lax.scan(stretch, acc, (*at, stored.pop()), reverse=True)
+        pieces.insert(0, trees.flat(d_xs))
+    d_carry, total = acc
+    d_params = [t.astype(p.dtype) for t, p in zip(total, weights, strict=True)]
+    return d_params, d_carry, trees.join(pieces)
+
+
+_bptt = unroll(_forward, _backward)
+
+
+def bptt(
+    layer: Layer | Cell,
+    params: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    side: Side = Side(),
+    *,
+    chunk: int | None = None,
+    length: int | None = None,
+) -> tuple[PyTree, PyTree]:
+    """Runs a layer through time; its gradient is the hand-derived BPTT.
+
+    As a loop in Python, with K = `chunk`:
+
+        for i in range(0, T, K):
+            carry, ys[i:i+K], residuals[i] = layer.fwd(params, carry, xs[i:i+K])
+
+    and backward the same loop from the end, with `layer.bwd`. The gradient flows to
+    params, to the initial carry and to xs, and is exact.
+
+    Works under `jit`, `grad`, `vmap` (over examples and over params), `jax.checkpoint`,
+    `shard_map`, inside an outer `scan`, and with `jax.hessian`. Differs from `scan` in
+    that forward mode (`jax.jvp`, `jax.jacfwd`) through it raises JAX's TypeError ("can't
+    apply forward-mode autodiff (jvp) to a custom_vjp function"): take `unrolls.scan`.
+
+    Args:
+      layer: a cell or a layer (`layers.stack`, `layers.with_loss`, …).
+      params: its parameters; leaves that are not floating are left alone.
+      carry: the state before the first step, leaves `[..., H]`.
+      xs: inputs, leaves `[T, ..., I]`, T of at least 1, any number of batch axes; None:
+        no inputs, with `length`.
+      side: masks, resets, keys, targets; see `Side`. No gradient flows to it.
+      chunk: steps of a stretch, K; None: about T/32, at least 8. Any K gives the same
+        gradient to rounding; memory has a term that grows with K.
+      length: the number of steps, where `xs` is None.
+
+    Returns:
+      The state after the last step, and the outputs `[T, ..., O]`.
+
+    Raises:
+      ValueError, TypeError: an argument does not fit; the message names the leaf, what
+        was expected and what came.
+
+    Cost: time O(T); memory for a gradient O(T·B·H): the states that are no outputs, one
+    carry a stretch, and a few dozen floats for each unit and step of one stretch.
+
+    Werbos (1990), "Backpropagation through time: what it does and how to do it".
+
+    >>> import jax, jax.numpy as jnp
+    >>> from bptt_jax import cells, unrolls
+    >>> cell = cells.lstm(3, 8)
+    >>> params = cell.init(jax.random.key(0))
+    >>> def loss(params, xs):
+    ...     carry, hs = unrolls.bptt(cell, params, cell.init_carry(params, (2,)), xs)
+    ...     return jnp.mean(hs**2)
+    >>> grads = jax.grad(loss)(params, jnp.ones((50, 2, 3)))
+    >>> grads["w_h"].shape
+    (8, 32)
+    """
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+        raise ValueError(f"chunk: expected a number of steps of at least 1, got {chunk!r}")
+    return _bptt(layer, params, carry, xs, side, length=length, chunk=chunk)

@@ -1,0 +1,185 @@
+"""What all unrolls share: one door, through which a layer and its arguments come in.
+
+It lifts a cell to a layer, checks the arguments, sets leaves that are not floating
+aside, gives all arrays the same varying mesh axes (`shard_map`), and compiles with the
+layer and the options static.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from bptt_jax import _pytrees as trees
+from bptt_jax.layers import recurrent
+from bptt_jax.types import Cell, Layer, PyTree, Side
+
+
+class _Spec(NamedTuple):
+    """Static: how a list of floating leaves and one of others make up the arguments."""
+
+    structure: Any
+    floating: tuple[bool, ...]
+
+    def merge(self, floating: list, others: list) -> tuple:
+        floats, rest = iter(floating), iter(others)
+        return self.structure.unflatten([next(floats if f else rest) for f in self.floating])
+
+
+def unroll(forward: Callable, backward: Callable) -> Callable:
+    """The unroll with the given two passes, the second registered by `jax.custom_vjp`.
+
+    Args:
+      forward: `(layer, params, carry, xs, side, **options) ->
+        ((carry, ys), residuals)`.
+      backward: `(layer, residuals, d_carry, d_ys, **options) ->
+        (d_params, d_carry, d_xs)`, lists of the floating leaves' cotangents.
+
+    Returns:
+      `(layer_or_cell, params, carry, xs, side=Side(), *, length=None, **options) ->
+      (carry, ys)`.
+    """
+
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+    def core(layer, options, spec, floats, others):
+        return forward(layer, *spec.merge(floats, others), **dict(options))[0]
+
+    def core_fwd(layer, options, spec, floats, others):
+        return forward(layer, *spec.merge(floats, others), **dict(options))
+
+    def core_bwd(layer, options, spec, residuals, d_out):
+        del spec
+        d_params, d_carry, d_xs = backward(layer, residuals, *d_out, **dict(options))
+        return [*d_params, *d_carry, *d_xs], None
+
+    core.defvjp(core_fwd, core_bwd)
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def entry(layer, options, params, carry, xs, side):
+        check(layer, params, carry, xs, side)
+        params, carry, xs, side = _same_axes((params, carry, xs, side))
+        leaves, structure = jax.tree.flatten((params, carry, xs, side))
+        n = len(jax.tree.leaves((params, carry, xs)))
+        floating = tuple(i < n and trees.is_floating(a) for i, a in enumerate(leaves))
+        inner = [a for a, f in zip(leaves, floating, strict=True) if f]
+        others = [
+            lax.stop_gradient(a) if trees.is_floating(a) else a
+            for a, f in zip(leaves, floating, strict=True)
+            if not f
+        ]
+        return core(layer, options, _Spec(structure, floating), inner, others)
+
+    def call(layer, params, carry, xs, side=Side(), *, length=None, **options):
+        layer, arguments = lift(layer), arrays(params, carry, xs, side, length)
+        return entry(layer, tuple(sorted(options.items())), *arguments)
+
+    return call
+
+
+def lift(layer: Layer | Cell) -> Layer:
+    """A cell as a layer; a layer as it is."""
+    if isinstance(layer, Cell):
+        return recurrent(layer)
+    if isinstance(layer, Layer):
+        return layer
+    raise TypeError(
+        f"layer: expected a Cell or a Layer, got {type(layer).__name__}; "
+        "the order of arguments is (layer, params, carry, xs, side)"
+    )
+
+
+def arrays(params, carry, xs, side, length: int | None) -> tuple:
+    """All leaves as arrays; in place of `xs=None` inputs `[length, ..., 0]`."""
+    if not isinstance(side, Side):
+        raise TypeError(f"side: expected a Side, got {type(side).__name__}")
+    params, carry, xs, side = jax.tree.map(jnp.asarray, (params, carry, xs, side))
+    if not jax.tree.leaves(xs):
+        if length is None:
+            raise ValueError("xs: got None, so length= must say how many steps to run")
+        if length < 1:
+            raise ValueError(f"length: expected at least one step, got {length}")
+        states = jax.tree.leaves(carry)
+        batch = states[0].shape[:-1] if states else ()
+        xs = jnp.zeros((length, *batch, 0), states[0].dtype if states else jnp.float32)
+    elif length is not None and length != trees.length(xs):
+        raise ValueError(f"length: {length} given, but xs has {trees.length(xs)} steps")
+    return params, carry, xs, side
+
+
+def check(layer: Layer, params: PyTree, carry: PyTree, xs: PyTree, side: Side) -> None:
+    """Refuses arguments that do not fit, naming the leaf, before a loop is traced."""
+    at = jax.tree_util.tree_leaves_with_path
+    shape = None
+    for path, a in at(xs):
+        name = f"xs{jax.tree_util.keystr(path)}"
+        if a.ndim < 1 or a.shape[0] < 1:
+            raise ValueError(
+                f"{name}: expected [T, ...] with T of at least 1, got {list(a.shape)}"
+            )
+        shape = shape or a.shape
+        if a.shape[0] != shape[0]:
+            raise ValueError(
+                f"{name}: expected {shape[0]} steps like the other leaves, got {a.shape[0]}"
+            )
+    for path, a in at(side):
+        name = f"side{jax.tree_util.keystr(path)}"
+        if a.ndim < 1 or a.shape[0] != shape[0]:
+            raise ValueError(
+                f"{name}: expected [T, ...] with the T = {shape[0]} of xs, got {list(a.shape)}"
+            )
+        if path[0].name in ("mask", "resets"):
+            if a.dtype != bool:
+                raise TypeError(f"{name}: expected bool, got {a.dtype}")
+            if a.shape != shape[: a.ndim]:
+                raise ValueError(
+                    f"{name}: expected the leading axes of xs {list(shape)}, got {list(a.shape)}"
+                )
+        if path[0].name == "keys" and not (trees.is_key(a) and a.ndim == 1):
+            raise TypeError(
+                f"{name}: expected [T] keys, jax.random.split(jax.random.key(seed), T), "
+                f"got {a.dtype}{list(a.shape)}"
+            )
+    _check_params(layer, params)
+    del carry  # compared with what a step returns, in `layers.recurrent`
+
+
+@functools.cache
+def _expected(layer: Layer) -> PyTree:
+    return jax.eval_shape(layer.init, jax.random.key(0))
+
+
+def _check_params(layer: Layer, params: PyTree) -> None:
+    """Refuses parameters whose structure or shapes are not those of `layer.init`."""
+    expected = _expected(layer)
+    if jax.tree.structure(expected) != jax.tree.structure(params):
+        raise ValueError(
+            f"params: expected the structure {jax.tree.structure(expected)}, "
+            f"got {jax.tree.structure(params)}"
+        )
+    for (path, want), got in zip(
+        jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(params), strict=True
+    ):
+        if want.shape != got.shape:
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)}: expected {list(want.shape)}, "
+                f"got {list(got.shape)}"
+            )
+
+
+def _same_axes(tree: PyTree) -> PyTree:
+    """Under `shard_map` everything varies over the mesh axes that anything varies over."""
+
+    def varying(a):
+        kind = jax.typeof(a)
+        return kind.vma if hasattr(kind, "vma") else kind.mat.varying
+
+    axes = frozenset().union(*map(varying, jax.tree.leaves(tree)))
+
+    def cast(a):
+        missing = tuple(axes - varying(a))
+        return lax.pcast(a, missing, to="varying") if missing else a
+
+    return jax.tree.map(cast, tree)
