@@ -1,0 +1,132 @@
+"""What the library offers, ready to be checked: one line a member.
+
+The contract tests run over these tables, and so does `bptt-jax check`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bptt_jax import cells, layers, objectives, unrolls
+from bptt_jax.types import Cell, Layer
+from bptt_jax.verify import _numpy_cells as in_numpy
+from bptt_jax.verify._check import check
+from bptt_jax.verify._report import Report
+
+
+class Member(NamedTuple):
+    """A cell or layer with what `check` has to know of it.
+
+    make: `() -> cell or layer` (made when asked for: importing stays cheap).
+    inputs, targets, reference, options: as `check` takes them.
+    """
+
+    make: Callable[[], Cell | Layer]
+    inputs: int | Callable | None = 3
+    reference: Callable | None = None
+    targets: int | Callable | None = None
+    options: dict[str, Any] = {}
+
+
+def check_member(name: str, member: Member, **options) -> Report:
+    """`check` with the entries of a member; `options` come on top."""
+    return check(
+        member.make(),
+        member.inputs,
+        reference=member.reference,
+        targets=member.targets,
+        **{"name": name, **member.options, **options},
+    )
+
+
+def _symbols(n: int) -> Callable:
+    def make(key, T, batch_shape):
+        return jax.random.randint(key, (T, *batch_shape), 0, n)
+
+    return make
+
+
+def _leaky_step(p, h, x):
+    h = 0.9 * h + jnp.tanh(x @ p["w"] + h @ p["r"])
+    return h, h[..., :2] * p["scale"]
+
+
+def _leaky_init(key):
+    k_w, k_r = jax.random.split(key)
+    return dict(
+        w=jax.random.normal(k_w, (3, 4)),
+        r=jax.random.normal(k_r, (4, 4)) / 2,
+        scale=jnp.ones(2),
+    )
+
+
+def _leaky_carry(params, batch_shape):
+    return jnp.zeros((*batch_shape, 4), params["w"].dtype)
+
+
+CELLS: dict[str, Member] = {
+    "elman": Member(lambda: cells.elman(3, 4), 3, in_numpy.elman()),
+    "elman, relu": Member(
+        lambda: cells.elman(3, 4, activation=jax.nn.relu), 3, in_numpy.elman(in_numpy.relu)
+    ),
+    "lstm": Member(lambda: cells.lstm(3, 4), 3, in_numpy.lstm()),
+    "gru": Member(lambda: cells.gru(3, 4), 3, in_numpy.gru()),
+    "gru, reset before": Member(
+        lambda: cells.gru(3, 4, reset_after=False), 3, in_numpy.gru(reset_after=False)
+    ),
+    "learned_carry": Member(lambda: cells.learned_carry(cells.gru(3, 4))),
+    "from_step": Member(lambda: cells.from_step(_leaky_step, _leaky_init, _leaky_carry)),
+}
+
+_lstm = partial(cells.lstm, 3, 4)
+
+LAYERS: dict[str, Member] = {
+    "recurrent": Member(lambda: layers.recurrent(_lstm())),
+    "remat": Member(lambda: layers.remat(layers.recurrent(_lstm()))),
+    "stack": Member(
+        lambda: layers.stack(
+            layers.recurrent(_lstm()), layers.recurrent(cells.gru(4, 3)), layers.dense(3, 2)
+        )
+    ),
+    "residual": Member(lambda: layers.residual(layers.recurrent(cells.gru(3, 3)))),
+    "dense": Member(lambda: layers.dense(3, 4), options=dict(unused=())),
+    "embedding": Member(lambda: layers.embedding(5, 3), _symbols(5)),
+    "layer_norm": Member(lambda: layers.layer_norm(3)),
+    "dropout": Member(
+        lambda: layers.stack(
+            layers.dropout(0.3), layers.recurrent(_lstm()), layers.variational_dropout(0.3, 4)
+        )
+    ),
+    "with_loss": Member(
+        lambda: layers.with_loss(
+            layers.stack(layers.recurrent(_lstm()), layers.dense(4, 5)),
+            objectives.softmax_cross_entropy,
+        ),
+        targets=_symbols(5),
+    ),
+    "character model": Member(
+        lambda: layers.remat(
+            layers.with_loss(
+                layers.stack(
+                    layers.embedding(5, 3), layers.recurrent(_lstm()), layers.dense(4, 5)
+                ),
+                objectives.softmax_cross_entropy,
+            )
+        ),
+        _symbols(5),
+        targets=_symbols(5),
+    ),
+}
+
+UNROLLS: dict[str, Member] = {
+    "bptt": Member(_lstm),
+    "reverse(bptt)": Member(
+        _lstm,
+        options=dict(
+            unroll=unrolls.reverse(unrolls.bptt), plain=unrolls.reverse(unrolls.scan)
+        ),
+    ),
+}

@@ -1,0 +1,69 @@
+"""What a check found, as a table."""
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One leaf of an argument (or of the results), in the case where it was worst.
+
+    leaf: `params['w_h']`, `carry.c`, `xs`; `final carry…` and `ys…` are results.
+    largest: the largest entry of the gradient over all cases.
+    hand_grad: relative error of the hand-derived gradient against `jax.grad`.
+    hand_truth, grad_truth: of both against differences of the forward pass (NaN where
+        there were none).
+    wrong: "", "hand-derived", "jax.grad", "both" or "undecided".
+    case: the lengths, shapes and side inputs of that case.
+    """
+
+    leaf: str
+    largest: float
+    hand_grad: float
+    hand_truth: float
+    grad_truth: float
+    wrong: str
+    case: str
+
+    @property
+    def error(self) -> float:
+        return max(e for e in self[2:5] if e == e)
+
+
+class Report(NamedTuple):
+    """The worst row of each leaf; `print` shows it as a table."""
+
+    name: str
+    rows: tuple[Row, ...]
+    cases: int
+    truth: str
+    tolerance: float
+    seconds: float
+
+    @property
+    def wrong(self) -> tuple[Row, ...]:
+        """Rows in which something was wrong, be it `jax.grad` alone."""
+        return tuple(row for row in self.rows if row.wrong)
+
+    def __str__(self) -> str:
+        verdict = "right" if not self.wrong else f"{len(self.wrong)} of these WRONG"
+        title = f"{self.name}: {len(self.rows)} leaves in {self.cases} cases: {verdict}"
+        heads = ("", "largest", "hand~grad", "hand~truth", "grad~truth", "wrong", "case")
+        table = [heads] + [
+            (
+                row.leaf,
+                f"{row.largest:.1e}",
+                *("-" if e != e else f"{e:.1e}" for e in row[2:5]),
+                row.wrong or "-",
+                row.case,
+            )
+            for row in self.rows
+        ]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(f"{text:<{w}}" for text, w in zip(line, widths, strict=True))
+            for line in table
+        ]
+        end = (
+            f"relative errors in float64, worst over all cases; truth: {self.truth}; "
+            f"{self.seconds:.1f} s"
+        )
+        return "\n".join([title, *(line.rstrip() for line in lines), end])
