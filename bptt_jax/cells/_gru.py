@@ -111,8 +111,13 @@ def _project(p, xs):
     return affine(xs, p["w_x"], p["b"])
 
 
+def _tanh(a):
+    """One kernel of its own: XLA would compute it again in each kernel that reads it."""
+    return lax.optimization_barrier(jnp.tanh(a))
+
+
 def _sigmoid(a):
-    return 0.5 * jnp.tanh(0.5 * a) + 0.5
+    return 0.5 * _tanh(0.5 * a) + 0.5
 
 
 def _reset_after(n_hidden: int) -> StepVJP:
@@ -121,7 +126,7 @@ def _reset_after(n_hidden: int) -> StepVJP:
         rz = _sigmoid(u[..., : 2 * n_hidden] + q[..., : 2 * n_hidden])
         r, z = rz[..., :n_hidden], rz[..., n_hidden:]
         q_n = q[..., 2 * n_hidden :] + p["b_n"]
-        return r, z, jnp.tanh(u[..., 2 * n_hidden :] + r * q_n), q_n
+        return r, z, _tanh(u[..., 2 * n_hidden :] + r * q_n), q_n
 
     def forward(p, h, u):
         _, z, n, _ = gates(p, h, u)
@@ -162,7 +167,7 @@ def _reset_before(n_hidden: int) -> StepVJP:
         w_rz, w_n = p["w_h"][:, : 2 * n_hidden], p["w_h"][:, 2 * n_hidden :]
         rz = _sigmoid(u[..., : 2 * n_hidden] + h @ w_rz)
         r, z = rz[..., :n_hidden], rz[..., n_hidden:]
-        return r, z, jnp.tanh(u[..., 2 * n_hidden :] + (r * h) @ w_n)
+        return r, z, _tanh(u[..., 2 * n_hidden :] + (r * h) @ w_n)
 
     def forward(p, h, u):
         _, z, n = gates(p, h, u)
