@@ -48,4 +48,6 @@ def positive(**sizes: int) -> None:
     """Refuses sizes that are not whole numbers of at least one."""
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")
+            raise ValueError(
+                f"{name} must be a whole number of at least 1, got {size!r}"
+            )

@@ -66,7 +66,10 @@ def pullback(f: Callable, *primals: PyTree) -> tuple[PyTree, Callable]:
 
 def cast_like(like: PyTree, d: PyTree) -> PyTree:
     """Each leaf of `d` in the dtype of the leaf of `like` in its place."""
-    flat = [x.astype(a.dtype) for x, a in zip(floats(like, d), floats(like, like), strict=True)]
+    flat = [
+        x.astype(a.dtype)
+        for x, a in zip(floats(like, d), floats(like, like), strict=True)
+    ]
     return fill(like, flat)
 
 
@@ -105,7 +108,9 @@ def length(*trees: PyTree) -> int:
 
 def cut(tree: PyTree, start: int, stop: int | None) -> PyTree:
     """The steps from `start` to `stop`; whole trees are not copied."""
-    if start == 0 and (stop is None or all(a.shape[0] == stop for a in jax.tree.leaves(tree))):
+    if start == 0 and (
+        stop is None or all(a.shape[0] == stop for a in jax.tree.leaves(tree))
+    ):
         return tree
     return jax.tree.map(lambda a: lax.slice_in_dim(a, start, stop), tree)
 

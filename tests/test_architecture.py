@@ -45,7 +45,9 @@ def imports(path: pathlib.Path):
         for node in ast.walk(f)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bptt_jax"):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "bptt_jax"
+        ):
             assert node.level == 0, f"{path}: relative import"
             yield node.module, [a.name for a in node.names], node in inside
         elif isinstance(node, ast.Import):

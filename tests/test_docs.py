@@ -35,7 +35,7 @@ def test_the_worked_cell_is_caught_when_it_is_wrong():
 
     mutant = leaky._replace(vjp=leaky.vjp._replace(backward=wrong))
     with pytest.raises(verify.GradientError):
-        verify.check(mutant, n_in=names["N_IN"])
+        verify.check(mutant, inputs=names["N_IN"])
     jax.clear_caches()
 
 

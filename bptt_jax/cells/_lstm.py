@@ -90,7 +90,9 @@ def lstm(
             b_f = _init.chrono_bias(k_f, n_hidden, chrono, param_dtype)
             b = b.at[1].set(b_f).at[0].set(-b_f)
         w_x = _init.by_gate(kernel_init, k_x, n_in, n_hidden, 4, param_dtype)
-        w_h = _init.by_gate(recurrent_kernel_init, k_h, n_hidden, n_hidden, 4, param_dtype)
+        w_h = _init.by_gate(
+            recurrent_kernel_init, k_h, n_hidden, n_hidden, 4, param_dtype
+        )
         return dict(w_x=w_x, w_h=w_h, b=b.reshape(-1))
 
     def init_carry(p, batch_shape):
@@ -116,7 +118,12 @@ def lstm(
     def linearize(p, carries, us, nexts):
         i, f, g, o = gates(us + carries.h @ p["w_h"])
         tanh_c = jnp.tanh(nexts.c)
-        local = [g * i * (1 - i), carries.c * f * (1 - f), i * (1 - g * g), tanh_c * o * (1 - o)]
+        local = [
+            g * i * (1 - i),
+            carries.c * f * (1 - f),
+            i * (1 - g * g),
+            tanh_c * o * (1 - o),
+        ]
         c_from_h = o * (1 - tanh_c * tanh_c)
         return lax.optimization_barrier((jnp.concatenate(local, -1), c_from_h, f))
 

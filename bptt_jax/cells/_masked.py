@@ -20,9 +20,13 @@ from bptt_jax.types import Cell, StepVJP
 
 def add_output(cell: Cell, d_carry, d_y):
     """The cotangent of the state when its output leaves take that of the output."""
+    if cell.output is None:
+        return d_carry
     leaves, structure = jax.tree.flatten(d_carry, is_leaf=lambda a: a is None)
     numbered = structure.unflatten(range(structure.num_leaves))
-    for i, d in zip(jax.tree.leaves(cell.output(numbered)), jax.tree.leaves(d_y), strict=True):
+    for i, d in zip(
+        jax.tree.leaves(cell.output(numbered)), jax.tree.leaves(d_y), strict=True
+    ):
         leaves[i] = leaves[i] + d
     return structure.unflatten(leaves)
 
@@ -64,7 +68,7 @@ def masked(cell: Cell) -> Cell:
         coeffs, real = coeffs
         inner = trees.only(real, (d_carry, d_y))
         d_before, delta = backward(params, coeffs, *inner)  # (3)
-        held = add_output(cell, d_carry, d_y) if cell.output else d_carry
+        held = add_output(cell, d_carry, d_y)
         return trees.where(real, d_before, held), trees.only(real, delta)  # (4)
 
     def masked_contract(params, inputs, carries, coeffs, deltas):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 
-def affine(xs: Array | None, w: Array, b: Array | None = None) -> Array:
+def affine(xs: Array, w: Array, b: Array | None = None) -> Array:
     """`xs @ w + b`: `[..., I] -> [..., O]`."""
     if xs.shape[-1:] != w.shape[:1]:
         raise ValueError(

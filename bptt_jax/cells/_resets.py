@@ -62,6 +62,10 @@ def resets(cell: Cell) -> Cell:
         step=step,
         keyed=False,
         vjp=StepVJP(
-            reset_project, reset_forward, reset_linearize, reset_backward, reset_contract
+            reset_project,
+            reset_forward,
+            reset_linearize,
+            reset_backward,
+            reset_contract,
         ),
     )

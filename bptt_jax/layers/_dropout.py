@@ -21,7 +21,9 @@ def check_rate(name: str, rate: float) -> None:
 
 
 def _scaled(xs, keep, rate):
-    return jax.tree.map(lambda a: jnp.where(keep, a / (1 - rate), 0).astype(a.dtype), xs)
+    return jax.tree.map(
+        lambda a: jnp.where(keep, a / (1 - rate), 0).astype(a.dtype), xs
+    )
 
 
 def _no_params(key):
@@ -41,7 +43,9 @@ def dropout(rate: float) -> Layer:
         return jax.vmap(draw)(side.keys, xs)
 
     def apply(xs, side):
-        return xs if side.keys is None or not rate else _scaled(xs, keep(xs, side), rate)
+        return (
+            xs if side.keys is None or not rate else _scaled(xs, keep(xs, side), rate)
+        )
 
     def fwd(params, carry, xs, side):
         del params

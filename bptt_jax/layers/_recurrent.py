@@ -139,7 +139,9 @@ def recurrent(cell: Cell, on_d_carry: Callable | None = None) -> Layer:
 
         along = (coeffs, d_ys, side.aux, side.mask)
         d_carry, deltas = lax.scan(step, d_carry, along, reverse=True)
-        d_params, d_inputs = wrapped.vjp.contract(params, inputs, carries, coeffs, deltas)  # (3)
+        d_params, d_inputs = wrapped.vjp.contract(
+            params, inputs, carries, coeffs, deltas
+        )  # (3)
         return d_params, d_carry, trees.cast_like(xs, _inputs_of(cell, side, d_inputs))
 
     return Layer(cell.init, cell.init_carry, fwd, bwd)
@@ -147,7 +149,11 @@ def recurrent(cell: Cell, on_d_carry: Callable | None = None) -> Layer:
 
 def _states(outputs: list[int], carry: PyTree, ys: PyTree, residuals: list) -> PyTree:
     """The states after each step: leaves that are outputs come from `ys`."""
-    ys, kept, structure = jax.tree.leaves(ys), iter(residuals), jax.tree.structure(carry)
+    ys, kept, structure = (
+        jax.tree.leaves(ys),
+        iter(residuals),
+        jax.tree.structure(carry),
+    )
     return structure.unflatten(
         [
             ys[outputs.index(i)] if i in outputs else next(kept)

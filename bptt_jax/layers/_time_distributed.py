@@ -77,7 +77,9 @@ def dense(
 
     def f(params, xs):
         if xs.shape[-1] != n_in:
-            raise ValueError(f"dense: expected inputs [..., {n_in}], got {list(xs.shape)}")
+            raise ValueError(
+                f"dense: expected inputs [..., {n_in}], got {list(xs.shape)}"
+            )
         if dtype is not None:
             params, xs = trees.cast_floating((params, xs), dtype)
         ys = xs @ params["kernel"]
@@ -109,7 +111,11 @@ def embedding(
         if not jnp.issubdtype(tokens.dtype, jnp.integer):
             raise TypeError(f"embedding: expected integer symbols, got {tokens.dtype}")
         table = params["embedding"]
-        return (table if dtype is None else table.astype(dtype)).at[tokens].get(mode="clip")
+        return (
+            (table if dtype is None else table.astype(dtype))
+            .at[tokens]
+            .get(mode="clip")
+        )
 
     return time_distributed(init, f)
 

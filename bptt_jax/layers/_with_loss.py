@@ -12,7 +12,9 @@ def _losses(objective: Objective, ys, side: Side):
     targets, weights = side.targets, None
     if isinstance(targets, Weighted):
         targets, weights = targets
-    if side.mask is not None:  # cleaned on the way in: 0 · NaN would be NaN on the way back
+    if (
+        side.mask is not None
+    ):  # cleaned on the way in: 0 · NaN would be NaN on the way back
         ys, targets, weights = trees.only(side.mask, (ys, targets, weights))
     losses = objective(ys, targets)
     losses = losses if weights is None else losses * weights

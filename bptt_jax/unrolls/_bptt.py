@@ -10,7 +10,6 @@ Within a stretch everything that is parallel in time is done at once, so what it
 besides the residuals exists for K steps only. Stored for all T: c_i, ys and residuals.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -56,7 +55,9 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk):
     K = chunk or default_chunk(T)
     done, stored, pieces = T - T % K, list(stored), []
     weights = trees.floats(params, params)
-    total = [jnp.zeros_like(p, jnp.promote_types(p.dtype, jnp.float32)) for p in weights]
+    total = [
+        jnp.zeros_like(p, jnp.promote_types(p.dtype, jnp.float32)) for p in weights
+    ]
     acc = trees.floats(last, d_carry), total
 
     def stretch(acc, at):  # (2), (3)
@@ -144,5 +145,7 @@ def bptt(
     (8, 32)
     """
     if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-        raise ValueError(f"chunk: expected a number of steps of at least 1, got {chunk!r}")
+        raise ValueError(
+            f"chunk: expected a number of steps of at least 1, got {chunk!r}"
+        )
     return _bptt(layer, params, carry, xs, side, length=length, chunk=chunk)

@@ -26,7 +26,9 @@ class _Spec(NamedTuple):
 
     def merge(self, floating: list, others: list) -> tuple:
         floats, rest = iter(floating), iter(others)
-        return self.structure.unflatten([next(floats if f else rest) for f in self.floating])
+        return self.structure.unflatten(
+            [next(floats if f else rest) for f in self.floating]
+        )
 
 
 def unroll(forward: Callable, backward: Callable) -> Callable:
@@ -111,39 +113,41 @@ def arrays(params, carry, xs, side, length: int | None) -> tuple:
 
 def check(layer: Layer, params: PyTree, carry: PyTree, xs: PyTree, side: Side) -> None:
     """Refuses arguments that do not fit, naming the leaf, before a loop is traced."""
-    at = jax.tree_util.tree_leaves_with_path
-    shape = None
-    for path, a in at(xs):
+    shape = jax.tree.leaves(xs)[0].shape
+    for path, a in jax.tree_util.tree_leaves_with_path(xs):
         name = f"xs{jax.tree_util.keystr(path)}"
         if a.ndim < 1 or a.shape[0] < 1:
             raise ValueError(
                 f"{name}: expected [T, ...] with T of at least 1, got {list(a.shape)}"
             )
-        shape = shape or a.shape
         if a.shape[0] != shape[0]:
             raise ValueError(
-                f"{name}: expected {shape[0]} steps like the other leaves, got {a.shape[0]}"
+                f"{name}: expected {shape[0]} steps like other leaves, got {a.shape[0]}"
             )
-    for path, a in at(side):
-        name = f"side{jax.tree_util.keystr(path)}"
-        if a.ndim < 1 or a.shape[0] != shape[0]:
-            raise ValueError(
-                f"{name}: expected [T, ...] with the T = {shape[0]} of xs, got {list(a.shape)}"
-            )
-        if path[0].name in ("mask", "resets"):
-            if a.dtype != bool:
-                raise TypeError(f"{name}: expected bool, got {a.dtype}")
-            if a.shape != shape[: a.ndim]:
-                raise ValueError(
-                    f"{name}: expected the leading axes of xs {list(shape)}, got {list(a.shape)}"
-                )
-        if path[0].name == "keys" and not (trees.is_key(a) and a.ndim == 1):
-            raise TypeError(
-                f"{name}: expected [T] keys, jax.random.split(jax.random.key(seed), T), "
-                f"got {a.dtype}{list(a.shape)}"
-            )
+    for path, a in jax.tree_util.tree_leaves_with_path(side):
+        _check_side(path[0].name, f"side{jax.tree_util.keystr(path)}", a, shape)
     _check_params(layer, params)
     del carry  # compared with what a step returns, in `layers.recurrent`
+
+
+def _check_side(field: str, name: str, a: jax.Array, shape: tuple[int, ...]) -> None:
+    if a.ndim < 1 or a.shape[0] != shape[0]:
+        raise ValueError(
+            f"{name}: expected [T, ...] with the T = {shape[0]} of xs, got {list(a.shape)}"
+        )
+    if field in ("mask", "resets"):
+        if a.dtype != bool:
+            raise TypeError(f"{name}: expected bool, got {a.dtype}")
+        if a.shape != shape[: a.ndim]:
+            raise ValueError(
+                f"{name}: expected the leading axes of xs {list(shape)}, "
+                f"got {list(a.shape)}"
+            )
+    if field == "keys" and not (trees.is_key(a) and a.ndim == 1):
+        raise TypeError(
+            f"{name}: expected [T] keys, jax.random.split(jax.random.key(seed), T), "
+            f"got {a.dtype}{list(a.shape)}"
+        )
 
 
 @functools.cache
@@ -160,7 +164,9 @@ def _check_params(layer: Layer, params: PyTree) -> None:
             f"got {jax.tree.structure(params)}"
         )
     for (path, want), got in zip(
-        jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(params), strict=True
+        jax.tree_util.tree_leaves_with_path(expected),
+        jax.tree.leaves(params),
+        strict=True,
     ):
         if want.shape != got.shape:
             raise ValueError(

@@ -13,7 +13,8 @@ def _flip(tree):
 
 def _backward_resets(resets):
     """A reset before step t is a boundary between t - 1 and t, so from the other side it
-    comes before step t - 1; the one before the first step has nothing behind it."""
+    comes before step t - 1; the one before the first step has nothing behind it.
+    """
     return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
 
 
