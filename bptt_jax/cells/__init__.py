@@ -1,25 +1,33 @@
 """Cells: one recurrent step each, with its hand-derived derivative. See `types.Cell`."""
 
+from bptt_jax.cells._ctrnn import ctrnn
 from bptt_jax.cells._elman import elman
 from bptt_jax.cells._from_step import from_step
 from bptt_jax.cells._gru import gru
 from bptt_jax.cells._in_dtype import in_dtype
+from bptt_jax.cells._indrnn import indrnn
 from bptt_jax.cells._init import identity
 from bptt_jax.cells._learned_carry import LearnedCarryParams, learned_carry
 from bptt_jax.cells._lstm import LSTMCarry, lstm
 from bptt_jax.cells._masked import masked
+from bptt_jax.cells._mgu import mgu
 from bptt_jax.cells._resets import resets
+from bptt_jax.cells._zoneout import zoneout
 
 __all__ = [
     "LSTMCarry",
     "LearnedCarryParams",
+    "ctrnn",
     "elman",
     "from_step",
     "gru",
     "identity",
     "in_dtype",
+    "indrnn",
     "learned_carry",
     "lstm",
     "masked",
+    "mgu",
     "resets",
+    "zoneout",
 ]

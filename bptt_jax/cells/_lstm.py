@@ -19,6 +19,7 @@ are computed for a whole stretch of time at once; the loop is two elementwise li
 one product. σ(a) = tanh(a/2)/2 + 1/2 makes the four gates one tanh.
 
 Cost: O(T·B·H) memory (c is stored; h is the output), one product a step each way.
+Peepholes, a projected output and layer normalisation: `_lstm_variants.py`.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ import numpy as np
 from jax import Array, lax
 
 from bptt_jax._factory import factory, positive
-from bptt_jax.cells import _init
+from bptt_jax.cells import _init, _lstm_variants
 from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._products import affine, outer_sum, total
 from bptt_jax.types import Cell, StepVJP
@@ -50,6 +51,10 @@ def lstm(
     *,
     forget_bias: float = 1.0,
     chrono: int | None = None,
+    peepholes: bool = False,
+    projection: int | None = None,
+    layer_norm: bool = False,
+    epsilon: float = 1e-6,
     kernel_init: Callable = _init.lecun_normal,
     recurrent_kernel_init: Callable = _init.orthogonal,
     bias_init: Callable = _init.zeros,
@@ -64,13 +69,22 @@ def lstm(
       forget_bias: added to the bias of f at initialisation (Jozefowicz et al. 2015).
       chrono: T_max of the chrono initialisation (Tallec, Ollivier 2018): the bias of f
         is log U[1, T_max - 1] and that of i its negative; None: none.
+      peepholes: whether gates see the cell state, unit by unit (Gers, Schmidhuber
+        2000): i and f that before the step, o that after it; at first with weight 0.
+      projection: features P of the output, `h = (o tanh(c)) W_r` (Sak et al. 2014;
+        PyTorch's `proj_size`); None: no projection, P = H.
+      layer_norm: whether `x W_x` and `h W_h` (over their 4H features each) and, where
+        the output reads it, c are normalised (Ba, Kiros, Hinton 2016).
+      epsilon: added to the variances of `layer_norm`.
       kernel_init, recurrent_kernel_init, bias_init: `(key, shape, dtype)`, a gate each.
       dtype: of the computation; None: that of params and inputs together.
       param_dtype: of the parameters.
 
     Returns:
-      A cell with params `w_x [I, 4H]`, `w_h [H, 4H]`, `b [4H]`; carry `LSTMCarry(h, c)`
-      of `[..., H]` each; output `h`.
+      A cell with params `w_x [I, 4H]`, `w_h [P, 4H]`, `b [4H]`; with `peepholes` also
+      `w_c [3H]` (of i, f, o), with `projection` `w_r [H, P]`, with `layer_norm`
+      `scale_x [4H]`, `scale_h [4H]`, `scale_c [H]`, `bias_c [H]`. Carry
+      `LSTMCarry(h, c)` of `[..., P]` and `[..., H]`; output `h`.
 
     >>> import jax, jax.numpy as jnp
     >>> from bptt_jax import cells, unrolls
@@ -81,7 +95,8 @@ def lstm(
     >>> hs.shape, carry.c.shape
     ((5, 2, 8), (2, 8))
     """
-    positive(n_hidden=n_hidden)
+    n_out = n_hidden if projection is None else projection
+    positive(n_hidden=n_hidden, projection=n_out)
 
     def init(key):
         k_x, k_h, k_b, k_f = jax.random.split(key, 4)
@@ -96,9 +111,31 @@ def lstm(
         return dict(w_x=w_x, w_h=w_h, b=b.reshape(-1))
 
     def init_carry(p, batch_shape):
-        zeros = jnp.zeros((*batch_shape, n_hidden), p["b"].dtype)
-        return LSTMCarry(zeros, zeros)
+        h = jnp.zeros((*batch_shape, n_out), p["b"].dtype)
+        return LSTMCarry(h, jnp.zeros((*batch_shape, n_hidden), h.dtype))
 
+    if peepholes or projection is not None or layer_norm:
+        vjp = _lstm_variants.variant(
+            peepholes=peepholes,
+            projected=projection is not None,
+            layer_norm=layer_norm,
+            epsilon=epsilon,
+        )
+    else:
+        vjp = _plain(n_hidden)
+    return in_dtype(
+        Cell(
+            init,
+            init_carry,
+            lambda p, carry, x: vjp.forward(p, carry, vjp.project(p, x)),
+            vjp,
+            output=lambda carry: carry.h,
+        ),
+        dtype,
+    )
+
+
+def _plain(n_hidden: int) -> StepVJP:
     scale = np.repeat([0.5, 0.5, 1.0, 0.5], n_hidden)
     shift = np.repeat([0.5, 0.5, 0.0, 0.5], n_hidden)
 
@@ -141,13 +178,4 @@ def lstm(
         )
         return d_p, d_as @ p["w_x"].T
 
-    return in_dtype(
-        Cell(
-            init,
-            init_carry,
-            lambda p, carry, x: forward(p, carry, project(p, x)),
-            StepVJP(project, forward, linearize, backward, contract),
-            output=lambda carry: carry.h,
-        ),
-        dtype,
-    )
+    return StepVJP(project, forward, linearize, backward, contract)

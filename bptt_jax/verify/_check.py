@@ -145,10 +145,13 @@ def _refuse(report: Report, unused: tuple[str, ...]) -> None:
 
 
 def _keep_worst(rows: dict[str, Row], row: Row) -> None:
-    """Wrong before right, then by error; `largest` is that of all cases."""
+    """The case is the worst one (wrong before right); each number that of all cases."""
     old = rows.get(row.leaf, row)
-    worst = max(old, row, key=lambda r: (r.wrong not in ("", "jax.grad"), r.wrong != "", r.error))
-    rows[row.leaf] = worst._replace(largest=max(old.largest, row.largest))
+    worst = max(
+        old, row, key=lambda r: (r.wrong not in ("", "jax.grad"), r.wrong != "", r.hand_grad)
+    )
+    numbers = [np.fmax(a, b).item() for a, b in zip(old[1:5], row[1:5], strict=True)]
+    rows[row.leaf] = Row(row.leaf, *numbers, worst.wrong, worst.case)
 
 
 def _lifted(layer: Cell | Layer) -> Cell | Layer:

@@ -3,6 +3,7 @@
 The contract tests run over these tables, and so does `bptt-jax check`.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,11 +21,12 @@ from bptt_jax.verify._report import Report
 class Member(NamedTuple):
     """A cell or layer with what `check` has to know of it.
 
-    make: `() -> cell or layer` (made when asked for: importing stays cheap).
+    make: `() -> cell or layer` (made when asked for: importing stays cheap); that of a
+        cell takes its number of hidden units, too.
     inputs, targets, reference, options: as `check` takes them.
     """
 
-    make: Callable[[], Cell | Layer]
+    make: Callable[..., Cell | Layer]
     inputs: int | Callable | None = 3
     reference: Callable | None = None
     targets: int | Callable | None = None
@@ -49,36 +51,47 @@ def _symbols(n: int) -> Callable:
     return make
 
 
-def _leaky_step(p, h, x):
+def _leaky_step(p, h, x):  # the output is no leaf of the state
     h = 0.9 * h + jnp.tanh(x @ p["w"] + h @ p["r"])
     return h, h[..., :2] * p["scale"]
 
 
-def _leaky_init(key):
-    k_w, k_r = jax.random.split(key)
-    return dict(
-        w=jax.random.normal(k_w, (3, 4)),
-        r=jax.random.normal(k_r, (4, 4)) / 2,
-        scale=jnp.ones(2),
-    )
+@functools.cache
+def _leaky_init(n):
+    def init(key):
+        k_w, k_r = jax.random.split(key)
+        return dict(
+            w=jax.random.normal(k_w, (3, n)),
+            r=jax.random.normal(k_r, (n, n)) / 2,
+            scale=jnp.ones(2),
+        )
+
+    return init
 
 
-def _leaky_carry(params, batch_shape):
-    return jnp.zeros((*batch_shape, 4), params["w"].dtype)
+@functools.cache
+def _leaky_carry(n):
+    return lambda params, batch_shape: jnp.zeros((*batch_shape, n), params["w"].dtype)
 
 
 CELLS: dict[str, Member] = {
-    "elman": Member(lambda: cells.elman(3, 4), 3, in_numpy.elman()),
+    "elman": Member(lambda n=4: cells.elman(3, n), 3, in_numpy.elman()),
     "elman, relu": Member(
-        lambda: cells.elman(3, 4, activation=jax.nn.relu), 3, in_numpy.elman(in_numpy.relu)
+        lambda n=4: cells.elman(3, n, activation=jax.nn.relu),
+        reference=in_numpy.elman(in_numpy.relu),
     ),
-    "lstm": Member(lambda: cells.lstm(3, 4), 3, in_numpy.lstm()),
-    "gru": Member(lambda: cells.gru(3, 4), 3, in_numpy.gru()),
+    "lstm": Member(lambda n=4: cells.lstm(3, n), 3, in_numpy.lstm()),
+    "gru": Member(lambda n=4: cells.gru(3, n), 3, in_numpy.gru()),
     "gru, reset before": Member(
-        lambda: cells.gru(3, 4, reset_after=False), 3, in_numpy.gru(reset_after=False)
+        lambda n=4: cells.gru(3, n, reset_after=False), 3, in_numpy.gru(reset_after=False)
     ),
-    "learned_carry": Member(lambda: cells.learned_carry(cells.gru(3, 4))),
-    "from_step": Member(lambda: cells.from_step(_leaky_step, _leaky_init, _leaky_carry)),
+    "learned_carry": Member(
+        lambda n=4: cells.learned_carry(cells.gru(3, n)), 3, in_numpy.learned_carry()
+    ),
+    "from_step": Member(
+        lambda n=4: cells.from_step(_leaky_step, _leaky_init(n), _leaky_carry(n)),
+        reference=in_numpy.leaky(),
+    ),
 }
 
 _lstm = partial(cells.lstm, 3, 4)

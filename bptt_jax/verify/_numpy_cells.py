@@ -7,6 +7,7 @@ twice to go unseen. Complex arguments work (for complex-step derivatives).
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -84,16 +85,36 @@ def lstm() -> Callable:
     return over_time(step, zero_carry, lambda carry: carry[0])
 
 
-def gru(reset_after: bool = True) -> Callable:
-    def step(p, h, x):
-        x_r, x_z, x_n = np.split(x @ p["w_x"] + p["b"], 3, -1)
-        w_r, w_z, w_n = np.split(p["w_h"], 3, -1)
-        r, z = sigmoid(x_r + h @ w_r), sigmoid(x_z + h @ w_z)
-        if reset_after:
-            n = np.tanh(x_n + r * (h @ w_n + p["b_n"]))
-        else:
-            n = np.tanh(x_n + (r * h) @ w_n)
-        h = (1 - z) * n + z * h
-        return h, h
+def _gru_step(p, h, x, reset_after: bool = True):
+    x_r, x_z, x_n = np.split(x @ p["w_x"] + p["b"], 3, -1)
+    w_r, w_z, w_n = np.split(p["w_h"], 3, -1)
+    r, z = sigmoid(x_r + h @ w_r), sigmoid(x_z + h @ w_z)
+    if reset_after:
+        n = np.tanh(x_n + r * (h @ w_n + p["b_n"]))
+    else:
+        n = np.tanh(x_n + (r * h) @ w_n)
+    h = (1 - z) * n + z * h
+    return h, h
 
-    return over_time(step, zero_carry, lambda h: h)
+
+def gru(reset_after: bool = True) -> Callable:
+    return over_time(partial(_gru_step, reset_after=reset_after), zero_carry, lambda h: h)
+
+
+def learned_carry() -> Callable:
+    """Of a GRU."""
+    return over_time(
+        lambda p, h, x: _gru_step(p.cell, h, x),
+        lambda p, h: np.broadcast_to(p.carry, h.shape),
+        lambda h: h,
+    )
+
+
+def leaky() -> Callable:
+    """The cell of `_library` made from a user's step: its output is no state."""
+
+    def step(p, h, x):
+        h = 0.9 * h + np.tanh(x @ p["w"] + h @ p["r"])
+        return h, h[..., :2] * p["scale"]
+
+    return over_time(step, zero_carry, None)

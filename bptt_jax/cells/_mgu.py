@@ -1,0 +1,210 @@
+"""The minimal gated unit (Zhou, Wu, Zhang, Zhou 2016): a recurrent unit with one gate.
+
+As in `flax.linen.MGUCell`, where f = 1 keeps the state and the gate acts after the
+recurrent product (one product a step):
+
+    (1)  [a_f, a_n] = x_t W_x + b              [q_f, q_n] = h_{t-1} W_h + [0, b_n]
+    (2)  f = σ(a_f + q_f)                      n = tanh(a_n + f q_n)
+    (3)  h_t = (1 - f) n + f h_{t-1}           the output of the step is h_t
+
+Backward, with d the whole cotangent of h_t (later steps and output):
+
+    (4)  d a_n = d (1 - f)(1 - n²)             d q_n = d a_n f
+         d a_f = d q_f = (d (h_{t-1} - n) + d a_n q_n) f(1 - f)
+    (5)  d h_{t-1} = d f + [d q_f, d q_n] W_hᵀ
+    (6)  d W_x = Σ x_t ⊗ d a,  d b = Σ d a;  d W_h = Σ h_{t-1} ⊗ d q,  d b_n = Σ d q_n;
+         d x_t = d a W_xᵀ
+
+Each of (4) is d times a coefficient, so the loop hands on d alone (H floats) and
+`contract` multiplies again.
+
+As in the paper, where f = 1 takes the candidate, which sees of the state what f lets
+through (two products a step):
+
+    (7)  n = tanh(a_n + (f h_{t-1}) W_n)       W_h = [W_f, W_n],  no b_n
+    (8)  h_t = (1 - f) h_{t-1} + f n
+    (9)  d a_n = d f (1 - n²)                  d s = d a_n W_nᵀ  with  s = f h_{t-1}
+         d a_f = (d (n - h_{t-1}) + d s h_{t-1}) f(1 - f)
+    (10) d h_{t-1} = d (1 - f) + d s f + d a_f W_fᵀ
+    (11) d W_f = Σ h_{t-1} ⊗ d a_f,  d W_n = Σ s ⊗ d a_n
+
+Cost: O(T·B·H) memory, one (as in the paper: two) products a step each way. Not done:
+flax's `reset_gate=False`, in which the gate does not act on the candidate.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from bptt_jax._factory import factory, positive
+from bptt_jax.cells import _init
+from bptt_jax.cells._in_dtype import in_dtype
+from bptt_jax.cells._products import affine, outer_sum, total
+from bptt_jax.types import Cell, StepVJP
+
+
+@factory
+def mgu(
+    n_in: int,
+    n_hidden: int,
+    *,
+    as_published: bool = False,
+    forget_bias: float = 1.0,
+    kernel_init: Callable = _init.lecun_normal,
+    recurrent_kernel_init: Callable = _init.orthogonal,
+    bias_init: Callable = _init.zeros,
+    dtype=None,
+    param_dtype=jnp.float32,
+) -> Cell:
+    """The minimal gated unit; gate and candidate in the order f, n.
+
+    Args:
+      n_in: features I of an input.
+      n_hidden: hidden units H.
+      as_published: False: as `flax.linen.MGUCell`, `h = (1 - f) n + f h` with
+        `n = tanh(a_n + f (h W_n + b_n))`. True: as Zhou et al. 2016 have it,
+        `h = (1 - f) h + f n` with `n = tanh(a_n + (f h) W_n)`.
+      forget_bias: how far the bias of f is moved at initialisation towards keeping the
+        state: up by it, or (`as_published`) down.
+      kernel_init, recurrent_kernel_init, bias_init: `(key, shape, dtype)`, a gate each.
+      dtype: of the computation; None: that of params and inputs together.
+      param_dtype: of the parameters.
+
+    Returns:
+      A cell with params `w_x [I, 2H]`, `w_h [H, 2H]`, `b [2H]` (and, unless
+      `as_published`, `b_n [H]`); carry and output `h [..., H]`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from bptt_jax import cells, unrolls
+    >>> cell = cells.mgu(3, 8)
+    >>> params = cell.init(jax.random.key(0))
+    >>> carry, hs = unrolls.bptt(cell, params, cell.init_carry(params, (2,)),
+    ...                          jnp.ones((5, 2, 3)))
+    >>> hs.shape
+    (5, 2, 8)
+    """
+    positive(n_hidden=n_hidden)
+    to_keep = -forget_bias if as_published else forget_bias
+
+    def init(key):
+        k_x, k_h, k_b, k_n = jax.random.split(key, 4)
+        gate = (param_dtype,)
+        params = dict(
+            w_x=_init.by_gate(kernel_init, k_x, n_in, n_hidden, 2, *gate),
+            w_h=_init.by_gate(recurrent_kernel_init, k_h, n_hidden, n_hidden, 2, *gate),
+            b=bias_init(k_b, (2, n_hidden), *gate).at[0].add(to_keep).reshape(-1),
+        )
+        if not as_published:
+            params["b_n"] = bias_init(k_n, (n_hidden,), *gate)
+        return params
+
+    def init_carry(p, batch_shape):
+        return jnp.zeros((*batch_shape, n_hidden), p["b"].dtype)
+
+    vjp = _published() if as_published else _as_flax()
+    return in_dtype(
+        Cell(
+            init,
+            init_carry,
+            lambda p, h, x: vjp.forward(p, h, vjp.project(p, x)),
+            vjp,
+            output=lambda h: h,
+        ),
+        dtype,
+    )
+
+
+def _project(p, xs):
+    return affine(xs, p["w_x"], p["b"])
+
+
+def _sigmoid(a):
+    return 0.5 * jnp.tanh(0.5 * a) + 0.5
+
+
+def _halves(a):
+    return jnp.split(a, 2, -1)
+
+
+def _as_flax() -> StepVJP:
+    def gates(p, h, u):  # (1), (2)
+        (a_f, a_n), (q_f, q_n) = _halves(u), _halves(h @ p["w_h"])
+        f, q_n = _sigmoid(a_f + q_f), q_n + p["b_n"]
+        return f, jnp.tanh(a_n + f * q_n), q_n
+
+    def forward(p, h, u):
+        f, n, _ = gates(p, h, u)
+        h = n + f * (h - n)  # (3)
+        return h, h
+
+    def linearize(p, hs, us, nexts):
+        del nexts
+        f, n, q_n = gates(p, hs, us)
+        a_n = (1 - f) * (1 - n * n)  # (4), each without its factor d
+        a_f = (hs - n + a_n * q_n) * f * (1 - f)
+        q = jnp.concatenate([a_f, a_n * f], -1)
+        return lax.optimization_barrier((q, a_n, f))
+
+    def backward(p, coeffs, d_h, d_y):
+        q, _, f = coeffs
+        d = d_h + d_y
+        return d * f + (q * jnp.concatenate([d, d], -1)) @ p["w_h"].T, d  # (5)
+
+    def contract(p, xs, hs, coeffs, ds):  # (6)
+        q, a_n, _ = coeffs
+        d_q = q * jnp.concatenate([ds, ds], -1)
+        d_q_f, d_q_n = _halves(d_q)
+        d_a = jnp.concatenate([d_q_f, a_n * ds], -1)
+        d_p = dict(
+            w_x=outer_sum(xs, d_a),
+            w_h=outer_sum(hs, d_q),
+            b=total(d_a),
+            b_n=total(d_q_n),
+        )
+        return d_p, d_a @ p["w_x"].T
+
+    return StepVJP(_project, forward, linearize, backward, contract)
+
+
+def _published() -> StepVJP:
+    def gates(p, h, u):  # (7)
+        (a_f, a_n), (w_f, w_n) = _halves(u), _halves(p["w_h"])
+        f = _sigmoid(a_f + h @ w_f)
+        return f, jnp.tanh(a_n + (f * h) @ w_n)
+
+    def forward(p, h, u):
+        f, n = gates(p, h, u)
+        h = h + f * (n - h)  # (8)
+        return h, h
+
+    def linearize(p, hs, us, nexts):
+        del nexts
+        f, n = gates(p, hs, us)
+        slope = f * (1 - f)
+        a_n = f * (1 - n * n)
+        return lax.optimization_barrier((a_n, (n - hs) * slope, hs * slope, f))
+
+    def backward(p, coeffs, d_h, d_y):
+        a_n, f_from_d, f_from_s, f = coeffs
+        w_f, w_n = _halves(p["w_h"])
+        d = d_h + d_y
+        d_n = d * a_n  # (9)
+        d_s = d_n @ w_n.T
+        d_f = d * f_from_d + d_s * f_from_s
+        d_h = d * (1 - f) + d_s * f + d_f @ w_f.T  # (10)
+        return d_h, jnp.concatenate([d_f, d_n], -1)
+
+    def contract(p, xs, hs, coeffs, deltas):
+        f = coeffs[3]
+        d_f, d_n = _halves(deltas)
+        d_w_h = [outer_sum(hs, d_f), outer_sum(f * hs, d_n)]  # (11)
+        d_p = dict(
+            w_x=outer_sum(xs, deltas),
+            w_h=jnp.concatenate(d_w_h, -1),
+            b=total(deltas),
+        )
+        return d_p, deltas @ p["w_x"].T
+
+    return StepVJP(_project, forward, linearize, backward, contract)

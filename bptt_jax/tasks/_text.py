@@ -1,0 +1,180 @@
+"""Text, symbol by symbol, as truncated BPTT reads it.
+
+The text is laid out as B rows, each a contiguous piece of it; batch i is the window
+[i·T, i·T + T) of every row and its targets are the symbols one later. So the carry of a
+row goes on from batch to batch (Williams and Peng 1990; Sutskever, Martens and Hinton
+2011, "Generating text with recurrent neural networks"). Where an epoch begins, the state
+is initialised anew.
+"""
+
+import os
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from bptt_jax import objectives
+from bptt_jax._factory import positive
+from bptt_jax.tasks._corpora import (
+    REPLACEMENT,
+    Corpus,
+    file_corpus,
+    shakespeare_corpus,
+    stdlib_corpus,
+)
+from bptt_jax.types import Batch, Side, Stream, Task
+
+
+class Window(NamedTuple):
+    """What batches need: tokens uint8 `[n, T + 1, B]`, begins bool `[n]`."""
+
+    tokens: np.ndarray
+    begins: np.ndarray
+
+
+class Windows(NamedTuple):
+    """Reads windows of B rows of a text (`Stream.read`): only those it is asked for.
+
+    text: uint8 `[N]`, in memory or memory-mapped; table: uint8 `[256]`, its tokens.
+    """
+
+    text: np.ndarray
+    table: np.ndarray
+    batch: int
+    T: int
+
+    @property
+    def length(self) -> int:
+        """Windows in a row. The last window's last target is still in the text."""
+        return (len(self.text) - 1) // (self.batch * self.T)
+
+    def __call__(self, first: int, n: int) -> Window:
+        """The windows first, …, first + n - 1; the text begins anew where it ends."""
+        windows = np.arange(first, first + n) % self.length
+        rows = np.arange(self.batch) * (self.length * self.T)
+        steps = np.arange(self.T + 1)[:, None]
+        where = windows[:, None, None] * self.T + steps + rows
+        return Window(self.table[self.text[where]], windows == 0)
+
+    def tokens(self, at_most: int) -> np.ndarray:
+        """The beginning of the text, uint8."""
+        return self.table[self.text[:at_most]]
+
+
+def text(corpus: Corpus, *, batch: int = 32, T: int = 64) -> Task:
+    """A corpus as a task: predict the next symbol.
+
+    Args:
+      corpus: see `stdlib_corpus`, `shakespeare_corpus`, `file_corpus`.
+      batch: rows, B.
+      T: steps of a window.
+
+    Returns:
+      A stateful task with int32 tokens `[T, B]`, targets `[T, B]` one symbol later and
+      `resets [T, B]`, True at the first step of an epoch, under `softmax_cross_entropy`.
+      The remainder that fills no window of all rows is left out. Baselines take seconds
+      and are not computed here: see `ngram_baseline`.
+
+    Raises:
+      ValueError: the text is too short.
+
+    >>> import numpy as np
+    >>> letters = np.tile(np.arange(3, dtype=np.uint8), 20)
+    >>> abc = Corpus(letters, letters, np.arange(256, dtype=np.uint8), ("a", "b", "c"), {})
+    >>> task = text(abc, batch=2, T=4)
+    >>> decode(task, task.train.read(0, 1).tokens[0, :, 0])
+    'abcab'
+    """
+    positive(batch=batch, T=T)
+    parts = {"training": corpus.train, "held-out": corpus.held_out}
+    for part, symbols in parts.items():
+        if len(symbols) < batch * (T + 1):
+            raise ValueError(
+                f"text too short: the {part} part has {len(symbols)} symbols, expected "
+                f"at least batch·(T + 1) = {batch}·({T} + 1) = {batch * (T + 1)}"
+            )
+    train, held_out = (
+        Windows(part, corpus.table, batch, T)
+        for part in (corpus.train, corpus.held_out)
+    )
+    return Task(
+        n_in=len(corpus.symbols),
+        n_out=len(corpus.symbols),
+        objective=objectives.softmax_cross_entropy,
+        train=Stream(train, _batch, train.length),
+        held_out=Stream(held_out, _batch, held_out.length),
+        tokens=True,
+        stateful=True,
+        symbols=corpus.symbols,
+        record=corpus.record,
+    )
+
+
+def stdlib(*, batch: int = 32, T: int = 64) -> Task:
+    """The source of the Python standard library that runs this program, as a task.
+
+    See `text` and `stdlib_corpus`. Always there: about 10 million characters.
+
+    >>> task = stdlib(batch=8, T=32)
+    >>> decode(task, encode(task, "import this"))
+    'import this'
+    """
+    return text(stdlib_corpus(), batch=batch, T=T)
+
+
+def shakespeare(*, batch: int = 32, T: int = 64) -> Task:
+    """The plays of Shakespeare, as a task. See `text` and `shakespeare_corpus`.
+
+    >>> task = shakespeare(batch=8, T=32)  # doctest: +SKIP
+    """
+    return text(shakespeare_corpus(), batch=batch, T=T)
+
+
+def text_file(path: str | os.PathLike, *, batch: int = 32, T: int = 64) -> Task:
+    """A file of any size, byte by byte, as a task. See `text` and `file_corpus`.
+
+    >>> task = text_file("a_book.txt", batch=8, T=32)  # doctest: +SKIP
+    """
+    return text(file_corpus(path), batch=batch, T=T)
+
+
+def decode(task: Task, tokens) -> str:
+    """The text of tokens `[N]`. Symbols that are bytes are joined, then read as UTF-8.
+
+    Bytes that are no UTF-8 (a model may write some) become U+FFFD.
+    """
+    written = "".join(_symbols(task)[int(token)] for token in np.asarray(tokens))
+    if _in_bytes(task):
+        return written.encode("latin-1").decode("utf-8", errors="replace")
+    return written
+
+
+def encode(task: Task, text: str) -> np.ndarray:
+    """The tokens of a text, int32 `[N]`; what is no symbol becomes the replacement.
+
+    Where the symbols are bytes, the text's UTF-8 bytes are meant.
+    """
+    token = {symbol: i for i, symbol in enumerate(_symbols(task))}
+    if _in_bytes(task):
+        text = text.encode("utf-8", errors="replace").decode("latin-1")
+    # A corpus always has a replacement; where a user's own has none, its first symbol.
+    unknown = next((token[r] for r in REPLACEMENT if r in token), 0)
+    return np.array([token.get(symbol, unknown) for symbol in text], np.int32)
+
+
+def _batch(item: Window, key) -> Batch:
+    del key
+    tokens = item.tokens.astype(jnp.int32)
+    T, batch = tokens.shape[0] - 1, tokens.shape[1]
+    first = jnp.broadcast_to(jnp.arange(T)[:, None] == 0, (T, batch))
+    return Batch(tokens[:-1], Side(resets=first & item.begins, targets=tokens[1:]))
+
+
+def _symbols(task: Task) -> tuple:
+    if task.symbols is None:
+        raise ValueError("expected a task with symbols (text), got one without")
+    return task.symbols
+
+
+def _in_bytes(task: Task) -> bool:
+    return task.record.get("encoding") == "bytes"
