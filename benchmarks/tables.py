@@ -41,7 +41,9 @@ def main():
     for name, write in dict(memory=memory, speed=speed).items():
         pattern = rf"<!-- {name} -->.*?(<!-- /{name} -->|\n\n)"
         block = f"<!-- {name} -->\n{write()}\n<!-- /{name} -->"
-        text = re.sub(pattern, lambda _, b=block: b + "\n\n", text, count=1, flags=re.DOTALL)
+        text = re.sub(
+            pattern, lambda _, b=block: b + "\n\n", text, count=1, flags=re.DOTALL
+        )
         text = text.replace(f"<!-- /{name} -->\n\n\n\n", f"<!-- /{name} -->\n\n")
     page.write_text(text)
 

@@ -19,6 +19,11 @@ def is_floating(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
+def at_least_float32(dtype: Any) -> Any:
+    """The dtype that sums over many steps are kept in."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
 def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
 

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from bptt_jax import _pytrees as trees
+
 
 def _at_least_float32(ys: Array) -> Array:
-    return ys.astype(jnp.promote_types(ys.dtype, jnp.float32))
+    return ys.astype(trees.at_least_float32(ys.dtype))
 
 
 def softmax_cross_entropy(logits: Array, labels: Array) -> Array:

@@ -23,7 +23,7 @@ ARROWS = {
     "estimators": {"layers", "unrolls"},
     "tasks": {"objectives"},
     "train": {"estimators", "objectives"},
-    "verify": {"cells", "layers", "unrolls"},
+    "verify": {"cells", "layers", "objectives", "unrolls"},
     "plots": set(),
     "__main__": {"cli"},
 }

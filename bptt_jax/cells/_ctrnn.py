@@ -14,8 +14,8 @@ Backward, with d = d h_t + d y_t the whole cotangent of h_t:
     (5)  d W_x = Σ x_t ⊗ d z_t,  d W_h = Σ h_{t-1} ⊗ d z_t,  d b = Σ d z_t,
          d x_t = d z_t W_xᵀ
 
-Or the state is the input current, or voltage (τ dv/dt = -v + W_x x + W_h φ(v) + b, as in
-Song, Yang, Wang 2016), and the rate is the output:
+Or the state is the input current, or voltage (τ dv/dt = -v + W_x x + W_h φ(v) + b, as
+in Song, Yang, Wang 2016), and the rate is the output:
 
     (6)  z_t = x_t W_x + φ(v_{t-1}) W_h + b
     (7)  v_t = (1 - α) v_{t-1} + α z_t             the output of the step is φ(v_t)
@@ -26,8 +26,8 @@ Song, Yang, Wang 2016), and the rate is the output:
 
 Its slopes are functions of the stored states: no product is computed again.
 
-A time constant of each unit that is learnt, α = σ(a), so that τ = dt / α > dt whatever a
-is. In both forms the step is s_t - s_{t-1} = α (target - s_{t-1}), hence
+A time constant of each unit that is learnt, α = σ(a), so that τ = dt / α > dt whatever
+a is. In both forms the step is s_t - s_{t-1} = α (target - s_{t-1}), hence
 
     (11) d a = Σ d (target - s_{t-1}) α (1 - α) = (1 - α) Σ d (s_t - s_{t-1})
 
@@ -87,8 +87,8 @@ def ctrnn(
       param_dtype: of the parameters.
 
     Returns:
-      A cell with params `w_x [I, H]`, `w_h [H, H]`, `b [H]` (and `alpha_logit [H]`, with
-      `tau = dt / sigmoid(alpha_logit)`); carry and output `[..., H]`.
+      A cell with params `w_x [I, H]`, `w_h [H, H]`, `b [H]` (and `alpha_logit [H]`,
+      with `tau = dt / sigmoid(alpha_logit)`); carry and output `[..., H]`.
 
     Raises:
       ValueError: `dt` does not fit `tau`.

@@ -62,7 +62,8 @@ def indrnn(
       param_dtype: of the parameters.
 
     Returns:
-      A cell with params `w_x [I, H]`, `w_h [H]`, `b [H]`; carry and output `h [..., H]`.
+      A cell with params `w_x [I, H]`, `w_h [H]`, `b [H]`; carry and output
+      `h [..., H]`.
 
     >>> import jax, jax.numpy as jnp
     >>> from bptt_jax import cells, unrolls

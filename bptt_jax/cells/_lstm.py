@@ -105,10 +105,15 @@ def lstm(
             b_f = _init.chrono_bias(k_f, n_hidden, chrono, param_dtype)
             b = b.at[1].set(b_f).at[0].set(-b_f)
         w_x = _init.by_gate(kernel_init, k_x, n_in, n_hidden, 4, param_dtype)
-        w_h = _init.by_gate(
-            recurrent_kernel_init, k_h, n_hidden, n_hidden, 4, param_dtype
+        w_h = _init.by_gate(recurrent_kernel_init, k_h, n_out, n_hidden, 4, param_dtype)
+        params = dict(w_x=w_x, w_h=w_h, b=b.reshape(-1))
+        params |= _lstm_variants.extra_params(
+            n_hidden, peepholes, layer_norm, param_dtype
         )
-        return dict(w_x=w_x, w_h=w_h, b=b.reshape(-1))
+        if projection is not None:
+            k_r = jax.random.fold_in(key, 0)
+            params["w_r"] = kernel_init(k_r, (n_hidden, projection), param_dtype)
+        return params
 
     def init_carry(p, batch_shape):
         h = jnp.zeros((*batch_shape, n_out), p["b"].dtype)

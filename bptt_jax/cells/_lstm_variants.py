@@ -6,15 +6,15 @@ below is an extension. N is layer normalisation without its gain and bias,
     (1)  N(a) = â = (a - mean a) ρ,       ρ = 1 / sqrt(mean (a - mean a)² + ε)
     (2)  d a  = Nᵀ(d â) = ρ (d â - mean d â - â mean(d â â))
 
-(the mean is subtracted twice and ρ depends on a: (2) is the projection of d â on what is
-orthogonal to the constant and to â). With all options, gates in the order i, f, g, o:
+(shifting or scaling a does not move â, so (2) leaves of d â what is orthogonal to the
+constant and, but for ε, to â). With all options, gates in the order i, f, g, o:
 
-    (3)  a  = s_x N(x_t W_x) + s_h N(h_{t-1} W_h) + b            layer_norm: else no N, s
-    (4)  i  = σ(a_i + p_i c_{t-1})      f = σ(a_f + p_f c_{t-1})     peepholes: else p = 0
+    (3)  a  = s_x N(x_t W_x) + s_h N(h_{t-1} W_h) + b        layer_norm: else no N, s
+    (4)  i  = σ(a_i + p_i c_{t-1})      f = σ(a_f + p_f c_{t-1})
          g  = tanh(a_g)                 c_t = f c_{t-1} + i g
-    (5)  o  = σ(a_o + p_o c_t)
-    (6)  n  = s_c N(c_t) + b_c          m  = o tanh(n)           layer_norm: else n = c_t
-    (7)  h_t = m W_r                                             projection: else h_t = m
+    (5)  o  = σ(a_o + p_o c_t)                               peepholes: else p = 0
+    (6)  n  = s_c N(c_t) + b_c          m = o tanh(n)    layer_norm: else n = c_t
+    (7)  h_t = m W_r                                         projection: else h_t = m
 
 Peepholes: Gers, Schmidhuber 2000. Projection: Sak, Senior, Beaufays 2014; PyTorch's
 `proj_size`. Layer normalisation: Ba, Kiros, Hinton 2016, appendix: over the 4H
@@ -24,7 +24,7 @@ since only the sum matters. Backward, with d h the whole cotangent of h_t:
     (8)  d m   = d h W_rᵀ
     (9)  d n   = d m o (1 - tanh²n)
     (10) d a_o = d m tanh(n) o(1 - o)
-    (11) d c_t += Nᵀ(s_c d n) + p_o d a_o                        layer_norm: else d n + …
+    (11) d c_t += Nᵀ(s_c d n) + p_o d a_o                    layer_norm: else d n + …
     (12) d a_i = d c_t g i(1 - i)      d a_f = d c_t c_{t-1} f(1 - f)
          d a_g = d c_t i (1 - g²)
     (13) d c_{t-1} = d c_t f + p_i d a_i + p_f d a_f
@@ -45,6 +45,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from bptt_jax.cells._gru import _sigmoid, _tanh
 from bptt_jax.cells._products import affine, outer_sum, total
 from bptt_jax.types import StepVJP
 
@@ -125,10 +126,10 @@ def variant(
         if peepholes:
             p_i, p_f, p_o = _thirds(p["w_c"])
             a_i, a_f = a_i + p_i * carry.c, a_f + p_f * carry.c
-        c = _sigmoid(a_f) * carry.c + _sigmoid(a_i) * jnp.tanh(a_g)  # (4)
+        c = _sigmoid(a_f) * carry.c + _sigmoid(a_i) * _tanh(a_g)  # (4)
         if peepholes:
             a_o = a_o + p_o * c
-        m = _sigmoid(a_o) * jnp.tanh(seen(p, c)[0])  # (5), (6)
+        m = _sigmoid(a_o) * _tanh(seen(p, c)[0])  # (5), (6)
         h = m @ p["w_r"] if projected else m  # (7)
         return carry._replace(h=h, c=c), h
 
@@ -139,9 +140,9 @@ def variant(
         if peepholes:
             p_i, p_f, p_o = _thirds(p["w_c"])
             a_i, a_f, a_o = a_i + p_i * before, a_f + p_f * before, a_o + p_o * after
-        i, f, g, o = _sigmoid(a_i), _sigmoid(a_f), jnp.tanh(a_g), _sigmoid(a_o)
+        i, f, g, o = _sigmoid(a_i), _sigmoid(a_f), _tanh(a_g), _sigmoid(a_o)
         n, c_norm = seen(p, after)
-        tanh_n = jnp.tanh(n)
+        tanh_n = _tanh(n)
         n_from_m = o * (1 - tanh_n * tanh_n)  # (9)
         i_from_c, f_from_c = g * i * (1 - i), before * f * (1 - f)  # (12)
         o_from_m = tanh_n * o * (1 - o)  # (10)
@@ -213,10 +214,6 @@ def _normalise_back(d, norm: _Norm):
     hat, rho = norm
     along = (d * hat).mean(-1, keepdims=True)
     return rho * (d - d.mean(-1, keepdims=True) - hat * along)
-
-
-def _sigmoid(a):
-    return 0.5 * jnp.tanh(0.5 * a) + 0.5
 
 
 def _quarters(a):

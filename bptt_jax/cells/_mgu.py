@@ -40,6 +40,7 @@ from jax import lax
 
 from bptt_jax._factory import factory, positive
 from bptt_jax.cells import _init
+from bptt_jax.cells._gru import _sigmoid, _tanh
 from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._products import affine, outer_sum, total
 from bptt_jax.types import Cell, StepVJP
@@ -120,10 +121,6 @@ def _project(p, xs):
     return affine(xs, p["w_x"], p["b"])
 
 
-def _sigmoid(a):
-    return 0.5 * jnp.tanh(0.5 * a) + 0.5
-
-
 def _halves(a):
     return jnp.split(a, 2, -1)
 
@@ -132,7 +129,7 @@ def _as_flax() -> StepVJP:
     def gates(p, h, u):  # (1), (2)
         (a_f, a_n), (q_f, q_n) = _halves(u), _halves(h @ p["w_h"])
         f, q_n = _sigmoid(a_f + q_f), q_n + p["b_n"]
-        return f, jnp.tanh(a_n + f * q_n), q_n
+        return f, _tanh(a_n + f * q_n), q_n
 
     def forward(p, h, u):
         f, n, _ = gates(p, h, u)
@@ -172,7 +169,7 @@ def _published() -> StepVJP:
     def gates(p, h, u):  # (7)
         (a_f, a_n), (w_f, w_n) = _halves(u), _halves(p["w_h"])
         f = _sigmoid(a_f + h @ w_f)
-        return f, jnp.tanh(a_n + (f * h) @ w_n)
+        return f, _tanh(a_n + (f * h) @ w_n)
 
     def forward(p, h, u):
         f, n = gates(p, h, u)

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jax import Array, lax
 
+from bptt_jax import _pytrees as trees
+
 
 def affine(xs: Array, w: Array, b: Array | None = None) -> Array:
     """`xs @ w + b`: `[..., I] -> [..., O]`."""
@@ -25,7 +27,7 @@ def outer_sum(a: Array, d: Array) -> Array:
 
     In at least float32: over many steps a sum in bfloat16 loses most of its digits.
     """
-    dtype = jnp.promote_types(jnp.result_type(a, d), jnp.float32)
+    dtype = trees.at_least_float32(jnp.result_type(a, d))
     return lax.dot_general(
         rows(a), rows(d), (((0,), (0,)), ((), ())), preferred_element_type=dtype
     )
@@ -33,4 +35,4 @@ def outer_sum(a: Array, d: Array) -> Array:
 
 def total(d: Array) -> Array:
     """Σ d over all steps and examples, `[..., O] -> [O]`, in at least float32."""
-    return rows(d).sum(0, dtype=jnp.promote_types(d.dtype, jnp.float32))
+    return rows(d).sum(0, dtype=trees.at_least_float32(d.dtype))

@@ -10,12 +10,12 @@ and without keys (evaluation) z_t = rate, its expectation. Backward:
 
     (3)  d         = d s_t, plus d y_t in the leaves that are outputs
     (4)  d s'_t    = (1 - z_t) d
-    (5)  d s_{t-1} = z_t d + the inner backward of (d s'_t, 0)
-                                           (where the output is no state: (d s'_t, d y_t))
+    (5)  d s_{t-1} = z_t d + the inner backward of (d s'_t, 0);
+                                     where the output is no state: of (d s'_t, d y_t)
 
 z_t is drawn again in the backward, for all steps of a stretch at once, from one key for
-each step; nothing is stored for it. Where an inner coefficient needs s'_t it is one more
-product for each step, all at once. Leaves of the state that are not floating are never
+each step; nothing is stored for it. Where an inner coefficient needs s'_t the step is
+computed once more, all at once. Leaves of the state that are not floating are never
 zoned out.
 """
 
@@ -113,7 +113,11 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
         step=step,
         keyed=True,
         vjp=StepVJP(
-            zoned_project, zoned_forward, zoned_linearize, zoned_backward, zoned_contract
+            zoned_project,
+            zoned_forward,
+            zoned_linearize,
+            zoned_backward,
+            zoned_contract,
         ),
     )
 
@@ -149,7 +153,7 @@ def _inner_key(key):
 
 
 def _noise(keys, rates: list[float], carry, steps: tuple[int, ...]) -> list:
-    """z of each leaf, None where it is not floating; the rate itself without keys."""
+    """For each leaf z, None where it is not floating; its rate where there are no keys."""
 
     def draw(i, rate, a):
         if not trees.is_floating(a):

@@ -137,7 +137,7 @@ def layer_norm(
 
     def f(params, xs):
         out = jnp.result_type(xs, params["scale"]) if dtype is None else dtype
-        x = xs.astype(jnp.promote_types(xs.dtype, jnp.float32))
+        x = xs.astype(trees.at_least_float32(xs.dtype))
         x = x - x.mean(-1, keepdims=True)
         x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + epsilon)
         return (x * params["scale"] + params["bias"]).astype(out)

@@ -1,7 +1,5 @@
 """A layer whose outputs are the losses of its steps."""
 
-import jax.numpy as jnp
-
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
 from bptt_jax.types import Layer, Objective, Side, Weighted
@@ -19,11 +17,9 @@ def _losses(objective: Objective, ys, side: Side):
     losses = objective(ys, targets)
     losses = losses if weights is None else losses * weights
     losses = losses if side.mask is None else trees.only(side.mask, losses)
-    return losses.sum(tuple(range(1, losses.ndim)), dtype=_at_least_float32(losses))
-
-
-def _at_least_float32(a):
-    return jnp.promote_types(a.dtype, jnp.float32)
+    return losses.sum(
+        tuple(range(1, losses.ndim)), dtype=trees.at_least_float32(losses.dtype)
+    )
 
 
 @factory

@@ -31,7 +31,7 @@ def adding(*, batch: int = 50, T: int = 100) -> Task:
 
     >>> import jax
     >>> task = adding(batch=3, T=8)
-    >>> task.train.batch(task.train.read(0, 1)[0], jax.random.key(0)).inputs.shape
+    >>> jax.eval_shape(task.train.batch, 0, jax.random.key(0)).inputs.shape
     (8, 3, 2)
     """
     positive(batch=batch, T=T)

@@ -37,7 +37,7 @@ def copy_memory(*, batch: int = 50, T: int = 100) -> Task:
 
     >>> import jax
     >>> task = copy_memory(batch=3, T=30)
-    >>> task.train.batch(task.train.read(0, 1)[0], jax.random.key(0)).inputs.shape
+    >>> jax.eval_shape(task.train.batch, 0, jax.random.key(0)).inputs.shape
     (50, 3)
     """
     positive(batch=batch, T=T)

@@ -111,7 +111,7 @@ def file_corpus(path: str | os.PathLike) -> Corpus:
     for start in range(0, len(text), _CHUNK):
         chunk = text[start : start + _CHUNK]
         counts += np.bincount(chunk, minlength=256)
-        digest.update(chunk)
+        digest.update(chunk.data)
     symbols, table = _symbols(counts, REPLACEMENT[1])
     cut = len(text) * 19 // 20
     record = {"task": "text_file", "encoding": "bytes", "sha256": digest.hexdigest()}
@@ -131,26 +131,30 @@ def _library_files(root: pathlib.Path) -> Iterator[pathlib.Path]:
 def _spoken(markdown: str) -> str:
     """What is said in a play, and by whom."""
     text = re.sub(r"^#.*$", "", markdown, flags=re.MULTILINE)
-    text = re.sub(r"^\*\*(.+?)\*\*", r"\1:", text, flags=re.MULTILINE)
     text = re.sub(r"\\(?=[^\w\s])", "", text)
-    # Some directions lack an underscore; a pair must not be sought across a paragraph.
+    paragraphs = filter(None, map(_without_directions, re.split(r"\n\s*\n", text)))
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _without_directions(paragraph: str) -> str:
+    """One paragraph at a time, since some directions lack an underscore."""
+    text = re.sub(r"^\*\*(.+?)\*\*", r"\1:", paragraph, flags=re.MULTILINE)
     text = re.sub(r"[_*]*\[[^\]]*\][_*]*", "", text)
-    text = re.sub(r"([_*])(?:(?!\1|\n\s*\n)[\s\S])+\1", "", text)
-    text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
-    return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"
+    text = re.sub(r"([_*]).+?\1", "", text, flags=re.DOTALL)
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
 def _of_characters(train: str, held_out: str, record: dict) -> Corpus:
     codes = [_codes(train), _codes(held_out)]
     counts = np.bincount(np.concatenate(codes), minlength=ord(REPLACEMENT[0]) + 1)
     symbols, table = _symbols(counts, REPLACEMENT[0])
-    tokens = [table[part] for part in codes]
-    for part in tokens:
-        part.flags.writeable = False
+    train_tokens, held_out_tokens = (table[part] for part in codes)
+    train_tokens.flags.writeable = held_out_tokens.flags.writeable = False
     both = f"{len(train)}\n{train}{held_out}".encode(errors="replace")
     sha256 = hashlib.sha256(both).hexdigest()
     record = record | {"encoding": "characters", "sha256": sha256}
-    return Corpus(*tokens, np.arange(256, dtype=np.uint8), symbols, record)
+    same = np.arange(256, dtype=np.uint8)
+    return Corpus(train_tokens, held_out_tokens, same, symbols, record)
 
 
 def _codes(text: str) -> np.ndarray:

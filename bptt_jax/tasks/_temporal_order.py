@@ -33,7 +33,7 @@ def temporal_order(*, batch: int = 20, T: int = 50) -> Task:
 
     >>> import jax
     >>> task = temporal_order(batch=3, T=20)
-    >>> task.train.batch(task.train.read(0, 1)[0], jax.random.key(0)).inputs.shape
+    >>> jax.eval_shape(task.train.batch, 0, jax.random.key(0)).inputs.shape
     (20, 3)
     """
     positive(batch=batch, T=T)

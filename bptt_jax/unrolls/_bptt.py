@@ -55,9 +55,7 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk):
     K = chunk or default_chunk(T)
     done, stored, pieces = T - T % K, list(stored), []
     weights = trees.floats(params, params)
-    total = [
-        jnp.zeros_like(p, jnp.promote_types(p.dtype, jnp.float32)) for p in weights
-    ]
+    total = [jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]
     acc = trees.floats(last, d_carry), total
 
     def stretch(acc, at):  # (2), (3)

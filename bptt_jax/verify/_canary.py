@@ -117,7 +117,9 @@ def _gru_gradient() -> float:
         xs = rng.normal(size=(T, B, I))
         got = jax.jit(jax.grad(loss))(w, xs)
         return max(
-            _relative(got[k], _complex_step(lambda a, k=k: loss_np({**w, k: a}, xs), w[k]))
+            _relative(
+                got[k], _complex_step(lambda a, k=k: loss_np({**w, k: a}, xs), w[k])
+            )
             for k in w
         )
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from bptt_jax import _pytrees as trees
-from bptt_jax.types import Layer, PyTree, Side
+from bptt_jax.types import Cell, Layer, PyTree, Side
 
 SIDES = ("plain", "resets", "mask", "both")
 
@@ -57,7 +57,7 @@ class Arguments(NamedTuple):
 
 
 def arguments(
-    layer: Layer, case: Case, inputs, targets, noise: float, seed: int
+    layer: Cell | Layer, case: Case, inputs, targets, noise: float, seed: int
 ) -> Arguments:
     """Random arguments for a case, all floating leaves in float64."""
     rng = np.random.default_rng([seed, case.T, SIDES.index(case.side)])
@@ -65,7 +65,9 @@ def arguments(
     params = _noisy(rng, layer.init(k_params), noise)
     carry = _noisy(rng, layer.init_carry(params, case.batch_shape), 1.0)
     xs = sequence(inputs, rng, k_inputs, case)
-    side = Side(targets=None if targets is None else sequence(targets, rng, k_targets, case))
+    side = Side(
+        targets=None if targets is None else sequence(targets, rng, k_targets, case)
+    )
     shape = (case.T, *case.batch_shape)
     if case.side in ("resets", "both"):
         side = side._replace(resets=_flags(rng, shape, 0.3))
@@ -118,6 +120,8 @@ def _nan_in_padding(mask, tree: PyTree) -> PyTree:
     def leaf(a):
         if not trees.is_floating(a):
             return a
-        return np.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, np.nan)
+        return np.where(
+            mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, np.nan
+        )
 
     return jax.tree.map(leaf, tree)

@@ -113,7 +113,9 @@ def check(
         for case in _cases.plan(lengths, chunks, batch_shapes, sides):
             at = _cases.arguments(_lifted(layer), case, inputs, targets, noise, seed)
             count += len(case.chunks)
-            for row in _compare(layer, at, case, unroll, plain, reference, tolerance, seed):
+            for row in _compare(
+                layer, at, case, unroll, plain, reference, tolerance, seed
+            ):
                 _keep_worst(rows, row)
     truth = "differences of NumPy" if reference else "differences of the forward pass"
     name = name or getattr(unroll, "__name__", "unroll")
@@ -148,7 +150,9 @@ def _keep_worst(rows: dict[str, Row], row: Row) -> None:
     """The case is the worst one (wrong before right); each number that of all cases."""
     old = rows.get(row.leaf, row)
     worst = max(
-        old, row, key=lambda r: (r.wrong not in ("", "jax.grad"), r.wrong != "", r.hand_grad)
+        old,
+        row,
+        key=lambda r: (r.wrong not in ("", "jax.grad"), r.wrong != "", r.hand_grad),
     )
     numbers = [np.fmax(a, b).item() for a, b in zip(old[1:5], row[1:5], strict=True)]
     rows[row.leaf] = Row(row.leaf, *numbers, worst.wrong, worst.case)
@@ -156,11 +160,15 @@ def _keep_worst(rows: dict[str, Row], row: Row) -> None:
 
 def _lifted(layer: Cell | Layer) -> Cell | Layer:
     if not isinstance(layer, Cell | Layer):
-        raise TypeError(f"layer: expected a Cell or a Layer, got {type(layer).__name__}")
+        raise TypeError(
+            f"layer: expected a Cell or a Layer, got {type(layer).__name__}"
+        )
     return layer
 
 
-def _compare(layer, at: Arguments, case: Case, unroll, plain, reference, tolerance, seed):
+def _compare(
+    layer, at: Arguments, case: Case, unroll, plain, reference, tolerance, seed
+):
     """The rows of one case, every chunk of it."""
     rng = np.random.default_rng([seed, case.T])
     names, theta, merge = _floats(at)
@@ -171,7 +179,9 @@ def _compare(layer, at: Arguments, case: Case, unroll, plain, reference, toleran
     grad_out, grad = _gradient(loop, theta, cotangents)
     truth_out, values = grad_out, lambda theta: _values(loop(theta))
     if reference is not None:
-        values = partial(_reference, reference, at, merge, [a.shape for _, a in results])
+        values = partial(
+            _reference, reference, at, merge, [a.shape for _, a in results]
+        )
         truth_out = values(theta)
     v = _differences.directions(rng, [a.size for a in theta])
     truth = _truth(values, theta, v, cotangents, jitted=reference is None)
@@ -182,7 +192,9 @@ def _compare(layer, at: Arguments, case: Case, unroll, plain, reference, toleran
         floor = 1e-3 * max(filter(np.isfinite, map(_largest, hand)), default=0.0)
         for leaf, *each in zip(names, hand, grad, v, truth, strict=True):
             yield _row(leaf, *each, floor, tolerance, label)
-        for (leaf, _), *each in zip(results, hand_out, grad_out, truth_out, strict=True):
+        for (leaf, _), *each in zip(
+            results, hand_out, grad_out, truth_out, strict=True
+        ):
             yield _result_row(leaf, *each, tolerance, label)
 
 
@@ -201,7 +213,10 @@ def _floats(at: Arguments):
     def merge(theta: list) -> dict:
         rest = iter(theta)
         return structure.unflatten(
-            [next(rest) if f else a for (_, a), f in zip(with_paths, chosen, strict=True)]
+            [
+                next(rest) if f else a
+                for (_, a), f in zip(with_paths, chosen, strict=True)
+            ]
         )
 
     return names, theta, merge
@@ -260,7 +275,9 @@ def _truth(values: Callable, theta, v, cotangents, jitted: bool) -> list[np.ndar
         ]
     )
     at_points = jax.jit(jax.vmap(loss)) if jitted else at_each
-    found = _differences.along(lambda points: np.asarray(at_points(points)), flat, whole)
+    found = _differences.along(
+        lambda points: np.asarray(at_points(points)), flat, whole
+    )
     return np.split(found, np.cumsum([len(d) for d in v])[:-1])
 
 
@@ -290,7 +307,11 @@ def _row(leaf, hand, grad, v, truth, floor, tolerance, label) -> Row:
     by_truth = [float("nan")] * 2
     if smooth.any():
         by_truth = [
-            _error(v[smooth] @ np.where(np.isnan(g), np.inf, g).ravel(), truth[smooth], floor)
+            _error(
+                v[smooth] @ np.where(np.isnan(g), np.inf, g).ravel(),
+                truth[smooth],
+                floor,
+            )
             for g in (hand, grad)
         ]
     each = (_error(hand, grad, floor), *by_truth)
@@ -311,7 +332,8 @@ def _result_row(leaf, hand, grad, truth, tolerance, label) -> Row:
 
 def _verdict(hand_grad, hand_truth, grad_truth, tolerance) -> str:
     """Which is wrong. Between two that differ by less than differences can tell apart,
-    the one that is ten times further from them."""
+    the one that is ten times further from them.
+    """
     hand_off, grad_off = hand_truth > DIFFERENCES, grad_truth > DIFFERENCES
     if hand_off and grad_off:
         return "both"

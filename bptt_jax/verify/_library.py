@@ -83,7 +83,9 @@ CELLS: dict[str, Member] = {
     "lstm": Member(lambda n=4: cells.lstm(3, n), 3, in_numpy.lstm()),
     "gru": Member(lambda n=4: cells.gru(3, n), 3, in_numpy.gru()),
     "gru, reset before": Member(
-        lambda n=4: cells.gru(3, n, reset_after=False), 3, in_numpy.gru(reset_after=False)
+        lambda n=4: cells.gru(3, n, reset_after=False),
+        3,
+        in_numpy.gru(reset_after=False),
     ),
     "learned_carry": Member(
         lambda n=4: cells.learned_carry(cells.gru(3, n)), 3, in_numpy.learned_carry()
@@ -94,6 +96,7 @@ CELLS: dict[str, Member] = {
     ),
 }
 
+_elman = partial(cells.elman, 3, 4)
 _lstm = partial(cells.lstm, 3, 4)
 
 LAYERS: dict[str, Member] = {
@@ -101,30 +104,33 @@ LAYERS: dict[str, Member] = {
     "remat": Member(lambda: layers.remat(layers.recurrent(_lstm()))),
     "stack": Member(
         lambda: layers.stack(
-            layers.recurrent(_lstm()), layers.recurrent(cells.gru(4, 3)), layers.dense(3, 2)
+            layers.recurrent(_elman()),
+            layers.recurrent(cells.gru(4, 3)),
+            layers.dense(3, 2),
         )
     ),
     "residual": Member(lambda: layers.residual(layers.recurrent(cells.gru(3, 3)))),
-    "dense": Member(lambda: layers.dense(3, 4), options=dict(unused=())),
+    "dense": Member(lambda: layers.dense(3, 4)),
     "embedding": Member(lambda: layers.embedding(5, 3), _symbols(5)),
     "layer_norm": Member(lambda: layers.layer_norm(3)),
     "dropout": Member(
         lambda: layers.stack(
-            layers.dropout(0.3), layers.recurrent(_lstm()), layers.variational_dropout(0.3, 4)
+            layers.dropout(0.3),
+            layers.recurrent(_elman()),
+            layers.variational_dropout(0.3, 4),
         )
     ),
     "with_loss": Member(
-        lambda: layers.with_loss(
-            layers.stack(layers.recurrent(_lstm()), layers.dense(4, 5)),
-            objectives.softmax_cross_entropy,
-        ),
-        targets=_symbols(5),
+        lambda: layers.with_loss(layers.recurrent(_elman()), objectives.squared_error),
+        targets=4,
     ),
     "character model": Member(
         lambda: layers.remat(
             layers.with_loss(
                 layers.stack(
-                    layers.embedding(5, 3), layers.recurrent(_lstm()), layers.dense(4, 5)
+                    layers.embedding(5, 3),
+                    layers.recurrent(_lstm()),
+                    layers.dense(4, 5),
                 ),
                 objectives.softmax_cross_entropy,
             )
@@ -135,9 +141,9 @@ LAYERS: dict[str, Member] = {
 }
 
 UNROLLS: dict[str, Member] = {
-    "bptt": Member(_lstm),
+    "bptt": Member(_elman),
     "reverse(bptt)": Member(
-        _lstm,
+        _elman,
         options=dict(
             unroll=unrolls.reverse(unrolls.bptt), plain=unrolls.reverse(unrolls.scan)
         ),

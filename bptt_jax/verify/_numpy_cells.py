@@ -98,7 +98,9 @@ def _gru_step(p, h, x, reset_after: bool = True):
 
 
 def gru(reset_after: bool = True) -> Callable:
-    return over_time(partial(_gru_step, reset_after=reset_after), zero_carry, lambda h: h)
+    return over_time(
+        partial(_gru_step, reset_after=reset_after), zero_carry, lambda h: h
+    )
 
 
 def learned_carry() -> Callable:

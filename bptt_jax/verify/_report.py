@@ -46,7 +46,15 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         verdict = "right" if not self.wrong else f"{len(self.wrong)} of these WRONG"
         title = f"{self.name}: {len(self.rows)} leaves in {self.cases} cases: {verdict}"
-        heads = ("", "largest", "hand~grad", "hand~truth", "grad~truth", "wrong", "case")
+        heads = (
+            "",
+            "largest",
+            "hand~grad",
+            "hand~truth",
+            "grad~truth",
+            "wrong",
+            "case",
+        )
         table = [heads] + [
             (
                 row.leaf,

@@ -4,14 +4,15 @@ hand-derived, as users run it  =  `jax.grad` of the plain loop, in a process of 
 =  NumPy without JAX.
 """
 
+import jax
 import numpy as np
 import pytest
+
+from bptt_jax.types import Cell
 from oracles import CLOSED_FORMS, complex_step
 from support import autodiff
 from support.gradients import error, gradients
 from support.grid import GRID, SLOW_GRID
-
-from bptt_jax.types import Cell
 
 TOLERANCE = 1e-10
 WITH_NUMPY = [k for k, e in GRID.items() if e.member.reference is not None]
@@ -30,7 +31,10 @@ def by_hand():
     def get(name):
         if name not in made:
             layer, at = GRID[name].build()
-            made[name] = at, gradients(layer, at, GRID[name].unroll, **GRID[name].options)
+            made[name] = (
+                at,
+                gradients(layer, at, GRID[name].unroll, **GRID[name].options),
+            )
         return made[name]
 
     return get
@@ -54,15 +58,15 @@ def test_equals_numpy(name, by_hand):
         assert error(value, want) <= TOLERANCE, f"{k}: {error(value, want):.1e}"
 
 
-@pytest.mark.parametrize("name", [k for k in WITH_NUMPY if k.split(":")[0] in CLOSED_FORMS])
+@pytest.mark.parametrize(
+    "name", [k for k in WITH_NUMPY if k.split(":")[0] in CLOSED_FORMS]
+)
 def test_equals_closed_form(name, by_hand):
     at, found = by_hand(name)
     *d_carry, d_ys = _cotangents(found)
     d_carry = type(at.carry)(*d_carry) if isinstance(at.carry, tuple) else d_carry[0]
     closed = CLOSED_FORMS[name.split(":")[0]]
     values, grads = closed(*at[:4], d_carry, d_ys)
-    import jax
-
     for k, want in zip(found, jax.tree.leaves((values, grads)), strict=True):
         assert error(found[k], want) <= TOLERANCE, f"{k}: {error(found[k], want):.1e}"
 

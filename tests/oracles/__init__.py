@@ -1,7 +1,7 @@
 """Gradients of the classic cells in NumPy, by hand, sharing no code with the package.
 
-    closed_form    forward and backward as loops over time, from the textbook
-    complex_step   Im f(θ + iε) / ε, exact to rounding for any forward pass in NumPy
+closed_form    forward and backward as loops over time, from the textbook
+complex_step   Im f(θ + iε) / ε, exact to rounding for any forward pass in NumPy
 """
 
 from oracles._closed_form import CLOSED_FORMS

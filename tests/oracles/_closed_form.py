@@ -87,7 +87,10 @@ def gru_after_back(p, kept, d):
     dx_side = np.concatenate([dar, daz, dan], -1)
     dh_side = np.concatenate([dar, daz, dan * r], -1)
     d_p = dict(
-        w_x=outer(x, dx_side), w_h=outer(h, dh_side), b=total(dx_side), b_n=total(dan * r)
+        w_x=outer(x, dx_side),
+        w_h=outer(h, dh_side),
+        b=total(dx_side),
+        b_n=total(dan * r),
     )
     return d_p, (dh * z + dh_side @ p["w_h"].T,), dx_side @ p["w_x"].T
 
@@ -124,14 +127,18 @@ def bptt(step, back):
         d = list(d_carry) if isinstance(d_carry, tuple) else [d_carry]
         T, ys, kept = len(xs), [], []
         shape = np.shape(carry[0])[:-1]
-        real = np.ones((T, *shape), bool) if side.mask is None else np.asarray(side.mask)
+        real = (
+            np.ones((T, *shape), bool) if side.mask is None else np.asarray(side.mask)
+        )
         begun = np.zeros((T, *shape), bool) if side.resets is None else side.resets
         real, begun = real[..., None], np.asarray(begun)[..., None]
         xs = np.where(real, xs, 0.0)
         for t in range(T):
             carry = tuple(np.where(begun[t], 0.0, a) for a in carry)
             after, what = step(params, carry, xs[t])
-            carry = tuple(np.where(real[t], a, b) for a, b in zip(after, carry, strict=True))
+            carry = tuple(
+                np.where(real[t], a, b) for a, b in zip(after, carry, strict=True)
+            )
             kept.append(what)
             ys.append(carry[0])
         d_params = {k: np.zeros_like(v) for k, v in params.items()}

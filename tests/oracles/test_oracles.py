@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from oracles import CLOSED_FORMS, complex_step
 from oracles._complex_step import _paths
 from support.gradients import Case, arguments_of, error

@@ -41,6 +41,7 @@ def key(case: str, leaf: str) -> str:
 
 def main(out: str) -> None:
     import jax
+
     from support.gradients import gradients
     from support.grid import GRID
 

@@ -1,14 +1,32 @@
 """Gradients of a random linear functional of the outputs and the final carry."""
 
+import functools
+
 import jax
 import numpy as np
 
 from bptt_jax import unrolls
-from bptt_jax.types import Side
 from bptt_jax.verify import Member
 from bptt_jax.verify._cases import Arguments, Case, arguments
 
-__all__ = ["Case", "arguments_of", "error", "gradients", "worst"]
+QUICK = {"xla_backend_optimization_level": 0}
+"""Compiler options for programs whose laws do not depend on how well they are compiled:
+half the time."""
+
+__all__ = [
+    "QUICK",
+    "Case",
+    "arguments_of",
+    "error",
+    "floating",
+    "gradients",
+    "pulled_back",
+    "quick_jit",
+    "worst",
+]
+
+
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 def arguments_of(member: Member, layer, case: Case) -> Arguments:
@@ -31,32 +49,45 @@ def cotangents_like(tree, seed=2) -> list:
     return [rng.normal(size=a.shape).astype(a.dtype) for _, a in floating(tree)]
 
 
-def pulled_back(f, *arguments) -> tuple[dict, dict]:
+def _split(tree):
+    """The floating leaves, and the way back to the tree."""
+    leaves, structure = jax.tree.flatten(tree)
+    which = [
+        jax.numpy.issubdtype(jax.numpy.result_type(a), jax.numpy.inexact)
+        for a in leaves
+    ]
+
+    def merge(chosen):
+        rest = iter(chosen)
+        return structure.unflatten(
+            [next(rest) if w else a for a, w in zip(leaves, which, strict=True)]
+        )
+
+    return [a for a, w in zip(leaves, which, strict=True) if w], merge
+
+
+def pulled_back(f, *arguments, jit=True, **compiler_options) -> dict:
     """Values of f and the gradient of a random functional of them, by name of leaf."""
-    names = [name for name, _ in floating(arguments)]
-    leaves, structure = jax.tree.flatten(arguments)
-    chosen = [a for _, a in floating(arguments)]
-    which = [any(a is b for b in chosen) for a in leaves]
+    chosen, merge = _split(arguments)
 
     def outputs(chosen):
-        rest = iter(chosen)
-        merged = [next(rest) if w else a for a, w in zip(leaves, which, strict=True)]
-        return f(*structure.unflatten(merged))
+        return f(*merge(chosen))
 
-    def values(chosen):
-        return [a for _, a in floating(outputs(chosen))]
+    def both(chosen, cotangents):
+        out, pull = jax.vjp(lambda c: [a for _, a in floating(outputs(c))], chosen)
+        return out, pull(cotangents)[0]
 
     shapes = jax.eval_shape(outputs, chosen)
-    cotangents = cotangents_like(shapes)
-    out, pull = jax.vjp(values, chosen)
-    results = [name for name, _ in floating(shapes)]
-    return (
-        dict(zip(results, out, strict=True)),
-        dict(zip(names, pull(cotangents)[0], strict=True)),
-    )
+    both = jax.jit(both, compiler_options=compiler_options or None) if jit else both
+    values, grads = both(chosen, cotangents_like(shapes))
+    names = [f"out{name}" for name, _ in floating(shapes)]
+    names += [f"grad{name}" for name, _ in floating(arguments)]
+    return dict(zip(names, map(np.asarray, [*values, *grads]), strict=True))
 
 
-def gradients(layer, at: Arguments, unroll=unrolls.bptt, *, jit=True, **options) -> dict:
+def gradients(
+    layer, at: Arguments, unroll=unrolls.bptt, *, compiler_options=None, **options
+):
     """Outputs and gradients by name, for arguments of an unroll."""
     if at.xs is None:
         options["length"] = at.T
@@ -64,15 +95,7 @@ def gradients(layer, at: Arguments, unroll=unrolls.bptt, *, jit=True, **options)
     def run(params, carry, xs):
         return unroll(layer, params, carry, xs, at.side, **options)
 
-    def both(params, carry, xs):
-        return pulled_back(run, params, carry, xs)
-
-    both = jax.jit(both) if jit else both
-    values, grads = both(at.params, at.carry, at.xs)
-    return {
-        **{f"out{name}": np.asarray(a) for name, a in values.items()},
-        **{f"grad{name}": np.asarray(a) for name, a in grads.items()},
-    }
+    return pulled_back(run, *at[:3], **(compiler_options or {}))
 
 
 def error(a, b) -> float:
@@ -87,7 +110,3 @@ def worst(a: dict, b: dict) -> tuple[float, str]:
     """The largest error and the leaf that has it."""
     assert a.keys() == b.keys()
     return max((error(a[name], b[name]), name) for name in a)
-
-
-def no_side(at: Arguments) -> Arguments:
-    return at._replace(side=Side())

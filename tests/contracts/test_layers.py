@@ -1,0 +1,180 @@
+"""The laws of layers, over every member."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_jax import _pytrees as trees
+from bptt_jax import cells, layers, objectives
+from bptt_jax.types import Side, Weighted
+from support.gradients import (
+    Case,
+    arguments_of,
+    cotangents_like,
+    error,
+    floating,
+    quick_jit,
+)
+from support.members import LAYERS
+
+every_layer = pytest.mark.parametrize("member", LAYERS.values(), ids=list(LAYERS))
+CASE = Case(5, (2,), "both", ())
+
+
+def cut(tree, start, stop):
+    return jax.tree.map(lambda a: a[start:stop], tree)
+
+
+def like(tree, seed):
+    """Random cotangents: None where a leaf is not floating."""
+    return trees.fill(tree, [jnp.asarray(d) for d in cotangents_like(tree, seed)])
+
+
+@every_layer
+def test_bwd_is_the_transpose_of_the_derivative_of_fwd(member):
+    layer = member.make()
+    params, carry, xs, side, _ = arguments_of(member, layer, CASE)
+
+    @quick_jit
+    def both(params, carry, xs):
+        def fwd(*arguments):
+            return layer.fwd(*arguments, side)[:2]
+
+        (after, ys), pull = trees.pullback(fwd, params, carry, xs)
+        d_carry, d_ys = like(after, 1), like(ys, 2)
+        after, ys, residuals = layer.fwd(params, carry, xs, side)
+        by_hand = layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
+        return by_hand, pull((d_carry, d_ys))
+
+    by_hand, by_jax = both(params, carry, xs)
+    for (name, a), (_, b) in zip(floating(by_hand), floating(by_jax), strict=True):
+        assert error(a, b) < 1e-12, name
+
+
+@every_layer
+def test_some_steps_and_then_others_are_all_steps(member):
+    layer = member.make()
+    params, carry, xs, side, T = arguments_of(member, layer, CASE)
+    parts = [(0, 2), (2, T)]
+
+    @quick_jit
+    def whole(params, carry, xs):
+        after, ys, residuals = layer.fwd(params, carry, xs, side)
+        d_after, d_ys = like(after, 1), like(ys, 2)
+        d = layer.bwd(params, carry, xs, side, ys, residuals, d_after, d_ys)
+        return after, ys, d, (d_after, d_ys)
+
+    @quick_jit
+    def in_parts(params, carry, xs, d_carry, d_ys):
+        kept = []
+        for part in parts:
+            at = cut(xs, *part), cut(side, *part)
+            after, ys, residuals = layer.fwd(params, carry, *at)
+            kept.append((carry, *at, ys, residuals, cut(d_ys, *part)))
+            carry = after
+        d_params, d_xs = [], []
+        for first, x, s, ys, residuals, d in reversed(kept):
+            d_p, d_carry, d_x = layer.bwd(
+                params, first, x, s, ys, residuals, d_carry, d
+            )
+            d_params.append(d_p)
+            d_xs.insert(0, d_x)
+        ys = jnp.concatenate([k[3] for k in kept])
+        return carry, ys, (trees.add(*d_params), d_carry, trees.join(d_xs))
+
+    *want, cotangents = whole(params, carry, xs)
+    found = in_parts(params, carry, xs, *cotangents)
+    for (name, a), (_, b) in zip(floating(found), floating(want), strict=True):
+        assert error(a, b) < 1e-12, name
+
+
+@every_layer
+def test_factory_is_cached(member):
+    assert member.make() is member.make()
+
+
+def residuals(layer):
+    def run(key):
+        params = layer.init(key)
+        xs = jnp.ones((3, 2, 3), jnp.float32)
+        return layer.fwd(params, layer.init_carry(params, (2,)), xs, Side())[2]
+
+    return jax.tree.leaves(jax.eval_shape(run, jax.random.key(0)))
+
+
+def test_remat_keeps_nothing():
+    assert residuals(layers.remat(layers.recurrent(cells.lstm(3, 4)))) == []
+
+
+def test_state_that_is_output_is_stored_once():
+    (kept,) = residuals(layers.recurrent(cells.lstm(3, 4)))
+    assert kept.shape == (3, 2, 4)
+
+
+def test_losses_are_zero_at_masked_steps_and_weighted():
+    layer = layers.with_loss(layers.dense(3, 2), objectives.squared_error)
+    params = layer.init(jax.random.key(0))
+    xs, goals = jnp.ones((3, 2, 3), jnp.float32), jnp.zeros((3, 2, 2), jnp.float32)
+    mask = jnp.array([[True, True], [False, True], [False, False]])
+    weights = jnp.array([[2.0, 0.0], [1, 3], [1, 1]], jnp.float32)
+
+    def losses(**side):
+        return layer.fwd(params, (), xs, Side(**side))[1]
+
+    one = objectives.squared_error(
+        layers.dense(3, 2).fwd(params, (), xs, Side())[1], goals
+    )
+    chex.assert_trees_all_close(
+        losses(targets=goals, mask=mask), jnp.where(mask, one, 0).sum(1)
+    )
+    weighted = Weighted(goals, weights)
+    want = jnp.where(mask, one * weights, 0).sum(1)
+    chex.assert_trees_all_close(losses(targets=weighted, mask=mask), want)
+
+
+def test_layers_of_a_stack_draw_from_keys_of_their_own():
+    one = layers.dropout(0.5)
+    net = layers.stack(one, one)
+    xs = jnp.ones((4, 200), jnp.float32)
+    side = Side(keys=jax.random.split(jax.random.key(0), 4))
+    ys = net.fwd(((), ()), ((), ()), xs, side)[1]
+    kept = float((ys != 0).mean())
+    assert 0.15 < kept < 0.35  # a half of a half; with one key for both it is a half
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.dropout(0.5), layers.variational_dropout(0.5, 6)]
+)
+def test_dropout_without_keys_is_the_identity(layer):
+    xs = jnp.ones((4, 2, 6), jnp.float32)
+    carry = layer.init_carry((), (2,))
+    np.testing.assert_array_equal(layer.fwd((), carry, xs, Side())[1], xs)
+
+
+def test_variational_dropout_has_one_mask_for_all_steps():
+    layer = layers.variational_dropout(0.5, 50)
+    xs = jnp.ones((4, 50), jnp.float32)
+    side = Side(keys=jax.random.split(jax.random.key(0), 4))
+    ys = layer.fwd((), layer.init_carry((), ()), xs, side)[1]
+    np.testing.assert_array_equal(ys, jnp.broadcast_to(ys[0], ys.shape))
+    assert 0 < float((ys == 0).mean()) < 1
+
+
+def test_errors_name_what_does_not_fit():
+    xs = jnp.ones((3, 4), jnp.float32)
+    with pytest.raises(ValueError, match=r"residual: .*\(3, 4\).*\(3, 2\)"):
+        layer = layers.residual(layers.dense(4, 2))
+        layer.fwd(layer.init(jax.random.key(0)), (), xs, Side())
+    with pytest.raises(ValueError, match="rate"):
+        layers.dropout(1.0)
+    with pytest.raises(ValueError, match="n_out"):
+        layers.dense(3, 0)
+    with pytest.raises(ValueError, match="at least one layer"):
+        layers.stack()
+    with pytest.raises(TypeError, match="integer symbols"):
+        layer = layers.embedding(5, 3)
+        layer.fwd(layer.init(jax.random.key(0)), (), xs, Side())
+    with pytest.raises(TypeError, match="hashable"):
+        layers.dropout(np.ones(2))
