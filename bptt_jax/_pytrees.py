@@ -127,7 +127,9 @@ def fold(tree: PyTree, n: int) -> PyTree:
 
 def flat(tree: PyTree) -> PyTree:
     """`[n, K, ...]` as `[n·K, ...]`."""
-    return jax.tree.map(lambda a: a.reshape((-1,) + a.shape[2:]), tree)
+    return jax.tree.map(
+        lambda a: a.reshape((a.shape[0] * a.shape[1], *a.shape[2:])), tree
+    )
 
 
 def join(pieces: list) -> PyTree:

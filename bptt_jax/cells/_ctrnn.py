@@ -129,7 +129,7 @@ def ctrnn(
     def d_alpha_logit(p, ds, moves):  # (11)
         if not learn_tau:
             return {}
-        return dict(alpha_logit=total(ds * moves) * (1 - alpha(p)))
+        return dict(alpha_logit=total(ds * moves * (1 - alpha(p))))
 
     vjp = (_rates if rate_state else _currents)(activation, alpha, moved, d_alpha_logit)
     return in_dtype(

@@ -45,6 +45,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from bptt_jax import _pytrees as trees
 from bptt_jax.cells._gru import _sigmoid, _tanh
 from bptt_jax.cells._products import affine, outer_sum, total
 from bptt_jax.types import StepVJP
@@ -203,7 +204,7 @@ def variant(
 
 def _normalise(a, epsilon: float) -> _Norm:
     """(1) over the last axis, in at least float32."""
-    wide = a.astype(jnp.promote_types(a.dtype, jnp.float32))
+    wide = a.astype(trees.at_least_float32(a.dtype))
     wide = wide - wide.mean(-1, keepdims=True)
     rho = lax.rsqrt((wide * wide).mean(-1, keepdims=True) + epsilon)
     return _Norm((wide * rho).astype(a.dtype), rho.astype(a.dtype))

@@ -62,10 +62,19 @@ def output_leaves(cell: Cell, carry: PyTree) -> list[int]:
     return jax.tree.leaves(cell.output(numbered)) if cell.output else []
 
 
-def _check_step(forward: Callable, params: PyTree, carry: PyTree, us: PyTree) -> None:
+def _check_step(cell: Cell, params: PyTree, carry: PyTree, us: PyTree) -> None:
     """Refuses a carry that one step would not give back in the same shape and dtype."""
     u = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), us)
-    after = jax.eval_shape(forward, params, carry, u)[0]
+    try:
+        with jax.numpy_dtype_promotion("standard"):
+            after = jax.eval_shape(cell.vjp.forward, params, carry, u)[0]
+    except (TypeError, ValueError) as error:
+        batch = jax.tree.leaves(u)[0].shape[:-1]
+        fresh = jax.eval_shape(lambda p: cell.init_carry(p, batch), params)
+        raise ValueError(
+            f"carry: for these inputs init_carry(params, {batch}) gives {_show(fresh)}, "
+            f"got {_show(carry)}, which a step does not take: {error}"
+        ) from error
     if jax.tree.structure(after) != jax.tree.structure(carry):
         raise ValueError(
             f"carry: expected the structure {jax.tree.structure(after)} that a step "
@@ -77,11 +86,14 @@ def _check_step(forward: Callable, params: PyTree, carry: PyTree, us: PyTree) ->
         if (c.shape, c.dtype) != (a.shape, a.dtype):
             kind = ValueError if c.shape != a.shape else TypeError
             raise kind(
-                f"carry{jax.tree_util.keystr(path)}: a step returns {a.dtype}"
-                f"{list(a.shape)}, the carry given is {c.dtype}{list(c.shape)}; make it "
-                "with init_carry(params, batch_shape), and inputs, carry and params of "
-                "one dtype"
+                f"carry{jax.tree_util.keystr(path)}: a step returns {_show(a)}, the carry "
+                f"given is {_show(c)}; make it with init_carry(params, batch_shape), and "
+                "inputs, carry and params of one dtype"
             )
+
+
+def _show(tree: PyTree) -> str:
+    return ", ".join(f"{a.dtype}{list(a.shape)}" for a in jax.tree.leaves(tree))
 
 
 @factory
@@ -113,7 +125,7 @@ def recurrent(cell: Cell, on_d_carry: Callable | None = None) -> Layer:
         wrapped, inputs = _with_side(cell, xs, side)
         us = wrapped.vjp.project(params, inputs)
         outputs = output_leaves(cell, carry)
-        _check_step(wrapped.vjp.forward, params, carry, us)
+        _check_step(wrapped, params, carry, us)
 
         def step(carry, u):  # (1)
             carry, y = wrapped.vjp.forward(params, carry, u)
