@@ -55,7 +55,7 @@ def layer_row(cell) -> dict[str, float]:
 
 
 def character_row() -> dict[str, float]:
-    model = models.symbols(SYMBOLS, EMBEDDING, (cells.lstm(EMBEDDING, H),))
+    model = models.symbols(SYMBOLS, EMBEDDING, (cells.lstm(EMBEDDING, H),), SYMBOLS, H)
     params = jax.eval_shape(model.init, jax.random.key(0))
     tokens = jnp.zeros((T, B), jnp.int32)
     layer = layers.with_loss(model, objectives.softmax_cross_entropy)

@@ -58,7 +58,7 @@ def cell_contestants(cell) -> dict:
 
 def character_contestants() -> dict:
     cell = cells.lstm(EMBEDDING, H)
-    model = models.symbols(SYMBOLS, EMBEDDING, (cell,))
+    model = models.symbols(SYMBOLS, EMBEDDING, (cell,), SYMBOLS, H)
     params = model.init(jax.random.key(0))
     tokens = jax.random.randint(jax.random.key(1), (T, B), 0, SYMBOLS)
     layer = layers.with_loss(model, objectives.softmax_cross_entropy)
