@@ -4,13 +4,23 @@ The loss is the sum over steps and examples of the objective, divided by how man
 are real: those the mask leaves, or the sum of the weights of `Weighted` targets.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from bptt_jax import layers, unrolls
 from bptt_jax._factory import factory
-from bptt_jax.types import Batch, Estimator, Layer, Objective, Side, Unroll, Weighted
+from bptt_jax.types import (
+    Batch,
+    Estimator,
+    Layer,
+    Objective,
+    PyTree,
+    Unroll,
+    Weighted,
+)
 
 
 def real_steps(batch: Batch) -> Array:
@@ -24,21 +34,31 @@ def real_steps(batch: Batch) -> Array:
     return counts.sum()
 
 
-def _with_keys(side: Side, key: Array, length: int) -> Side:
-    return (
-        side
-        if side.keys is not None
-        else side._replace(keys=jax.random.split(key, length))
-    )
+def _with_keys(batch: Batch, key: Array) -> Batch:
+    """A key for each step; they cost nothing where no layer draws."""
+    if batch.side.keys is not None:
+        return batch
+    keys = jax.random.split(key, jax.tree.leaves(batch.inputs)[0].shape[0])
+    return batch._replace(side=batch.side._replace(keys=keys))
 
 
-def _mean_loss(layer: Layer, unroll: Unroll, params, carry, batch: Batch, side: Side):
-    carry, losses = unroll(layer, params, carry, batch.inputs, side)
-    return losses.sum() / real_steps(batch), carry
+def init_carry(model: Layer, params: PyTree, batch: Batch) -> PyTree:
+    """The model's initial carry for the examples of a batch `[T, B, ...]`."""
+    return model.init_carry(params, (jax.tree.leaves(batch.inputs)[0].shape[1],))
 
 
-def _batch_shape(batch: Batch) -> tuple[int, ...]:
-    return (jax.tree.leaves(batch.inputs)[0].shape[1],)
+@factory
+def total_loss(
+    model: Layer, objective: Objective, *, unroll: Unroll = unrolls.bptt
+) -> Callable:
+    """`(params, carry, batch) -> (carry, sum of losses, real steps)`."""
+    layer = layers.with_loss(model, objective)
+
+    def total(params, carry, batch):
+        carry, losses = unroll(layer, params, carry, batch.inputs, batch.side)
+        return carry, losses.sum(), real_steps(batch)
+
+    return total
 
 
 @factory
@@ -55,18 +75,18 @@ def exact(
     Returns:
       An estimator without a state: batches do not know of each other.
     """
-    layer = layers.with_loss(model, objective)
+    total = total_loss(model, objective, unroll=unroll)
 
     def init(params, batch):
         del params, batch
         return ()
 
     def grad(params, state, batch, key):
-        side = _with_keys(batch.side, key, jax.tree.leaves(batch.inputs)[0].shape[0])
+        batch = _with_keys(batch, key)
 
         def loss(params):
-            carry = layer.init_carry(params, _batch_shape(batch))
-            return _mean_loss(layer, unroll, params, carry, batch, side)[0]
+            _, losses, steps = total(params, init_carry(model, params, batch), batch)
+            return losses / steps
 
         value, grads = jax.value_and_grad(loss)(params)
         return value, grads, state, dict(steps=real_steps(batch))
@@ -86,16 +106,17 @@ def stream(
     Returns:
       An estimator whose state is the carry.
     """
-    layer = layers.with_loss(model, objective)
+    total = total_loss(model, objective, unroll=unroll)
 
     def init(params, batch):
-        return layer.init_carry(params, _batch_shape(batch))
+        return init_carry(model, params, batch)
 
     def grad(params, state, batch, key):
-        side = _with_keys(batch.side, key, jax.tree.leaves(batch.inputs)[0].shape[0])
+        batch = _with_keys(batch, key)
 
         def loss(params):
-            return _mean_loss(layer, unroll, params, state, batch, side)
+            carry, losses, steps = total(params, state, batch)
+            return losses / steps, carry
 
         (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(params)
         return value, grads, jax.lax.stop_gradient(carry), dict(steps=real_steps(batch))

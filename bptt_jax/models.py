@@ -4,7 +4,9 @@ A model is a layer, so an unroll runs it and `layers.with_loss` puts its loss in
 embedding and a readout are one product over all steps of a stretch.
 """
 
+import jax
 import jax.numpy as jnp
+from jax import Array, lax
 
 from bptt_jax import layers, unrolls
 from bptt_jax._factory import factory
@@ -87,3 +89,32 @@ def bidirectional(
         return (to_end, to_start), jnp.concatenate([ys, zs], -1)
 
     return run
+
+
+def generate(
+    model: Layer, params, tokens: Array, n: int, temperature: Array | float, key: Array
+) -> Array:
+    """Symbols drawn from a model of symbols, one after another.
+
+    Args:
+      model: tokens `[T, B]` in, logits `[T, B, n_symbols]` out.
+      params: its parameters.
+      tokens: the beginning, integers `[T]`, T of at least 1.
+      n: how many symbols to draw.
+      temperature: logits are divided by it; small is more certain.
+      key: of everything drawn.
+
+    Returns:
+      Integers `[n]`, what follows the beginning.
+    """
+    carry = model.init_carry(params, (1,))
+    carry, logits = unrolls.bptt(model, params, carry, tokens[:, None])
+
+    def draw(carry, key):
+        state, logits = carry
+        token = jax.random.categorical(key, logits / temperature)
+        state, after = unrolls.scan(model, params, state, token[None])
+        return (state, after[0]), token[0]
+
+    _, drawn = lax.scan(draw, (carry, logits[-1]), jax.random.split(key, n))
+    return drawn

@@ -22,7 +22,7 @@ ARROWS = {
     "models": {"cells", "layers", "unrolls"},
     "estimators": {"layers", "unrolls"},
     "tasks": {"objectives"},
-    "train": {"estimators", "objectives"},
+    "train": {"estimators"},
     "verify": {"cells", "layers", "objectives", "unrolls"},
     "plots": set(),
     "__main__": {"cli"},

@@ -1,0 +1,74 @@
+"""The command line: `bptt-jax train | sample | check`.
+
+Exit status: 0 done; 1 the training diverged, or a gradient is wrong; 2 bad input, in one
+line; 130 interrupted.
+"""
+
+import os
+import sys
+import traceback
+
+COMMANDS = ("train", "sample", "check")
+
+USAGE = """\
+usage: bptt-jax COMMAND [options]
+
+  train    train a recurrent network (default: a character LSTM on text that is here)
+  sample   write text with a trained network: bptt-jax sample RUN --prompt "def "
+  check    are the hand-derived gradients right on this machine?
+
+bptt-jax COMMAND --help lists the options."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if argv[0] == "--version":
+        import bptt_jax
+
+        print(f"bptt_jax {bptt_jax.__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        return _fail(f"unknown command {argv[0]!r}; one of: {', '.join(COMMANDS)}")
+    try:
+        return _command(argv[0])(argv[1:])
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues from the last checkpoint")
+        return 130
+    except ArithmeticError as error:  # train.NonFiniteError
+        _fail(str(error))
+        return 1
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("BPTT_JAX_DEBUG"):
+            traceback.print_exc()
+        return _fail(str(error))
+
+
+def _command(name: str):
+    """Each command loads what it needs, so that help is quick."""
+    if name == "train":
+        from bptt_jax.cli._train import command
+    elif name == "sample":
+        from bptt_jax.cli._sample import command
+    else:
+        from bptt_jax.cli._check import command
+    return command
+
+
+def _fail(message: str) -> int:
+    line = " ".join(message.split())
+    print(f"bptt-jax: {line}", file=sys.stderr)
+    return 2
+
+
+def entry() -> None:
+    """The console script."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        sys.exit(main())
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,126 @@
+"""From settings to a task, a model and an optimizer. Names are mapped to functions here
+and nowhere else.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from bptt_jax import cells, estimators, layers, models, tasks, unrolls
+from bptt_jax.cli._settings import Settings
+from bptt_jax.types import Cell, Estimator, Layer, Task, Unroll
+
+CELLS: dict[str, Callable[[int, int], Cell]] = {
+    "lstm": cells.lstm,
+    "gru": cells.gru,
+    "elman": cells.elman,
+    "irnn": partial(
+        cells.elman,
+        activation=jax.nn.relu,
+        recurrent_kernel_init=cells.identity,
+    ),
+    "indrnn": cells.indrnn,
+    "ctrnn": cells.ctrnn,
+    "mgu": cells.mgu,
+}
+OPTIMIZERS = {
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "rmsprop": optax.rmsprop,
+    "sgd": optax.sgd,
+}
+TEXTS = {"stdlib": tasks.stdlib, "shakespeare": tasks.shakespeare}
+SYNTHETIC = {
+    "adding": tasks.adding,
+    "copy": tasks.copy_memory,
+    "temporal-order": tasks.temporal_order,
+    "coin": tasks.coin,
+    "sine": tasks.sine,
+}
+
+
+class Job(NamedTuple):
+    """All that a run needs."""
+
+    task: Task
+    model: Layer
+    estimator: Estimator
+    optimizer: optax.GradientTransformation
+    steps: int
+
+
+def _choose(option: str, name: str, among: dict[str, Any]) -> Any:
+    if name not in among:
+        raise ValueError(f"--{option} {name}: expected one of {', '.join(among)}")
+    return among[name]
+
+
+def task_of(s: Settings) -> Task:
+    if s.text is not None:
+        return tasks.text_file(s.text, batch=s.batch, T=s.length or 64)
+    if s.task == "digits":
+        if s.length not in (None, 28, 784):
+            raise ValueError(
+                f"--length {s.length}: digits are read by rows (28) or pixels (784)"
+            )
+        return tasks.digits(batch=s.batch, pixels=s.length == 784)
+    make = _choose("task", s.task, {**TEXTS, **SYNTHETIC, "digits": None})
+    own = dict(T=s.length) if s.length else {}
+    return make(batch=s.batch, **own)
+
+
+def model_of(s: Settings, task: Task) -> Layer:
+    make = _choose("cell", s.cell, CELLS)
+    n_in = s.embedding if task.tokens else task.n_in
+    sizes = [n_in] + [s.hidden] * s.layers
+    each = tuple(make(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+    if task.tokens:
+        model = models.symbols(
+            task.n_in, s.embedding, each, task.n_out, s.hidden, dropout=s.dropout
+        )
+    else:
+        model = models.features(each, task.n_out, s.hidden, dropout=s.dropout)
+    return layers.remat(model) if s.remat else model
+
+
+def unroll_of(s: Settings) -> Unroll:
+    among = {"bptt": unrolls.bptt, "scan": unrolls.scan}
+    chosen = _choose("unroll", s.unroll, among)
+    if s.chunk is None:
+        return chosen
+    if s.unroll != "bptt":
+        raise ValueError(f"--chunk goes with --unroll bptt, not with {s.unroll}")
+    return partial(chosen, chunk=s.chunk)
+
+
+def steps_of(s: Settings, task: Task) -> int:
+    if s.epochs is not None:
+        if task.train.length is None:
+            raise ValueError(f"--epochs: {s.task} has no end; say --steps")
+        return s.epochs * task.train.length
+    return s.steps or (60 if s.quick else 2500 if task.symbols else 2000)
+
+
+def optimizer_of(s: Settings, steps: int) -> optax.GradientTransformation:
+    warmup = max(1, min(100, steps // 10))
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, s.lr, warmup, max(steps, warmup + 1)
+    )
+    make = _choose("optimizer", s.optimizer, OPTIMIZERS)
+    return optax.chain(optax.clip_by_global_norm(s.clip), make(schedule))
+
+
+def job(s: Settings) -> Job:
+    """Everything a run needs, or a ValueError that says which option is wrong."""
+    _choose("cell", s.cell, CELLS)
+    _choose("optimizer", s.optimizer, OPTIMIZERS)
+    unroll = unroll_of(s)
+    task = task_of(s)
+    model = model_of(s, task)
+    make = estimators.stream if task.stateful else estimators.exact
+    steps = steps_of(s, task)
+    estimator = make(model, task.objective, unroll=unroll)
+    return Job(task, model, estimator, optimizer_of(s, steps), steps)

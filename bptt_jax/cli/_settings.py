@@ -1,0 +1,164 @@
+"""The settings of a training run: options, a file, and what a run folder says."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import tomllib
+from typing import Annotated, Any
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Train a recurrent network by backpropagation through time.
+
+    The same command again continues a run that was stopped.
+    """
+
+    task: str = "stdlib"
+    """stdlib, shakespeare (text); adding, copy, temporal-order, coin, sine, digits."""
+    text: pathlib.Path | None = None
+    """A text file of your own, instead of a task."""
+    cell: str = "lstm"
+    """lstm, gru, elman, irnn, indrnn, ctrnn, mgu."""
+    unroll: str = "bptt"
+    """bptt (hand-derived) or scan (differentiated by JAX)."""
+    hidden: int = 256
+    """Hidden units of a layer."""
+    layers: int = 1
+    """Recurrent layers."""
+    embedding: int = 64
+    """Features of a symbol."""
+    dropout: float = 0.0
+    """Rate of dropout after each recurrent layer."""
+    remat: bool = False
+    """Store less and compute each stretch of time twice."""
+    chunk: int | None = None
+    """Steps of a stretch of time; by default about T/32, at least 8."""
+    optimizer: str = "adam"
+    """adam, adamw, rmsprop, sgd."""
+    lr: float = 4e-3
+    """Learning rate at its highest: warmed up, then a cosine to zero."""
+    clip: float = 1.0
+    """The gradient's global norm is clipped to this."""
+    batch: int = 32
+    """Sequences of a batch."""
+    length: int | None = None
+    """Steps of time in a batch; the task's own by default (text: 64)."""
+    steps: int | None = None
+    """Updates in all; by default 2500 for text, 2000 else."""
+    epochs: int | None = None
+    """Passes over the data, instead of steps."""
+    patience: int | None = None
+    """Stop after so many evaluations without a better held-out loss."""
+    evaluate_every: int = 250
+    """Steps between two evaluations."""
+    checkpoint_every: int = 250
+    """Steps between two checkpoints."""
+    seed: int = 0
+    """Of everything that is drawn."""
+    quick: bool = False
+    """A small model and 60 steps: does it run at all?"""
+    tensorboard: bool = False
+    """Write TensorBoard event files, too."""
+    out: pathlib.Path | None = None
+    """The run's folder; by default runs/TASK-CELL."""
+    config: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """JSON or TOML with any of these options; options on the command line win."""
+
+
+_UNSAVED = ("out", "config", "tensorboard")
+NAMES = tuple(field.name for field in dataclasses.fields(Settings))
+
+
+def parse(argv: list[str]) -> Settings:
+    """Options over a file over defaults."""
+    settings = tyro.cli(Settings, args=argv, prog="bptt-jax train")
+    if settings.config is not None:
+        defaults = dataclasses.replace(Settings(), **_read(settings.config))
+        settings = tyro.cli(
+            Settings, args=argv, prog="bptt-jax train", default=defaults
+        )
+    check(settings)
+    return settings
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    text = path.read_text()
+    try:
+        found = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (ValueError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(
+            f"{path}: neither JSON nor TOML that can be read: {error}"
+        ) from None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path}: expected options by name, got {type(found).__name__}"
+        )
+    found = {name.replace("-", "_"): value for name, value in found.items()}
+    unknown = sorted(set(found) - set(NAMES))
+    if unknown:
+        raise ValueError(f"{path}: unknown options: {', '.join(unknown)}")
+    kinds = {field.name: field.type for field in dataclasses.fields(Settings)}
+    for name, value in found.items():
+        found[name] = _typed(path, name, value, kinds[name])
+    return found
+
+
+def _typed(path: pathlib.Path, name: str, value: Any, kind: Any) -> Any:
+    """A value of a file in the option's own type."""
+    if name in ("text", "out", "config"):
+        kind = pathlib.Path | None
+    if value is None or (kind == pathlib.Path | None and isinstance(value, str)):
+        return value if value is None else pathlib.Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{path}: {name}: expected {kind}, got {value!r}")
+    return value
+
+
+def check(s: Settings) -> None:
+    """Refuses impossible sizes before anything is built or written."""
+    for name in (
+        "hidden", "layers", "embedding", "batch", "length", "steps", "epochs", "chunk",
+        "patience", "evaluate_every", "checkpoint_every",
+    ):  # fmt: skip
+        value = getattr(s, name)
+        if value is not None and value < 1:
+            raise ValueError(
+                f"--{name.replace('_', '-')} must be at least 1, got {value}"
+            )
+    for name in ("lr", "clip"):
+        value = getattr(s, name)
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"--{name} must be finite and positive, got {value}")
+    if not 0 <= s.dropout < 1:
+        raise ValueError(f"--dropout must lie in [0, 1), got {s.dropout}")
+    if s.seed < 0:
+        raise ValueError(f"--seed must not be negative, got {s.seed}")
+    if s.steps is not None and s.epochs is not None:
+        raise ValueError("--steps and --epochs exclude each other")
+
+
+def saved(s: Settings) -> dict[str, Any]:
+    """The settings that make a run what it is, as JSON has them."""
+    each = {k: v for k, v in dataclasses.asdict(s).items() if k not in _UNSAVED}
+    return {k: str(v) if isinstance(v, pathlib.Path) else v for k, v in each.items()}
+
+
+def load(run: pathlib.Path) -> tuple[Settings, dict[str, Any]]:
+    """The settings of a run folder, and the whole of its `config.json`."""
+    path = run / "config.json"
+    if not path.exists():
+        raise ValueError(f"{run} is not a run: it has no config.json")
+    try:
+        config = json.loads(path.read_text())
+        values = dict(config["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if values.get("text") is not None:
+        values["text"] = pathlib.Path(values["text"])
+    return Settings(**values, out=run), config

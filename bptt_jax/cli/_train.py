@@ -1,0 +1,247 @@
+"""`bptt-jax train`: set-up, progress, held-out loss, a sample, a run folder."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import platform
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+import bptt_jax
+from bptt_jax import models, plots, tasks, train
+from bptt_jax.cli import _settings
+from bptt_jax.cli._build import Job, job
+from bptt_jax.cli._settings import Settings
+
+
+def command(argv: list[str]) -> int:
+    settings = _quick(_settings.parse(argv))
+    out = settings.out or pathlib.Path("runs") / _name(settings)
+    work = job(settings)
+    config = _claim(out, settings, work)
+    console = Console(highlight=False)
+    _show_setup(console, settings, work, out)
+    baselines = _baselines(work.task, console)
+    plan = train.Plan(
+        steps=work.steps,
+        evaluate_every=settings.evaluate_every,
+        checkpoint_every=settings.checkpoint_every,
+        patience=settings.patience,
+    )
+    _show_timings(console, work, settings)
+    with _Screen(console, work.steps, work.task, settings, out) as screen:
+        run = train.run(
+            work.task, work.model, work.estimator, work.optimizer, plan, out,
+            seed=settings.seed, progress=screen.progress,
+        )  # fmt: skip
+    _finish(console, work, run, out, baselines, config)
+    return 0
+
+
+def _quick(s: Settings) -> Settings:
+    if not s.quick:
+        return s
+    return dataclasses.replace(
+        s, hidden=min(s.hidden, 64), evaluate_every=min(s.evaluate_every, 30),
+        checkpoint_every=min(s.checkpoint_every, 30), steps=s.steps or 60,
+    )  # fmt: skip
+
+
+def _name(s: Settings) -> str:
+    task = s.text.stem if s.text is not None else s.task
+    return f"{task}-{s.cell}" + ("-quick" if s.quick else "")
+
+
+def _claim(out: pathlib.Path, settings: Settings, work: Job) -> dict:
+    """Writes `config.json`, or compares with the one that is there."""
+    versions = dict(bptt_jax=bptt_jax.__version__, jax=jax.__version__)
+    now = _settings.saved(settings)
+    config = dict(
+        settings=now,
+        data=work.task.record,
+        steps=work.steps,
+        versions=versions | dict(python=platform.python_version()),
+    )
+    path = out / "config.json"
+    if path.exists():
+        before, there = _settings.load(out)
+        _same_settings(out, _settings.saved(before), now)
+        if there.get("data") != json.loads(json.dumps(config["data"])):
+            raise ValueError(f"{out} was made with other data; choose another --out")
+        return there
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty and is no run; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    new = out / "config.json.new"
+    new.write_text(json.dumps(config, indent=1) + "\n")
+    new.replace(path)
+    return config
+
+
+def _same_settings(out: pathlib.Path, before: dict, now: dict) -> None:
+    changed = [k for k in now if now[k] != before.get(k)]
+    if changed:
+        what = ", ".join(f"{k} {before.get(k)} (now {now[k]})" for k in changed)
+        raise ValueError(
+            f"{out} holds a run made with other settings: {what}; choose another --out"
+        )
+
+
+def _count(params) -> int:
+    return sum(math.prod(a.shape) for a in jax.tree.leaves(params))
+
+
+def _show_setup(console: Console, s: Settings, work: Job, out: pathlib.Path) -> None:
+    params = jax.eval_shape(work.model.init, jax.random.key(0))
+    data = ", ".join(
+        f"{k} {str(v)[:12]}" for k, v in work.task.record.items() if k != "task"
+    )
+    name = s.text or s.task
+    console.print(f"[bold]{name}[/bold]  {data}")
+    console.print(
+        f"{s.layers} × {s.cell} of {s.hidden}, {_count(params):,} parameters; "
+        f"{s.unroll}{', remat' if s.remat else ''}; {s.optimizer} lr {s.lr:g}, clip {s.clip:g}"
+    )
+    epoch = work.task.train.length
+    share = f" ({work.steps / epoch:.2f} epochs)" if epoch else ""
+    console.print(f"{work.steps:,} steps of {s.batch} sequences{share} -> {out}")
+    console.print(f"[dim]JAX {jax.__version__}, {jax.devices()[0].device_kind}[/dim]")
+
+
+def _unit(task) -> tuple[str, float]:
+    """What losses are shown in, and the factor from the objective's own unit."""
+    if task.symbols is not None:
+        return "bits per character", 1 / math.log(2)
+    return "loss per step", 1.0
+
+
+def _baselines(task, console: Console) -> dict[str, float]:
+    """Name -> level, in the unit that is shown."""
+    if task.symbols is None:
+        return dict(task.baselines)
+    with console.status("counting 5-grams"):
+        return {"5-gram": tasks.ngram_baseline(task)}
+
+
+def _show_timings(console: Console, work: Job, s: Settings) -> None:
+    with console.status("compiling and timing the parts of a step"):
+        state = train.init(
+            work.model,
+            work.estimator,
+            work.optimizer,
+            work.task.train,
+            jax.random.key(0),
+        )
+        parts = train.timings(
+            work.task, work.model, work.estimator, work.optimizer, state
+        )
+    text = ", ".join(f"{name} {1e3 * t:.1f} ms" for name, t in parts.items())
+    console.print(f"a step: {text}")
+
+
+class _Screen:
+    """The progress bar, and lines above it; on no terminal, lines alone."""
+
+    def __init__(self, console, steps, task, settings, out):
+        self.console, self.total = console, steps
+        self.unit, self.factor = _unit(task)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.row = self.bar.add_task("compiling", total=steps, speed="")
+        self.recent: list[float] = []
+        self.board = _board(out) if settings.tensorboard else None
+        self.progress = train.Progress(self.steps, self.evaluated, console.print)
+
+    def __enter__(self):
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error):
+        self.bar.stop()
+        if self.board:
+            self.board.close()
+
+    def steps(self, position: int, losses: np.ndarray) -> None:
+        self.recent = (self.recent + losses.tolist())[-50:]
+        loss = self.factor * float(np.mean(self.recent))
+        speed = self.bar.tasks[self.row].speed
+        self.bar.update(
+            self.row,
+            completed=position,
+            description=f"{loss:.3f} {self.unit}",
+            speed=f"{speed:.1f} steps/s" if speed else "",
+        )
+        if self.board:
+            for i, value in enumerate(losses.tolist(), position - len(losses) + 1):
+                self.board.add_scalar("loss", value, i)
+
+    def evaluated(self, position: int, held_out: float) -> None:
+        loss = self.factor * float(np.mean(self.recent))
+        self.console.print(
+            f"step {position:>6,}  training {loss:.3f}  "
+            f"held out {self.factor * held_out:.3f} {self.unit}"
+        )
+        if self.board:
+            self.board.add_scalar("held_out", held_out, position)
+
+
+def _board(out: pathlib.Path):
+    try:
+        import tensorboardX
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "--tensorboard needs tensorboardX: pip install tensorboardX"
+        ) from None
+    return tensorboardX.SummaryWriter(str(out / "tensorboard"))
+
+
+def _finish(console, work: Job, run, out: pathlib.Path, baselines, config) -> None:
+    unit, factor = _unit(work.task)
+    _figure(out, work.task, baselines)
+    if run.stopped_early:
+        console.print("stopped: the held-out loss has not improved (--patience)")
+    console.print(f"\nheld out: [bold]{factor * run.held_out:.3f}[/bold] {unit}")
+    for name, level in baselines.items():
+        console.print(f"{name}: {level:.3f}")
+    if work.task.symbols is not None:
+        console.print("\na sample:\n")
+        text = written(work.model, run.state.params, work.task, "\n", 400, 0.7, 0)
+        console.print(text, markup=False)
+    console.print(f"\n{out}: config.json, metrics.jsonl, checkpoint/, loss.png")
+
+
+def written(
+    model, params, task, prompt: str, n: int, temperature: float, seed: int
+) -> str:
+    """The prompt and what the model writes after it."""
+    tokens = jax.numpy.asarray(tasks.encode(task, prompt or "\n"))
+    generate = jax.jit(models.generate, static_argnums=(0, 3))
+    drawn = generate(model, params, tokens, n, temperature, jax.random.key(seed))
+    return prompt + tasks.decode(task, np.asarray(drawn))
+
+
+def _figure(out: pathlib.Path, task, baselines: dict[str, float]) -> None:
+    unit, factor = _unit(task)
+    lines = train.MetricsFile(out / "metrics.jsonl").lines()
+    steps = [x for x in lines if "loss" in x]
+    held = [x for x in lines if "held_out" in x]
+    figure = plots.loss(
+        np.array([x["step"] for x in steps]),
+        factor * np.array([x["loss"] for x in steps]),
+        held_out_steps=np.array([x["step"] for x in held]),
+        held_out=factor * np.array([x["held_out"] for x in held]),
+        baselines=baselines,
+        unit=unit,
+    )
+    figure.savefig(out / "loss.png", dpi=130)

@@ -1,0 +1,29 @@
+"""Training: one pure step, and the loop that runs, shows, saves and resumes it."""
+
+from bptt_jax.train._checkpoint import Checkpoints
+from bptt_jax.train._loop import NonFiniteError, Plan, Progress, Run, run
+from bptt_jax.train._metrics import MetricsFile
+from bptt_jax.train._step import (
+    TrainState,
+    evaluator,
+    init,
+    many_steps,
+    step,
+    timings,
+)
+
+__all__ = [
+    "Checkpoints",
+    "MetricsFile",
+    "NonFiniteError",
+    "Plan",
+    "Progress",
+    "Run",
+    "TrainState",
+    "evaluator",
+    "init",
+    "many_steps",
+    "run",
+    "step",
+    "timings",
+]

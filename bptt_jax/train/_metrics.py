@@ -1,0 +1,42 @@
+"""Metrics as JSON lines, one object a line, whose steps never go back."""
+
+import json
+import pathlib
+from typing import Any
+
+
+class MetricsFile:
+    """Lines `{"step": …, …}` in a file that a run may stop writing at any byte.
+
+    `resume(position)` leaves the lines of the steps up to `position`, and takes away what
+    was written after the last checkpoint, so that the file of a run that was stopped and
+    continued is that of one that was not.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The complete lines there are."""
+        if not self.path.exists():
+            return []
+        read = []
+        for line in self.path.read_bytes().split(b"\n")[:-1]:
+            try:
+                read.append(json.loads(line))
+            except ValueError:
+                break  # what comes after a damaged line is written again
+        return read
+
+    def resume(self, position: int) -> list[dict[str, Any]]:
+        kept = [line for line in self.lines() if line["step"] <= position]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        if not self.path.exists() or self.path.read_text(errors="replace") != text:
+            new = self.path.with_suffix(".new")
+            new.write_text(text)
+            new.replace(self.path)
+        return kept
+
+    def append(self, lines: list[dict[str, Any]]) -> None:
+        with self.path.open("a") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))

@@ -1,0 +1,184 @@
+"""One training step as a pure function, and many of them as one program."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from bptt_jax import estimators
+from bptt_jax._factory import factory
+from bptt_jax.types import Batch, Estimator, Layer, PyTree, Stream, Task
+
+
+class TrainState(NamedTuple):
+    """All that a run is, but for its settings.
+
+    params, opt_state: of the model and of the optimizer.
+    carry: the estimator's state.
+    position: int32, steps taken, which is also the next batch's number in its stream.
+    key: PRNG key of the run; the key of batch i is `fold_in(key, i)`.
+    bad: int32, the first step whose loss or gradient was not finite; -1: none. From it
+        on nothing changes any more.
+    """
+
+    params: PyTree
+    opt_state: Any
+    carry: PyTree
+    position: Array
+    key: Array
+    bad: Array
+
+
+def init(
+    model: Layer,
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    stream: Stream,
+    key: Array,
+) -> TrainState:
+    """The state before the first step. Everything is drawn from `key`."""
+    k_params, k_run = jax.random.split(key)
+    params = model.init(k_params)
+    batch = _batch_at(stream, 0, k_run)
+    return TrainState(
+        params,
+        optimizer.init(params),
+        estimator.init(params, batch),
+        jnp.zeros((), jnp.int32),
+        k_run,
+        jnp.full((), -1, jnp.int32),
+    )
+
+
+def _batch_at(stream: Stream, position: int, key: Array) -> Batch:
+    item = jax.tree.map(lambda a: jnp.asarray(a[0]), stream.read(position, 1))
+    return stream.batch(item, key)
+
+
+def step(
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    batch: Callable,
+    state: TrainState,
+    item: PyTree,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One update on one batch: `(…, state, item) -> (state, metrics)`, pure.
+
+    Args:
+      estimator: where the gradient comes from.
+      optimizer: any optax optimizer.
+      batch: `(item, key) -> Batch`, see `types.Stream`.
+      state: before the step.
+      item: what the batch is made of.
+
+    Returns:
+      The state after it, and `loss`, `grad_norm` (before the optimizer sees it). Where
+      either is not finite the state is unchanged, but for `bad`.
+    """
+    key, k_data = jax.random.split(jax.random.fold_in(state.key, state.position))
+    loss, grads, carry, _ = estimator.grad(
+        state.params, state.carry, batch(item, k_data), key
+    )
+    norm = optax.global_norm(grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+
+    fine = (state.bad < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
+    first_bad = jnp.where(state.bad < 0, state.position, state.bad)
+    after = TrainState(
+        params, opt_state, carry, state.position + 1, state.key, state.bad
+    )
+    stuck = state._replace(bad=first_bad)
+    chosen = jax.tree.map(lambda a, b: jnp.where(fine, a, b), after, stuck)
+    return chosen, dict(loss=loss, grad_norm=norm)
+
+
+@factory
+def many_steps(
+    estimator: Estimator, optimizer: optax.GradientTransformation, batch: Callable
+) -> Callable:
+    """`(state, items) -> (state, metrics [n])`: n steps in one call of a compiled program.
+
+    The state's buffers are donated: use the one that is returned.
+    """
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def advance(state: TrainState, items: PyTree):
+        return lax.scan(
+            functools.partial(step, estimator, optimizer, batch), state, items
+        )
+
+    return advance
+
+
+@factory
+def evaluator(model: Layer, objective: Callable, batch: Callable, stateful: bool):
+    """`(params, items) -> mean loss of a step` over the batches of the items, jitted.
+
+    Where the task is stateful the carry goes on from batch to batch. Without keys, so
+    that nothing is dropped out.
+    """
+    total = estimators.total_loss(model, objective)
+
+    @jax.jit
+    def mean_loss(params: PyTree, items: PyTree) -> Array:
+        key = jax.random.key(0)
+        first = batch(jax.tree.map(lambda a: a[0], items), key)
+        fresh = estimators.init_carry(model, params, first)
+
+        def one(carry, item):
+            state, losses, steps = carry
+            state, loss, count = total(
+                params, state if stateful else fresh, batch(item, key)
+            )
+            return (state, losses + loss, steps + count), None
+
+        zero = jnp.zeros((), jnp.float32)
+        (_, losses, steps), _ = lax.scan(one, (fresh, zero, zero), items)
+        return losses / steps
+
+    return mean_loss
+
+
+def timings(
+    task: Task,
+    model: Layer,
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    repeats: int = 3,
+) -> dict[str, float]:
+    """Seconds of a step's parts on this machine: forward, backward, update.
+
+    Each part is compiled and timed by itself (the least of some repeats); the backward
+    is what the gradient takes beyond the loss alone.
+    """
+    batch = _batch_at(task.train, 0, state.key)
+    total = estimators.total_loss(model, task.objective)
+    carry = estimators.init_carry(model, state.params, batch)
+    loss = jax.jit(lambda p: total(p, carry, batch)[1])
+    grad = jax.jit(lambda p, c: estimator.grad(p, c, batch, state.key)[:2])
+    update = jax.jit(
+        lambda g, s, p: optax.apply_updates(p, optimizer.update(g, s, p)[0])
+    )
+
+    grads = grad(state.params, state.carry)[1]
+    forward = _seconds(lambda: loss(state.params), repeats)
+    both = _seconds(lambda: grad(state.params, state.carry), repeats)
+    last = _seconds(lambda: update(grads, state.opt_state, state.params), repeats)
+    return dict(forward=forward, backward=max(both - forward, 0.0), update=last)
+
+
+def _seconds(call: Callable, repeats: int) -> float:
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - begin)
+    return min(times)
