@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _command(argv[0])(argv[1:])
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues from the last checkpoint")
+        print("\ninterrupted; the same command continues a run", file=sys.stderr)
         return 130
     except ArithmeticError as error:  # train.NonFiniteError
         _fail(str(error))

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from bptt_jax import cells, estimators, layers, models, tasks, unrolls
+from bptt_jax import cells, estimators, layers, models, objectives, tasks, unrolls
 from bptt_jax.cli._settings import Settings
-from bptt_jax.types import Cell, Estimator, Layer, Task, Unroll
+from bptt_jax.types import Cell, Estimator, Layer, Stream, Task, Unroll
 
 CELLS: dict[str, Callable[[int, int], Cell]] = {
     "lstm": cells.lstm,
@@ -43,13 +43,14 @@ SYNTHETIC = {
 
 
 class Job(NamedTuple):
-    """All that a run needs."""
+    """All that a run needs. chunk: steps of a stretch; None where the unroll has none."""
 
     task: Task
     model: Layer
     estimator: Estimator
     optimizer: optax.GradientTransformation
     steps: int
+    chunk: int | None
 
 
 def _choose(option: str, name: str, among: dict[str, Any]) -> Any:
@@ -86,14 +87,19 @@ def model_of(s: Settings, task: Task) -> Layer:
     return layers.remat(model) if s.remat else model
 
 
-def unroll_of(s: Settings) -> Unroll:
-    among = {"bptt": unrolls.bptt, "scan": unrolls.scan}
-    chosen = _choose("unroll", s.unroll, among)
-    if s.chunk is None:
-        return chosen
-    if s.unroll != "bptt":
-        raise ValueError(f"--chunk goes with --unroll bptt, not with {s.unroll}")
-    return partial(chosen, chunk=s.chunk)
+def unroll_of(s: Settings, task: Task, chunk: int | None) -> tuple[Unroll, int | None]:
+    """The unroll, and the steps of a stretch that it takes."""
+    if s.unroll == "scan":
+        return unrolls.scan, None
+    chunk = s.chunk or chunk or unrolls.default_chunk(_length(task))
+    return partial(unrolls.bptt, chunk=chunk), chunk
+
+
+def _length(task: Task) -> int:
+    """Steps of time in a batch."""
+    item = jax.tree.map(lambda a: a[0], task.train.read(0, 1))
+    batch = jax.eval_shape(task.train.batch, item, jax.random.key(0))
+    return jax.tree.leaves(batch.inputs)[0].shape[0]
 
 
 def steps_of(s: Settings, task: Task) -> int:
@@ -113,14 +119,39 @@ def optimizer_of(s: Settings, steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(s.clip), make(schedule))
 
 
-def job(s: Settings) -> Job:
-    """Everything a run needs, or a ValueError that says which option is wrong."""
+def check_names(s: Settings) -> None:
+    """Refuses what names nothing, before data is read."""
     _choose("cell", s.cell, CELLS)
     _choose("optimizer", s.optimizer, OPTIMIZERS)
-    unroll = unroll_of(s)
+    _choose("unroll", s.unroll, {"bptt": None, "scan": None})
+    if s.chunk is not None and s.unroll != "bptt":
+        raise ValueError(f"--chunk goes with --unroll bptt, not with {s.unroll}")
+
+
+def job(s: Settings, chunk: int | None = None) -> Job:
+    """Everything a run needs, or a ValueError that says which option is wrong.
+
+    `chunk` is what a run that is continued has taken so far.
+    """
+    check_names(s)
     task = task_of(s)
     model = model_of(s, task)
+    unroll, chunk = unroll_of(s, task, chunk)
     make = estimators.stream if task.stateful else estimators.exact
     steps = steps_of(s, task)
     estimator = make(model, task.objective, unroll=unroll)
-    return Job(task, model, estimator, optimizer_of(s, steps), steps)
+    return Job(task, model, estimator, optimizer_of(s, steps), steps, chunk)
+
+
+def recorded_task(config: dict[str, Any]) -> Task:
+    """The task of a run as far as writing text needs it: its data need not be here."""
+    symbols = tuple(config["symbols"])
+    nothing = Stream(_no_data, _no_data, None)
+    return Task(
+        len(symbols), len(symbols), objectives.softmax_cross_entropy, nothing, nothing,
+        tokens=True, symbols=symbols, record=config["data"],
+    )  # fmt: skip
+
+
+def _no_data(*arguments):
+    raise ValueError("a recorded task has no data")

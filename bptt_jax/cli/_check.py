@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import tyro
 from rich.console import Console
 
 from bptt_jax import verify
+from bptt_jax.cli._parse import parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ FEW = dict(lengths=(1, 7), chunks=(3,), batch_shapes=((3,),))
 
 
 def command(argv: list[str]) -> int:
-    s = tyro.cli(Check, args=argv, prog="bptt-jax check")
+    s = parse(Check, argv, "bptt-jax check")
     console = Console(highlight=False)
     racks = dict(cells=verify.CELLS, layers=verify.LAYERS, unrolls=verify.UNROLLS)
     members = {

@@ -1,16 +1,20 @@
 """`bptt-jax sample RUN`: text from a trained network."""
 
 import dataclasses
+import math
 import pathlib
 from typing import Annotated
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import tyro
 
-from bptt_jax import train
+from bptt_jax import models, tasks, train
 from bptt_jax.cli import _settings
-from bptt_jax.cli._build import job
-from bptt_jax.cli._train import written
+from bptt_jax.cli._build import model_of, recorded_task
+from bptt_jax.cli._parse import parse
+from bptt_jax.types import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,29 +34,46 @@ class Sample:
 
 
 def command(argv: list[str]) -> int:
-    s = tyro.cli(Sample, args=argv, prog="bptt-jax sample")
+    s = parse(Sample, argv, "bptt-jax sample")
     if s.length < 1:
         raise ValueError(f"--length must be at least 1, got {s.length}")
-    if not s.temperature > 0:
-        raise ValueError(f"--temperature must be positive, got {s.temperature}")
-    settings, _ = _settings.load(s.run)
-    work = job(settings)
-    if work.task.symbols is None:
+    if not 0 < s.temperature < math.inf:
+        raise ValueError(
+            f"--temperature must be finite and positive, got {s.temperature}"
+        )
+    if s.seed < 0:
+        raise ValueError(f"--seed must not be negative, got {s.seed}")
+    settings, config = _settings.load(s.run)
+    if config["symbols"] is None:
         raise ValueError(f"{s.run} is no model of text: its task is {settings.task}")
-    if not (s.run / "checkpoint").exists():
-        raise ValueError(f"{s.run} has no checkpoint yet")
-    state = train.init(
-        work.model, work.estimator, work.optimizer, work.task.train, jax.random.key(0)
-    )
-    checkpoints = train.Checkpoints(s.run / "checkpoint")
+    task = recorded_task(config)
+    model = model_of(settings, task)
+    params = _params(s.run / "checkpoint", model)
+    prompt = s.prompt or "\n"
+    text = written(model, params, task, prompt, s.length, s.temperature, s.seed)
+    print(prompt + text)
+    return 0
+
+
+def _params(folder: pathlib.Path, model):
+    if not folder.exists():
+        raise ValueError(f"{folder.parent} has no checkpoint yet")
+    checkpoints = train.Checkpoints(folder)
     try:
-        found = checkpoints.restore(state)
+        like = jax.eval_shape(model.init, jax.random.key(0))
+        found = checkpoints.restore_params(like)
     finally:
         checkpoints.close()
     if found is None:
-        raise ValueError(f"{s.run} has no checkpoint yet")
-    text = written(
-        work.model, found.params, work.task, s.prompt, s.length, s.temperature, s.seed
-    )
-    print(text)
-    return 0
+        raise ValueError(f"{folder.parent} has no checkpoint yet")
+    return found
+
+
+def written(
+    model, params, task: Task, prompt: str, n: int, temperature: float, seed: int
+) -> str:
+    """What the model writes after the prompt."""
+    tokens = jnp.asarray(tasks.encode(task, prompt))
+    generate = jax.jit(models.generate, static_argnums=(0, 3))
+    drawn = generate(model, params, tokens, n, temperature, jax.random.key(seed))
+    return tasks.decode(task, np.asarray(drawn))

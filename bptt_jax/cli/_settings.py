@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from bptt_jax.cli import _parse
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -75,12 +77,10 @@ NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 
 def parse(argv: list[str]) -> Settings:
     """Options over a file over defaults."""
-    settings = tyro.cli(Settings, args=argv, prog="bptt-jax train")
+    settings = _parse.parse(Settings, argv, "bptt-jax train")
     if settings.config is not None:
         defaults = dataclasses.replace(Settings(), **_read(settings.config))
-        settings = tyro.cli(
-            Settings, args=argv, prog="bptt-jax train", default=defaults
-        )
+        settings = _parse.parse(Settings, argv, "bptt-jax train", defaults)
     check(settings)
     return settings
 
@@ -150,15 +150,22 @@ def saved(s: Settings) -> dict[str, Any]:
 
 
 def load(run: pathlib.Path) -> tuple[Settings, dict[str, Any]]:
-    """The settings of a run folder, and the whole of its `config.json`."""
+    """The settings of a run folder, and the whole of its `config.json`.
+
+    Raises:
+      ValueError: it is no run's folder, or the file is damaged.
+    """
     path = run / "config.json"
     if not path.exists():
         raise ValueError(f"{run} is not a run: it has no config.json")
     try:
         config = json.loads(path.read_text())
-        values = dict(config["settings"])
-    except (ValueError, KeyError, TypeError) as error:
+        missing = {"settings", "data", "symbols", "steps", "chunk"} - set(config)
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        values = dict(config["settings"], out=run)
+        if values.get("text") is not None:
+            values["text"] = pathlib.Path(values["text"])
+        return Settings(**values), config
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
-    if values.get("text") is not None:
-        values["text"] = pathlib.Path(values["text"])
-    return Settings(**values, out=run), config

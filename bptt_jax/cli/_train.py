@@ -5,40 +5,48 @@ import json
 import math
 import pathlib
 import platform
+import signal
+import threading
 
 import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 import bptt_jax
-from bptt_jax import models, plots, tasks, train
+from bptt_jax import plots, tasks, train
 from bptt_jax.cli import _settings
 from bptt_jax.cli._build import Job, job
+from bptt_jax.cli._sample import written
 from bptt_jax.cli._settings import Settings
 
 
 def command(argv: list[str]) -> int:
     settings = _quick(_settings.parse(argv))
     out = settings.out or pathlib.Path("runs") / _name(settings)
-    work = job(settings)
-    config = _claim(out, settings, work)
+    there = _there(out, settings)
+    work = job(settings, there["chunk"] if there else None)
+    _claim(out, settings, work, there)
     console = Console(highlight=False)
     _show_setup(console, settings, work, out)
     baselines = _baselines(work.task, console)
+    _show_timings(console, work, settings)
     plan = train.Plan(
         steps=work.steps,
         evaluate_every=settings.evaluate_every,
         checkpoint_every=settings.checkpoint_every,
         patience=settings.patience,
     )
-    _show_timings(console, work, settings)
-    with _Screen(console, work.steps, work.task, settings, out) as screen:
+    with (
+        _Interrupts(console) as interrupts,
+        _Screen(console, work, settings, out, interrupts) as screen,
+    ):
         run = train.run(
             work.task, work.model, work.estimator, work.optimizer, plan, out,
             seed=settings.seed, progress=screen.progress,
         )  # fmt: skip
-    _finish(console, work, run, out, baselines, config)
+    _finish(console, work, run, out, baselines)
     return 0
 
 
@@ -56,30 +64,42 @@ def _name(s: Settings) -> str:
     return f"{task}-{s.cell}" + ("-quick" if s.quick else "")
 
 
-def _claim(out: pathlib.Path, settings: Settings, work: Job) -> dict:
-    """Writes `config.json`, or compares with the one that is there."""
-    versions = dict(bptt_jax=bptt_jax.__version__, jax=jax.__version__)
-    now = _settings.saved(settings)
-    config = dict(
-        settings=now,
-        data=work.task.record,
-        steps=work.steps,
-        versions=versions | dict(python=platform.python_version()),
-    )
-    path = out / "config.json"
-    if path.exists():
-        before, there = _settings.load(out)
-        _same_settings(out, _settings.saved(before), now)
-        if there.get("data") != json.loads(json.dumps(config["data"])):
-            raise ValueError(f"{out} was made with other data; choose another --out")
-        return there
+def _there(out: pathlib.Path, settings: Settings) -> dict | None:
+    """The `config.json` of the run that the folder holds, if it holds one like this."""
+    if (out / "config.json").exists():
+        before, config = _settings.load(out)
+        _same_settings(out, _settings.saved(before), _settings.saved(settings))
+        return config
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty and is no run; choose another --out")
+    return None
+
+
+def _claim(
+    out: pathlib.Path, settings: Settings, work: Job, there: dict | None
+) -> None:
+    """Writes `config.json`, or compares with the one that is there."""
+    data = json.loads(json.dumps(work.task.record))
+    if there is not None:
+        if there.get("data") != data:
+            raise ValueError(f"{out} was made with other data; choose another --out")
+        return
+    config = dict(
+        settings=_settings.saved(settings),
+        data=data,
+        symbols=work.task.symbols,
+        steps=work.steps,
+        chunk=work.chunk,
+        versions=dict(
+            bptt_jax=bptt_jax.__version__,
+            jax=jax.__version__,
+            python=platform.python_version(),
+        ),
+    )
     out.mkdir(parents=True, exist_ok=True)
     new = out / "config.json.new"
     new.write_text(json.dumps(config, indent=1) + "\n")
-    new.replace(path)
-    return config
+    new.replace(out / "config.json")
 
 
 def _same_settings(out: pathlib.Path, before: dict, now: dict) -> None:
@@ -143,12 +163,37 @@ def _show_timings(console: Console, work: Job, s: Settings) -> None:
     console.print(f"a step: {text}")
 
 
+class _Interrupts:
+    """Ctrl-C and SIGTERM, noted for the loop, which saves and stops; a second Ctrl-C
+    stops at once.
+    """
+
+    def __init__(self, console: Console):
+        self.console, self.noted, self.former = console, False, {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for sign in (signal.SIGINT, signal.SIGTERM):
+                self.former[sign] = signal.signal(sign, self._note)
+        return self
+
+    def _note(self, sign, frame):
+        if self.noted:
+            raise KeyboardInterrupt
+        self.noted = True
+        self.console.print("stopping: saving first (Ctrl-C again: at once)")
+
+    def __exit__(self, *error):
+        for sign, handler in self.former.items():
+            signal.signal(sign, handler)
+
+
 class _Screen:
     """The progress bar, and lines above it; on no terminal, lines alone."""
 
-    def __init__(self, console, steps, task, settings, out):
-        self.console, self.total = console, steps
-        self.unit, self.factor = _unit(task)
+    def __init__(self, console, work: Job, settings, out, interrupts: _Interrupts):
+        self.console, self.total = console, work.steps
+        self.unit, self.factor = _unit(work.task)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -158,10 +203,12 @@ class _Screen:
             console=console,
             disable=not console.is_terminal,
         )
-        self.row = self.bar.add_task("compiling", total=steps, speed="")
+        self.row = self.bar.add_task("compiling", total=work.steps, speed="")
         self.recent: list[float] = []
         self.board = _board(out) if settings.tensorboard else None
-        self.progress = train.Progress(self.steps, self.evaluated, console.print)
+        self.progress = train.Progress(
+            self.steps, self.evaluated, console.print, lambda: interrupts.noted
+        )
 
     def __enter__(self):
         self.bar.start()
@@ -206,7 +253,7 @@ def _board(out: pathlib.Path):
     return tensorboardX.SummaryWriter(str(out / "tensorboard"))
 
 
-def _finish(console, work: Job, run, out: pathlib.Path, baselines, config) -> None:
+def _finish(console, work: Job, run, out: pathlib.Path, baselines) -> None:
     unit, factor = _unit(work.task)
     _figure(out, work.task, baselines)
     if run.stopped_early:
@@ -215,20 +262,18 @@ def _finish(console, work: Job, run, out: pathlib.Path, baselines, config) -> No
     for name, level in baselines.items():
         console.print(f"{name}: {level:.3f}")
     if work.task.symbols is not None:
-        console.print("\na sample:\n")
-        text = written(work.model, run.state.params, work.task, "\n", 400, 0.7, 0)
-        console.print(text, markup=False)
+        _show_sample(console, work, run.state.params)
     console.print(f"\n{out}: config.json, metrics.jsonl, checkpoint/, loss.png")
 
 
-def written(
-    model, params, task, prompt: str, n: int, temperature: float, seed: int
-) -> str:
-    """The prompt and what the model writes after it."""
-    tokens = jax.numpy.asarray(tasks.encode(task, prompt or "\n"))
-    generate = jax.jit(models.generate, static_argnums=(0, 3))
-    drawn = generate(model, params, tokens, n, temperature, jax.random.key(seed))
-    return prompt + tasks.decode(task, np.asarray(drawn))
+def _show_sample(console: Console, work: Job, params) -> None:
+    """The network goes on where a piece of held-out text ends."""
+    middle = (work.task.held_out.length or 2) // 2
+    window = work.task.held_out.read(middle, 1).tokens[0, :, 0]
+    prompt = tasks.decode(work.task, window)
+    text = written(work.model, params, work.task, prompt, 400, 0.7, 0)
+    console.print("\na sample, after some held-out text (dim):\n")
+    console.print(Text(prompt, style="dim") + Text(text))
 
 
 def _figure(out: pathlib.Path, task, baselines: dict[str, float]) -> None:

@@ -4,6 +4,7 @@ from bptt_jax.train._checkpoint import Checkpoints
 from bptt_jax.train._loop import NonFiniteError, Plan, Progress, Run, run
 from bptt_jax.train._metrics import MetricsFile
 from bptt_jax.train._step import (
+    Sums,
     TrainState,
     evaluator,
     init,
@@ -19,6 +20,7 @@ __all__ = [
     "Plan",
     "Progress",
     "Run",
+    "Sums",
     "TrainState",
     "evaluator",
     "init",

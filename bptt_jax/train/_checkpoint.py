@@ -1,12 +1,17 @@
-"""Checkpoints by orbax: written aside and renamed, the last few kept."""
+"""Checkpoints by orbax: written aside and renamed, the last few kept, and checked."""
 
+import hashlib
 import logging
 import pathlib
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
+from bptt_jax import _pytrees as trees
 from bptt_jax.train._step import TrainState
+from bptt_jax.types import PyTree
 
 # orbax reports each save at level INFO and each slow one as a warning
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -16,65 +21,108 @@ class Checkpoints:
     """The checkpoints of one run, by position.
 
     A save is complete or not there: a process that is killed while it saves leaves the
-    one before. A checkpoint that cannot be read is set aside (`damaged-…`), not removed.
+    one before. Each has digests of its arrays, which are compared when it is read.
+
+    Args:
+      folder: made where it is missing.
+      keep: how many are kept, the newest.
     """
 
     def __init__(self, folder: pathlib.Path, keep: int = 3):
         self.folder = folder.absolute()
-        self.keep = keep
-        self._manager = self._open()
-
-    def _open(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, create=True)
-        return ocp.CheckpointManager(self.folder, options=options)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=options, item_names=("params", "rest", "digests")
+        )
 
     def save(self, state: TrainState) -> None:
         """Saves in the background; waits for the save before."""
-        self._manager.save(int(state.position), args=ocp.args.StandardSave(state))
-
-    def wait(self) -> None:
-        self._manager.wait_until_finished()
+        # A copy: the next step is given the state's own buffers to write into.
+        parts = _parts(jax.tree.map(jnp.copy, state))
+        digests = {name: digest(part) for name, part in parts.items()}
+        self._manager.save(
+            int(state.position),
+            args=ocp.args.Composite(
+                digests=ocp.args.JsonSave(digests),
+                **{k: ocp.args.StandardSave(part) for k, part in parts.items()},
+            ),
+        )
 
     def close(self) -> None:
+        """Waits for what is being saved."""
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def restore(self, like: TrainState, warn=print) -> TrainState | None:
-        """The newest checkpoint that can be read; None where there is none at all.
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The newest state, in arrays of its own; None where there is none at all.
 
         Raises:
-          ValueError: there are checkpoints, and none can be read.
+          ValueError: it cannot be read, or is not what was saved. Nothing on disk is
+            changed.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
-            try:
-                return self._read(step, like)
-            except Exception as error:  # orbax raises whatever its formats raise
-                reason = str(error).split("\n")[0][:120]
-                warn(f"checkpoint {step} cannot be read, set aside: {reason}")
-                self._set_aside(step)
-        if steps:
+        found = self._newest(_parts(like))
+        if found is None:
+            return None
+        return TrainState(params=found["params"], **found["rest"])
+
+    def restore_params(self, like: PyTree) -> PyTree | None:
+        """The newest parameters alone; otherwise as `restore`."""
+        found = self._newest(dict(params=like))
+        return None if found is None else found["params"]
+
+    def _newest(self, like: dict[str, PyTree]) -> dict[str, PyTree] | None:
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        try:
+            return self._read(step, like)
+        except Exception as error:  # orbax raises whatever its formats raise
+            older = [s for s in self._manager.all_steps() if s < step]
+            instead = f"continue from step {max(older)}" if older else "begin anew"
+            reason = " ".join(str(error).split())[:160]
             raise ValueError(
-                f"no checkpoint in {self.folder} can be read; none was removed"
-            )
-        return None
+                f"checkpoint {self.folder / str(step)} is damaged ({reason}); nothing was "
+                f"changed; move that folder away to {instead}"
+            ) from error
 
-    def _read(self, step: int, like: TrainState) -> TrainState:
+    def _read(self, step: int, like: dict[str, PyTree]) -> dict[str, PyTree]:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        for (path, want), got in zip(
-            jax.tree_util.tree_leaves_with_path(like),
-            jax.tree.leaves(state),
-            strict=True,
-        ):
-            if (want.shape, want.dtype) != (got.shape, got.dtype):
-                name = jax.tree_util.keystr(path)
-                raise ValueError(f"{name}: expected {want.dtype}{list(want.shape)}")
+        read = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                digests=ocp.args.JsonRestore(),
+                **{k: ocp.args.StandardRestore(part) for k, part in abstract.items()},
+            ),
+        )
+        for name, part in like.items():
+            _same_shapes(name, part, read[name])
+            if digest(read[name]) != read["digests"][name]:
+                raise ValueError(f"its {name} are not those that were saved")
         # Copies of our own: what a checkpoint library hands out is not to be donated.
-        return jax.tree.map(lambda a: a.copy(), state)
+        return {name: jax.tree.map(jnp.copy, read[name]) for name in like}
 
-    def _set_aside(self, step: int) -> None:
-        self._manager.close()
-        place = self.folder / str(step)
-        place.rename(self.folder.parent / f"damaged-{self.folder.name}-{step}")
-        self._manager = self._open()
+
+def _parts(state: TrainState) -> dict[str, PyTree]:
+    """Parameters by themselves: they can be read without knowing the rest."""
+    rest = state._asdict()
+    return dict(params=rest.pop("params"), rest=rest)
+
+
+def _same_shapes(name: str, like: PyTree, found: PyTree) -> None:
+    leaves = jax.tree_util.tree_leaves_with_path(like)
+    for (path, want), got in zip(leaves, jax.tree.leaves(found), strict=True):
+        if (want.shape, want.dtype) != (got.shape, got.dtype):
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)}: expected {want.dtype}"
+                f"{list(want.shape)}, got {got.dtype}{list(got.shape)}"
+            )
+
+
+def digest(tree: PyTree) -> str:
+    """SHA-256 of all leaves, in order."""
+    sha256 = hashlib.sha256()
+    for a in jax.tree.leaves(tree):
+        a = np.asarray(jax.random.key_data(a) if trees.is_key(a) else a)
+        sha256.update(f"{a.dtype}{a.shape}".encode())
+        sha256.update(np.ascontiguousarray(a).tobytes())
+    return sha256.hexdigest()

@@ -116,9 +116,17 @@ def many_steps(
     return advance
 
 
+class Sums(NamedTuple):
+    """Of an evaluation so far: the carry to go on with, losses, and steps that count."""
+
+    carry: PyTree
+    losses: Array
+    steps: Array
+
+
 @factory
 def evaluator(model: Layer, objective: Callable, batch: Callable, stateful: bool):
-    """`(params, items) -> mean loss of a step` over the batches of the items, jitted.
+    """`(params, sums or None, items) -> sums` over the batches of the items, jitted.
 
     Where the task is stateful the carry goes on from batch to batch. Without keys, so
     that nothing is dropped out.
@@ -126,23 +134,20 @@ def evaluator(model: Layer, objective: Callable, batch: Callable, stateful: bool
     total = estimators.total_loss(model, objective)
 
     @jax.jit
-    def mean_loss(params: PyTree, items: PyTree) -> Array:
+    def add(params: PyTree, sums: Sums | None, items: PyTree) -> Sums:
         key = jax.random.key(0)
         first = batch(jax.tree.map(lambda a: a[0], items), key)
         fresh = estimators.init_carry(model, params, first)
 
-        def one(carry, item):
-            state, losses, steps = carry
-            state, loss, count = total(
-                params, state if stateful else fresh, batch(item, key)
-            )
-            return (state, losses + loss, steps + count), None
+        def one(sums, item):
+            carry = sums.carry if stateful else fresh
+            carry, loss, count = total(params, carry, batch(item, key))
+            return Sums(carry, sums.losses + loss, sums.steps + count), None
 
         zero = jnp.zeros((), jnp.float32)
-        (_, losses, steps), _ = lax.scan(one, (fresh, zero, zero), items)
-        return losses / steps
+        return lax.scan(one, sums or Sums(fresh, zero, zero), items)[0]
 
-    return mean_loss
+    return add
 
 
 def timings(
@@ -152,26 +157,49 @@ def timings(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     repeats: int = 3,
+    steps: int = 4,
 ) -> dict[str, float]:
     """Seconds of a step's parts on this machine: forward, backward, update.
 
-    Each part is compiled and timed by itself (the least of some repeats); the backward
-    is what the gradient takes beyond the loss alone.
+    Each part is a program by itself that does so many steps in a row, as training does
+    (the least of some repeats); the backward is what the gradient takes beyond the loss
+    alone.
     """
-    batch = _batch_at(task.train, 0, state.key)
+    items = task.train.read(0, steps)
     total = estimators.total_loss(model, task.objective)
-    carry = estimators.init_carry(model, state.params, batch)
-    loss = jax.jit(lambda p: total(p, carry, batch)[1])
-    grad = jax.jit(lambda p, c: estimator.grad(p, c, batch, state.key)[:2])
-    update = jax.jit(
-        lambda g, s, p: optax.apply_updates(p, optimizer.update(g, s, p)[0])
-    )
+    first = _batch_at(task.train, 0, state.key)
+    fresh = estimators.init_carry(model, state.params, first)
 
-    grads = grad(state.params, state.carry)[1]
-    forward = _seconds(lambda: loss(state.params), repeats)
-    both = _seconds(lambda: grad(state.params, state.carry), repeats)
-    last = _seconds(lambda: update(grads, state.opt_state, state.params), repeats)
-    return dict(forward=forward, backward=max(both - forward, 0.0), update=last)
+    def over_items(of_batch):
+        """Parameters change a little at each step, so that no part leaves the loop."""
+
+        def one(params, item):
+            value, grads = of_batch(params, task.train.batch(item, state.key))
+            grads = params if grads is None else grads
+            return jax.tree.map(
+                lambda p, g: p + (1e-9 * value).astype(p.dtype) * g, params, grads
+            ), value
+
+        return jax.jit(lambda params: lax.scan(one, params, items))
+
+    def loss(params, batch):
+        return total(params, fresh, batch)[1], None
+
+    def gradient(params, batch):
+        return estimator.grad(params, state.carry, batch, state.key)[:2]
+
+    def update(params, opt_state):
+        updates, opt_state = optimizer.update(params, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    forward, both = (over_items(f) for f in (loss, gradient))
+    update = jax.jit(update)
+    forward_s = _seconds(lambda: forward(state.params), repeats) / steps
+    both_s = _seconds(lambda: both(state.params), repeats) / steps
+    update_s = _seconds(lambda: update(state.params, state.opt_state), repeats)
+    return dict(
+        forward=forward_s, backward=max(both_s - forward_s, 0.0), update=update_s
+    )
 
 
 def _seconds(call: Callable, repeats: int) -> float:

@@ -3,9 +3,9 @@
 `(layer_or_cell, params, carry, xs, side=Side(), *, …) -> (carry, ys)`
 """
 
-from bptt_jax.unrolls._bptt import bptt
+from bptt_jax.unrolls._bptt import bptt, default_chunk
 from bptt_jax.unrolls._mask import sequence_mask
 from bptt_jax.unrolls._reverse import reverse
 from bptt_jax.unrolls._scan import scan
 
-__all__ = ["bptt", "reverse", "scan", "sequence_mask"]
+__all__ = ["bptt", "default_chunk", "reverse", "scan", "sequence_mask"]

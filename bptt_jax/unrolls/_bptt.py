@@ -21,7 +21,13 @@ SHORTEST = 8  # steps: below it the products of a stretch are small and loops ma
 
 
 def default_chunk(T: int) -> int:
-    """About T/32 steps, and at least 8; a divisor of T where one is near."""
+    """The steps of a stretch that `bptt` takes of T where it is not told.
+
+    About T/32 steps, and at least 8; a divisor of T where one is near.
+
+    >>> default_chunk(256), default_chunk(1000), default_chunk(5)
+    (8, 25, 5)
+    """
     wanted = max(SHORTEST, round(T / 32))
     near = [k for k in range(max(1, wanted // 2), 2 * wanted + 1) if T % k == 0]
     return min(near, key=lambda k: max(k / wanted, wanted / k), default=min(wanted, T))
