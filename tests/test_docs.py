@@ -42,3 +42,10 @@ def test_the_worked_cell_is_caught_when_it_is_wrong():
 def test_readme_example_is_short():
     first = blocks("README.md")[0].strip().splitlines()
     assert len([line for line in first if line.strip()]) <= 15
+
+
+def test_readme_tables_are_those_of_the_committed_results():
+    names: dict = {"__name__": "tables", "__file__": str(ROOT / "benchmarks/tables.py")}
+    exec((ROOT / "benchmarks" / "tables.py").read_text(), names)  # noqa: S102
+    page = (ROOT / "README.md").read_text()
+    assert names["written"](page) == page

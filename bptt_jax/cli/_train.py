@@ -17,7 +17,7 @@ from rich.text import Text
 import bptt_jax
 from bptt_jax import plots, tasks, train
 from bptt_jax.cli import _settings
-from bptt_jax.cli._build import Job, job
+from bptt_jax.cli._build import Job, job, lr_of
 from bptt_jax.cli._sample import written
 from bptt_jax.cli._settings import Settings
 
@@ -37,6 +37,7 @@ def command(argv: list[str]) -> int:
         evaluate_every=settings.evaluate_every,
         checkpoint_every=settings.checkpoint_every,
         patience=settings.patience,
+        final_batches=20 if settings.quick else 1000,
     )
     with (
         _Interrupts(console) as interrupts,
@@ -124,7 +125,8 @@ def _show_setup(console: Console, s: Settings, work: Job, out: pathlib.Path) -> 
     console.print(f"[bold]{name}[/bold]  {data}")
     console.print(
         f"{s.layers} × {s.cell} of {s.hidden}, {_count(params):,} parameters; "
-        f"{s.unroll}{', remat' if s.remat else ''}; {s.optimizer} lr {s.lr:g}, clip {s.clip:g}"
+        f"{s.unroll}{', remat' if s.remat else ''}; "
+        f"{s.optimizer} lr {lr_of(s, work.task):g}, clip {s.clip:g}"
     )
     epoch = work.task.train.length
     share = f" ({work.steps / epoch:.2f} epochs)" if epoch else ""

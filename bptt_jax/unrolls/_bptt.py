@@ -20,15 +20,16 @@ from bptt_jax.unrolls._door import unroll
 SHORTEST = 8  # steps: below it the products of a stretch are small and loops many
 
 
-def default_chunk(T: int) -> int:
+def default_chunk(T: int, shortest: int = SHORTEST) -> int:
     """The steps of a stretch that `bptt` takes of T where it is not told.
 
-    About T/32 steps, and at least 8; a divisor of T where one is near.
+    About T/32 steps, and at least `shortest`; a divisor of T where one is near. More
+    steps are larger products, faster for small batches, and more memory.
 
     >>> default_chunk(256), default_chunk(1000), default_chunk(5)
     (8, 25, 5)
     """
-    wanted = max(SHORTEST, round(T / 32))
+    wanted = max(shortest, round(T / 32))
     near = [k for k in range(max(1, wanted // 2), 2 * wanted + 1) if T % k == 0]
     return min(near, key=lambda k: max(k / wanted, wanted / k), default=min(wanted, T))
 

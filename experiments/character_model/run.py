@@ -1,0 +1,124 @@
+"""Trains the default character model, by hand-derived BPTT and by differentiating a scan.
+
+    python experiments/character_model/run.py            about four trainings long
+    python experiments/character_model/run.py --quick    seconds, writes no results
+
+Runs what `bptt-jax train` runs and reads what it leaves. Stopped and called again it
+continues. `results.json` holds one entry for each version of Python, whose standard
+library is the text.
+"""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+import platform
+import tempfile
+import time
+
+import jax
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bptt_jax import cli, tasks, train
+
+HERE = pathlib.Path(__file__).parent
+RUNS = (("bptt", 0), ("scan", 0), ("bptt", 1), ("bptt", 2))
+QUICK = ["--quick", "--hidden", "16", "--batch", "8", "--steps", "20"]
+BITS = 1 / math.log(2)
+
+
+def trained(folder: pathlib.Path, unroll: str, seed: int, options: list[str]) -> dict:
+    """One training by the command line: its curve, and how long it took here."""
+    out = folder / f"{unroll}-{seed}"
+    began = time.perf_counter()
+    fresh = not out.exists()
+    status = cli.main(
+        ["train", "--unroll", unroll, "--seed", str(seed), "--out", str(out), *options]
+    )
+    if status:
+        raise SystemExit(status)
+    lines = train.MetricsFile(out / "metrics.jsonl").lines()
+    return dict(
+        unroll=unroll,
+        seed=seed,
+        held_out=BITS * lines[-1]["final_held_out"],
+        curve=[BITS * line["loss"] for line in lines if "loss" in line],
+        # of a training that was continued no duration is known
+        seconds=round(time.perf_counter() - began) if fresh else None,
+    )
+
+
+def summary(runs: list[dict]) -> dict:
+    by_hand, by_jax = (np.array(run["curve"]) for run in runs[:2])
+    return dict(
+        jax=jax.__version__,
+        machine=f"{platform.machine()}, {os.cpu_count()} cores",
+        vector_instructions=_vector_instructions(),
+        ngram=round(tasks.ngram_baseline(tasks.stdlib()), 3),
+        steps=len(by_hand),
+        runs=[
+            {k: run[k] for k in ("unroll", "seed", "seconds")}
+            | dict(held_out=round(run["held_out"], 3))
+            for run in runs
+        ],
+        first_100_losses_differ_by=float(
+            np.abs(by_hand / by_jax - 1)[:100].max().round(6)
+        ),
+    )
+
+
+def _vector_instructions() -> str:
+    cpu = pathlib.Path("/proc/cpuinfo")
+    flags = cpu.read_text() if cpu.exists() else ""
+    return "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "unknown"
+
+
+def figure(runs: list[dict], baseline: float) -> Figure:
+    drawing = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(drawing)
+    axes = drawing.subplots()
+    for run, style in zip(runs[:2], ("-", ":"), strict=True):
+        curve = np.array(run["curve"])
+        width = max(1, len(curve) // 50)
+        smooth = np.convolve(curve, np.ones(width) / width, "valid")
+        axes.plot(
+            np.arange(width, len(curve) + 1), smooth, style, linewidth=2,
+            color="#0072B2" if run["unroll"] == "bptt" else "#D55E00",
+            label=f"unrolls.{run['unroll']} (held out {run['held_out']:.3f})",
+        )  # fmt: skip
+    axes.axhline(
+        baseline, color="#666666", linestyle="--", linewidth=1,
+        label=f"5-gram, held out ({baseline:.3f})",
+    )  # fmt: skip
+    axes.set(xlabel="step", ylabel="bits per character", ylim=(1.3, 3.5))
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return drawing
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="two tiny trainings")
+    quick = parser.parse_args(arguments).quick
+    if quick:
+        with tempfile.TemporaryDirectory() as folder:
+            runs = [trained(pathlib.Path(folder), *run, QUICK) for run in RUNS[:2]]
+        print(json.dumps(summary(runs), indent=1))
+        return
+    version = ".".join(platform.python_version_tuple()[:2])
+    runs = [trained(HERE / "runs" / version, *run, []) for run in RUNS]
+    path = HERE / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[version] = summary(runs)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    figure(runs, results[version]["ngram"]).savefig(
+        HERE / f"loss-{version}.png", dpi=130
+    )
+    print(json.dumps(results[version], indent=1))
+
+
+if __name__ == "__main__":
+    main()

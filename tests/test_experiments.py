@@ -1,0 +1,39 @@
+"""Experiments run in their quick mode, and their results are what their pages say."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+FOLDER = pathlib.Path(__file__).parent.parent / "experiments"
+EXPERIMENTS = sorted(path.parent for path in FOLDER.glob("*/run.py"))
+every_experiment = pytest.mark.parametrize(
+    "folder", EXPERIMENTS, ids=lambda path: path.name
+)
+
+
+def test_there_are_experiments():
+    assert EXPERIMENTS
+
+
+@every_experiment
+def test_results_and_page_are_there(folder):
+    results = json.loads((folder / "results.json").read_text())
+    page = (folder / "README.md").read_text()
+    assert results
+    for name in (p.name for p in folder.glob("*.png")):
+        assert f"({name})" in page, f"{name} is not on the page"
+
+
+@pytest.mark.slow
+@every_experiment
+def test_quick_mode_runs(folder, tmp_path):
+    done = subprocess.run(
+        [sys.executable, folder / "run.py", "--quick"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout
+    assert not list(tmp_path.iterdir())
