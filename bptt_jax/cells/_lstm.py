@@ -23,12 +23,12 @@ Peepholes, a projected output and layer normalisation: `_lstm_variants.py`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import lax
 
 from bptt_jax._factory import factory, positive
 from bptt_jax.cells import _init, _lstm_variants
@@ -38,10 +38,13 @@ from bptt_jax.types import Cell, StepVJP
 
 
 class LSTMCarry(NamedTuple):
-    """The hidden state and the cell state, `[..., H]` each, in PyTorch's order."""
+    """The hidden state and the cell state, `[..., H]` each, in PyTorch's order.
 
-    h: Array
-    c: Array
+    Also the shape of what goes with each: cotangents, rates of zoneout.
+    """
+
+    h: Any
+    c: Any
 
 
 @factory

@@ -71,8 +71,8 @@ def check(
       inputs: features of an input (normal floats `[T, *batch, inputs]` are drawn), or
         `(key, T, batch_shape) -> xs`, or None: the layer runs without inputs.
       targets: the same for `Side.targets`.
-      reference: `(params, carry, xs, side) -> (carry, ys)` in NumPy: its differences
-        decide then, and its values are compared as well.
+      reference: `(params, carry, xs, side) -> (carry, ys)` of NumPy arrays (keys are
+        JAX's): its differences decide then, and its values are compared as well.
       unroll: what is checked.
       plain: its reference, differentiated by JAX.
       lengths, chunks, batch_shapes: the cases are a selection of their combinations in
@@ -282,11 +282,15 @@ def _truth(values: Callable, theta, v, cotangents, jitted: bool) -> list[np.ndar
 
 
 def _reference(reference, at: Arguments, merge, shapes, theta: list) -> list:
-    full = merge(theta)
-    carry, ys = reference(full["params"], full["carry"], full["xs"], at.side)
+    full, side = jax.tree.map(_in_numpy, (merge(theta), at.side))
+    carry, ys = reference(full["params"], full["carry"], full["xs"], side)
     values = _values({"final carry": carry, "ys": ys})
     chex.assert_equal(list(map(np.shape, values)), shapes)
     return list(map(np.asarray, values))
+
+
+def _in_numpy(a):
+    return a if trees.is_key(a) else np.asarray(a)
 
 
 def _largest(a) -> float:
@@ -306,14 +310,9 @@ def _row(leaf, hand, grad, v, truth, floor, tolerance, label) -> Row:
     smooth = np.isfinite(truth)
     by_truth = [float("nan")] * 2
     if smooth.any():
-        by_truth = [
-            _error(
-                v[smooth] @ np.where(np.isnan(g), np.inf, g).ravel(),
-                truth[smooth],
-                floor,
-            )
-            for g in (hand, grad)
-        ]
+        with np.errstate(invalid="ignore"):  # of gradients that are not finite
+            slopes = [v[smooth] @ g.ravel() for g in (hand, grad)]
+        by_truth = [_error(slope, truth[smooth], floor) for slope in slopes]
     each = (_error(hand, grad, floor), *by_truth)
     largest = max(_largest(grad), _largest(hand), _largest(truth[smooth]))
     return Row(leaf, largest, *each, _verdict(*each, tolerance), label)

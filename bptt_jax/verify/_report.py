@@ -46,32 +46,30 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         verdict = "right" if not self.wrong else f"{len(self.wrong)} of these WRONG"
         title = f"{self.name}: {len(self.rows)} leaves in {self.cases} cases: {verdict}"
-        heads = (
-            "",
-            "largest",
-            "hand~grad",
-            "hand~truth",
-            "grad~truth",
-            "wrong",
-            "case",
-        )
-        table = [heads] + [
-            (
-                row.leaf,
-                f"{row.largest:.1e}",
-                *("-" if e != e else f"{e:.1e}" for e in row[2:5]),
-                row.wrong or "-",
-                row.case,
-            )
-            for row in self.rows
-        ]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join(f"{text:<{w}}" for text, w in zip(line, widths, strict=True))
-            for line in table
-        ]
         end = (
-            f"relative errors in float64, worst over all cases; truth: {self.truth}; "
-            f"{self.seconds:.1f} s"
+            f"relative errors in float64, each the worst of all cases; truth: "
+            f"{self.truth}; {self.seconds:.1f} s"
         )
-        return "\n".join([title, *(line.rstrip() for line in lines), end])
+        return "\n".join([title, *_table(self.rows), end])
+
+
+HEADS = "leaf", "largest", "hand-grad", "hand-truth", "grad-truth", "wrong", "worst at"
+
+
+def _table(rows: tuple[Row, ...]) -> list[str]:
+    """Lines of one width a column; numbers stand to the right."""
+    cells = [HEADS, *map(_texts, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rule = tuple("-" * width for width in widths)
+    return [
+        "  ".join(
+            f"{text:>{width}}" if 1 <= i <= 4 else f"{text:<{width}}"
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (cells[0], rule, *cells[1:])
+    ]
+
+
+def _texts(row: Row) -> tuple[str, ...]:
+    errors = ("-" if e != e else f"{e:.1e}" for e in row[2:5])
+    return row.leaf, f"{row.largest:.1e}", *errors, row.wrong or "-", row.case

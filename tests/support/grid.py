@@ -1,20 +1,50 @@
-"""Member × case × unroll: what is compared with `jax.grad` and with NumPy."""
+"""Member × case × unroll: what is compared with `jax.grad` and with NumPy.
+
+The richest case of every member that is no part of another, and the plain ones of a few,
+are the fast tier. The rest is slow: every cell at each of `LENGTHS`, with every number of
+batch axes.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 from bptt_jax import unrolls
 from support.gradients import Case, arguments_of
-from support.members import CELLS, LAYERS, UNROLLS, Member
+from support.members import ALIKE, CELLS, COMBINED, LAYERS, UNROLLS, Member
+
+LENGTHS = (1, 2, 7, 64, 1000)
+LONG = 64
+LITTLE_NOISE = 0.05  # on parameters, lest gradients explode over many steps
 
 RICH = (Case(7, (2, 2), "both", (3,)),)
 PLAIN = (Case(7, (3,), "plain", (None,)), Case(1, (), "mask", (None,)))
-SLOW = tuple(
-    Case(T, batch_shape, side, (chunk,))
-    for T, chunk in ((2, 1), (7, 1), (64, 16), (1000, None))
-    for batch_shape, side in (((), "both"), ((3,), "plain"), ((2, 2), "resets"))
+SLOW = (
+    Case(1, (2, 2), "both", (None,)),
+    Case(2, (), "resets", (1,)),
+    Case(7, (3,), "mask", (2,)),
+    Case(64, (2, 2), "plain", (16,)),
+    Case(64, (), "both", (None,)),
+    Case(1000, (3,), "plain", (None,)),
 )
-CLASSIC = ("elman", "elman, relu", "lstm", "gru", "gru, reset before", "from_step")
+CLASSIC = ("elman", "lstm", "gru", "from_step")
+PARTS = {  # what another member of the fast tier has in it, or nearly so
+    "elman, softplus",
+    "indrnn, tanh",
+    "ctrnn",
+    "ctrnn, currents",
+    "lstm, peepholes",
+    "lstm, projection",
+    "lstm, layer norm",
+    "zoneout",
+    "recurrent",
+    "recurrent, masked and reset by its inputs",
+    "remat",
+    "dense",
+    "embedding",
+    "with_loss",
+    "bptt",
+    "bptt, remat",
+}
 
 
 class Entry(NamedTuple):
@@ -24,8 +54,10 @@ class Entry(NamedTuple):
     plain: Callable = unrolls.scan
 
     def build(self):
-        layer = self.member.make()
-        return layer, arguments_of(self.member, layer, self.case)
+        layer, member = self.member.make(), self.member
+        if self.case.T >= LONG:
+            member = member._replace(options=dict(member.options, noise=LITTLE_NOISE))
+        return layer, arguments_of(member, layer, self.case)
 
     @property
     def options(self) -> dict:
@@ -36,16 +68,34 @@ class Entry(NamedTuple):
 def _entries(members: dict, cases: tuple):
     for name, member in members.items():
         for case in cases:
-            arms = (
-                member.options[k] for k in ("unroll", "plain") if k in member.options
-            )
-            yield f"{name}: {case.label(case.chunks[0])}", Entry(member, case, *arms)
+            arms = {
+                k: member.options[k] for k in ("unroll", "plain") if k in member.options
+            }
+            yield f"{name}: {case.label(case.chunks[0])}", Entry(member, case, **arms)
 
+
+def _only(members: dict, names) -> dict:
+    return {name: member for name, member in members.items() if name in names}
+
+
+_distinct = _only(CELLS, CELLS.keys() - ALIKE.keys())
+_others = {**_only(CELLS, ALIKE), **COMBINED}
+
+_wholes = {**_distinct, **LAYERS, **UNROLLS}
+_wholes = _only(_wholes, _wholes.keys() - PARTS)
 
 GRID = dict(
     [
-        *_entries({**CELLS, **LAYERS, **UNROLLS}, RICH),
-        *_entries({name: CELLS[name] for name in CLASSIC}, PLAIN),
+        *_entries(_wholes, RICH),
+        *_entries(_only(CELLS, CLASSIC), PLAIN[:1]),
+        *_entries(_only(CELLS, {"lstm"}), PLAIN[1:]),
     ]
 )
-SLOW_GRID = dict([*_entries(CELLS, SLOW), *_entries({**LAYERS, **UNROLLS}, PLAIN)])
+SLOW_GRID = dict(
+    [
+        *_entries(_distinct, SLOW),
+        *_entries(_others, RICH),
+        *_entries(_only({**LAYERS, **UNROLLS}, PARTS), RICH),
+        *_entries({**LAYERS, **UNROLLS}, PLAIN[:1]),
+    ]
+)

@@ -1,0 +1,116 @@
+"""Memory of a gradient by XLA's own account, in units of T·B·H floats. Nothing runs.
+
+The account is exact and the same at every compilation, so these are equalities with some
+room: a term that returns shows. `benchmarks/memory.py` prints the figures.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from bptt_jax import Side, cells, layers, models, objectives, unrolls
+
+B, T, I, H = 64, 256, 128, 256
+SYMBOLS, EMBEDDING = 82, 64
+LIMITS = dict(lstm=4.0, gru=3.0, elman=2.5)
+SIDES_COST = 0.05
+LONGER = [pytest.param(name, marks=pytest.mark.slow) for name in ("lstm", "gru")]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def float64():
+    """Here in float32, as in training."""
+    with jax.enable_x64(False):
+        yield
+
+
+def temp(f, *arguments) -> int:
+    """Bytes."""
+    compiled = jax.jit(f).lower(*arguments).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def gradient(unrolled, cell, sizes=(B, T, I), side=Side()) -> int:
+    """Bytes of the value and the gradient with respect to parameters and inputs."""
+    batch, steps, n_in = sizes
+    params = jax.eval_shape(cell.init, jax.random.key(0))
+    xs = jax.ShapeDtypeStruct((steps, batch, n_in), jnp.float32)
+
+    def loss(params, xs, side):
+        _, ys = unrolled(params, cell.init_carry(params, (batch,)), xs, side)
+        return (ys**2).sum()
+
+    return temp(jax.value_and_grad(loss, (0, 1)), params, xs, side)
+
+
+@functools.cache
+def units(name: str, unroll=unrolls.bptt, lean=False, steps=T, flags=()) -> float:
+    cell = getattr(cells, name)(I, H)
+    layer = layers.remat(layers.recurrent(cell)) if lean else cell
+    side = Side(**{f: jax.ShapeDtypeStruct((steps, B), bool) for f in flags})
+    unrolled = functools.partial(unroll, layer)
+    return gradient(unrolled, cell, (B, steps, I), side) / (4 * steps * B * H)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_layer(name):
+    assert units(name) <= LIMITS[name]
+
+
+def test_a_layer_that_runs_again():
+    assert units("lstm", lean=True) <= 2.6
+
+
+@pytest.mark.parametrize("name", ["elman", *LONGER])
+def test_the_plain_loop_takes_more(name):
+    """What the limits are measured by is not small by itself."""
+    assert units(name, unrolls.scan) > 1.5 * LIMITS[name]
+
+
+@pytest.mark.parametrize("name", ["elman", *LONGER])
+def test_masks_and_resets_cost_nothing(name):
+    with_both = units(name, flags=("mask", "resets"))
+    assert with_both <= units(name) + SIDES_COST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["mask", "resets"])
+@pytest.mark.parametrize("name", LIMITS)
+def test_each_of_them_costs_nothing(name, flag):
+    assert units(name, flags=(flag,)) <= units(name) + SIDES_COST
+
+
+@pytest.mark.slow
+def test_a_length_without_divisors():
+    """A prime: the last stretch is a shorter one, joined to the others."""
+    assert units("lstm", steps=251) <= 4.9
+
+
+@pytest.mark.parametrize(("lean", "limit"), [(False, 4.0), (True, 1.0)])
+def test_a_character_model_with_its_loss(lean, limit):
+    model = models.symbols(SYMBOLS, EMBEDDING, (cells.lstm(EMBEDDING, H),), SYMBOLS, H)
+    layer = layers.with_loss(model, objectives.softmax_cross_entropy)
+    layer = layers.remat(layer) if lean else layer
+    params = jax.eval_shape(layer.init, jax.random.key(0))
+    tokens = jax.ShapeDtypeStruct((T, B), jnp.int32)
+
+    def loss(params, tokens):
+        carry, side = layer.init_carry(params, (B,)), Side(targets=tokens)
+        return unrolls.bptt(layer, params, carry, tokens, side)[1].sum()
+
+    found = temp(jax.value_and_grad(loss), params, tokens) / (4 * T * B * H)
+    assert found <= limit
+
+
+@functools.cache
+def small(name: str, steps: int) -> int:
+    cell = getattr(cells, name)(8, 16)
+    return gradient(functools.partial(unrolls.bptt, cell), cell, (4, steps, 8))
+
+
+@pytest.mark.parametrize("steps", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["elman", *LONGER])
+def test_grows_no_faster_than_time(name, steps):
+    assert small(name, 10 * steps) <= 10.1 * small(name, steps)

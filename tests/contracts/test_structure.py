@@ -1,0 +1,110 @@
+"""The compiled gradient: in the loops over single steps no weight gradient is computed.
+
+Each weight's gradient is one product over all steps of a stretch; a plain loop that JAX
+differentiates has one a step.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_jax import layers, unrolls
+from support import hlo, tiers
+from support.members import CELLS
+
+T, K, B, H = (
+    40,
+    8,
+    6,
+    13,
+)  # with the members' I = 3 no other product has a weight's shape
+FAST = ("elman", "lstm", "gru", "mgu", "from_step", "ctrnn")
+
+
+def compiled(name, unroll, steps=T, lean=False, **options) -> tuple[hlo.Module, set]:
+    """The program of a gradient, and the shapes of weights and of their gates."""
+    cell = CELLS[name].make(H)
+    layer = layers.remat(layers.recurrent(cell)) if lean else cell
+    params = jax.eval_shape(cell.init, jax.random.key(0))
+    carry = jax.eval_shape(lambda p: cell.init_carry(p, (B,)), params)
+    dtype = jax.tree.leaves(carry)[0].dtype
+    xs = jax.ShapeDtypeStruct((steps, B, 3), dtype)
+
+    def loss(params, carry, xs):
+        carry, ys = unroll(layer, params, carry, xs, **options)
+        return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves((carry, ys)))
+
+    lowered = jax.jit(jax.grad(loss, (0, 1, 2))).lower(params, carry, xs)
+    weights = {a.shape for a in jax.tree.leaves(params) if a.ndim == 2}
+    return hlo.parse(lowered.compile().as_text()), by_gate(weights)
+
+
+def by_gate(weights) -> set[tuple[int, ...]]:
+    """Their shapes and those of some of their gates, the smaller size first."""
+    return {
+        tuple(sorted((rows, min(columns, H * gates))))
+        for rows, columns in weights
+        for gates in range(1, 1 + max(1, columns // H))
+    }
+
+
+def of_weights(shapes, weights) -> list:
+    """Those in which some two axes are those of a weight."""
+    return [
+        shape
+        for shape in shapes
+        if any(pair in weights for pair in itertools.combinations(sorted(shape), 2))
+    ]
+
+
+def per_step(module, weights) -> list:
+    loops = hlo.innermost_loops(module)
+    assert len(loops) >= 2  # forward and backward
+    return of_weights(
+        [s for body in loops for s in hlo.products(hlo.inside(module, body))], weights
+    )
+
+
+def anywhere(module, weights) -> list:
+    return of_weights(hlo.products(itertools.chain(*module.values())), weights)
+
+
+@pytest.mark.parametrize("name", tiers.cells(FAST))
+def test_no_weight_gradient_in_a_loop_over_steps(name):
+    module, weights = compiled(name, unrolls.bptt, chunk=K)
+    assert not per_step(module, weights)
+    assert anywhere(module, weights)  # they are computed somewhere
+
+
+@pytest.mark.parametrize("name", tiers.cells(("lstm", "from_step")))
+def test_the_plain_loop_has_one(name):
+    """What the test above looks for can be found."""
+    module, weights = compiled(name, unrolls.scan)
+    assert per_step(module, weights)
+
+
+@pytest.mark.parametrize(
+    ("steps", "lean"), [(T + 3, False), (T, True)], ids=["a rest", "remat"]
+)
+def test_nor_in_a_shorter_last_stretch_or_one_that_runs_again(steps, lean):
+    module, weights = compiled("lstm", unrolls.bptt, steps, lean, chunk=K)
+    assert not per_step(module, weights)
+    assert len(hlo.innermost_loops(module)) >= 3
+    assert anywhere(module, weights)
+
+
+def test_products_are_seen_at_any_depth_of_calls():
+    """Inside a loop, a fusion or a branch."""
+
+    def step(h, x):
+        h = jax.lax.cond(x.sum() > 0, lambda: jnp.tanh(h @ h.T), lambda: h)
+        return h, None
+
+    shapes = np.eye(H, dtype="f"), np.ones((T, 3), "f")
+    text = jax.jit(lambda h, xs: jax.lax.scan(step, h, xs)[0]).lower(*shapes)
+    module = hlo.parse(text.compile().as_text())
+    (body,) = hlo.innermost_loops(module)
+    assert (H, H) in hlo.products(hlo.inside(module, body))

@@ -1,0 +1,291 @@
+"""The table of transformations: each equals that of the plain loop, or raises what is
+documented."""
+
+import functools
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_jax import unrolls
+from support import tiers
+from support.gradients import Case, arguments_of, error, quick_jit
+from support.members import CELLS
+from support.reference import reference_jit
+
+T, B = 6, 2
+CHUNKED = functools.partial(unrolls.bptt, chunk=3)
+FAST = ("elman", "lstm", "gru")
+ALL = (0, 1, 2)
+TAKE_LONG = {
+    "value_and_grad, not compiled",
+    "checkpoint",
+    "lax.map of grad",
+    "grad of a scan",
+    "grad of grad",
+    "jacfwd of grad",
+}
+"""In the fast tier with one cell only."""
+
+
+def over(transforms):
+    """Each cell with each transformation."""
+
+    def fast(name, transform):
+        return name == "elman" or (name in FAST and transform not in TAKE_LONG)
+
+    return pytest.mark.parametrize(("name", "transform"), tiers.pairs(fast, transforms))
+
+
+@functools.cache
+def arguments(name):
+    """The cell, and (params, carry, xs)."""
+    cell = CELLS[name].make()
+    return cell, arguments_of(CELLS[name], cell, Case(T, (B,), "plain", ()))[:3]
+
+
+def loss_of(name, unroll):
+    cell, _ = arguments(name)
+
+    def loss(params, carry, xs):
+        return sum(
+            jnp.sum(jnp.sin(a) * a)
+            for a in jax.tree.leaves(unroll(cell, params, carry, xs))
+        )
+
+    return loss
+
+
+def equal(found, want):
+    found, want = jax.tree.leaves(found), jax.tree.leaves(want)
+    assert max(np.abs(a).max() for a in want) > 1e-3
+    for a, b in zip(found, want, strict=True):
+        assert error(a, b) <= 1e-10
+
+
+# Those that leave the gradient as it is: the plain loop's is computed once for all
+
+
+@functools.cache
+def plain_gradient(name):
+    f = reference_jit(jax.value_and_grad(loss_of(name, unrolls.scan), ALL))
+    return f(*arguments(name)[1])
+
+
+def by_vjp(f):
+    def pull(*a):
+        value, back = jax.vjp(f, *a)
+        return value, back(jnp.ones_like(value))
+
+    return pull
+
+
+def with_value(f):
+    """`jax.grad` and the function itself."""
+    return lambda *a: (f(*a), jax.grad(f, ALL)(*a))
+
+
+SAVED = jax.checkpoint_policies.dots_saveable
+SAME = {
+    "value_and_grad, not compiled": lambda f: jax.value_and_grad(f, ALL),
+    "jit of grad": lambda f: quick_jit(with_value(f)),
+    "grad of jit": lambda f: jax.value_and_grad(jax.jit(f), ALL),
+    "vjp": lambda f: quick_jit(by_vjp(f)),
+    "checkpoint": lambda f: quick_jit(jax.value_and_grad(jax.checkpoint(f), ALL)),
+    "checkpoint with a policy": lambda f: quick_jit(
+        jax.value_and_grad(jax.checkpoint(f, policy=SAVED), ALL)
+    ),
+}
+
+
+@over(SAME)
+def test_the_gradient_stays_the_same(name, transform):
+    found = SAME[transform](loss_of(name, CHUNKED))(*arguments(name)[1])
+    equal(found, plain_gradient(name))
+
+
+# Those that compute something else: compared with the same of the plain loop
+
+
+def grads(f):
+    return jax.value_and_grad(f, ALL)
+
+
+def nets(params):
+    """Three nets, one axis in front."""
+    return jax.tree.map(
+        lambda a: jnp.stack([a * (1 + k / 5) for k in range(3)]), params
+    )
+
+
+def over_params(f):
+    return lambda p, c, x: jax.vmap(grads(f), (0, None, None))(nets(p), c, x)
+
+
+def over_examples(f):
+    return jax.vmap(f, (None, 0, 1))
+
+
+def states_of_examples(f):
+    """`jax.lax.map` wants the examples in front."""
+    return lambda p, c, x: jax.lax.map(
+        lambda at: grads(f)(p, *at), (c, jnp.swapaxes(x, 0, 1))
+    )
+
+
+def summed(f):
+    return lambda *a: over_examples(f)(*a).sum()
+
+
+def descent(f):
+    """Gradients inside a loop."""
+
+    def run(params, carry, xs):
+        def step(params, x):
+            d = jax.grad(f)(params, carry, x)
+            return jax.tree.map(lambda p, g: p - 0.1 * g, params, d), None
+
+        return jax.lax.scan(step, params, jnp.stack([xs, xs[::-1]]))[0]
+
+    return run
+
+
+def of_a_loop(f):
+    """The gradient of a loop, whose steps unroll."""
+
+    def run(params, carry, xs):
+        def step(total, x):
+            return total * 0.5 + f(params, carry, x), None
+
+        return jax.lax.scan(step, 0.0, jnp.stack([xs, xs[::-1]]))[0]
+
+    return grads(run)
+
+
+def grad_of_grad(f):
+    def size(*a):
+        return sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(f, ALL)(*a)))
+
+    return jax.grad(size, ALL)
+
+
+OTHERS = {
+    "vmap over examples": over_examples,
+    "vmap of grad over examples": lambda f: over_examples(grads(f)),
+    "grad of vmap over examples": lambda f: grads(summed(f)),
+    "vmap of grad over params": over_params,
+    "lax.map of grad": states_of_examples,
+    "grad inside a scan": descent,
+    "grad of a scan": of_a_loop,
+    "grad of grad": grad_of_grad,
+    "hessian": lambda f: jax.hessian(f, 1),
+    "jacfwd of grad": lambda f: jax.jacfwd(jax.grad(f), 1),
+}
+
+
+@over(OTHERS)
+def test_equals_that_of_the_plain_loop(name, transform):
+    _, at = arguments(name)
+    found = quick_jit(OTHERS[transform](loss_of(name, CHUNKED)))(*at)
+    want = reference_jit(OTHERS[transform](loss_of(name, unrolls.scan)))(*at)
+    equal(found, want)
+
+
+@pytest.mark.parametrize("name", tiers.cells(FAST))
+def test_jacrev(name):
+    """Of all outputs and the final carry."""
+    cell, at = arguments(name)
+
+    def jacobian(unroll):
+        return jax.jacrev(lambda *a: unroll(cell, *a), ALL)
+
+    equal(quick_jit(jacobian(CHUNKED))(*at), reference_jit(jacobian(unrolls.scan))(*at))
+
+
+# Forward mode
+
+
+FORWARD = {
+    "jvp": lambda f, p: jax.jvp(f, (p,), (p,)),
+    "jacfwd": lambda f, p: jax.jacfwd(f)(p),
+    "linearize": lambda f, p: jax.linearize(f, p)[1](p),
+}
+
+
+@over(FORWARD)
+def test_forward_mode_raises(name, transform):
+    _, (params, carry, xs) = arguments(name)
+    with pytest.raises(TypeError, match="custom_vjp"):
+        FORWARD[transform](lambda p: loss_of(name, unrolls.bptt)(p, carry, xs), params)
+
+
+@pytest.mark.parametrize("transform", FORWARD)
+def test_the_plain_loop_has_forward_mode(transform):
+    """Along the parameters themselves it is their product with the gradient."""
+    _, (params, carry, xs) = arguments("elman")
+    f = FORWARD[transform]
+    found = quick_jit(
+        lambda p: f(lambda p: loss_of("elman", unrolls.scan)(p, carry, xs), p)
+    )(params)
+    d_params = plain_gradient("elman")[1][0]
+    if transform == "jacfwd":
+        equal(found, d_params)
+    else:
+        along = sum(jnp.vdot(params[k], d_params[k]) for k in params)
+        equal(found[1] if transform == "jvp" else found, along)
+
+
+# Over devices
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import PartitionSpec as P
+from bptt_jax import cells, layers, unrolls
+from bptt_jax.types import Side
+from support.gradients import error
+assert jax.device_count() == 2
+jax.config.update("jax_enable_x64", True)
+cell = cells.lstm(3, 4, param_dtype=jnp.float64)
+params = cell.init(jax.random.key(0))
+rng = np.random.default_rng(0)
+carry = jax.tree.map(lambda a: a + 1.0, cell.init_carry(params, (4,)))
+xs, flags = rng.normal(size=(5, 4, 3)), rng.random((2, 5, 4)) < 0.5
+side = Side(mask=flags[0], resets=flags[1])
+mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+def loss(unroll, params, carry, xs, side, **options):
+    carry, ys = unroll(layer, params, carry, xs, side, **options)
+    return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves((carry, ys)))
+
+def sharded(params, carry, xs, side):
+    l, d = jax.value_and_grad(loss, argnums=(1, 2, 3))(
+        unrolls.bptt, params, carry, xs, side, chunk=2)
+    return jax.lax.psum(l, "data"), d
+
+for layer in (cell, layers.remat(layers.recurrent(cell))):
+    by_batch = P("data"), P(None, "data")
+    f = jax.jit(jax.shard_map(sharded, mesh=mesh, in_specs=(P(), *by_batch, P(None, "data")),
+                              out_specs=(P(), (P(), *by_batch))))
+    found = f(params, carry, xs, side)
+    want = jax.value_and_grad(loss, argnums=(1, 2, 3))(unrolls.scan, params, carry, xs, side)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+        assert error(a, b) < 1e-10, (a, b)
+print("equal")
+"""
+
+
+def test_shard_map_with_default_settings():
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "equal", done.stderr[-3000:]

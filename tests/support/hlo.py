@@ -1,0 +1,86 @@
+"""Reads XLA's text of a compiled program: which products are computed where."""
+
+import itertools
+import re
+from typing import NamedTuple
+
+_NAME = r"%?([\w.\-]+)"
+_HEAD = re.compile(rf"^(?:ENTRY )?{_NAME} \(.*\{{$")
+_INSTRUCTION = re.compile(rf"^\s+(?:ROOT )?{_NAME} = (.*)$")
+_CALLED = re.compile(rf"(?:calls|to_apply|body|condition|\w+_computation)={_NAME}")
+_CALLED_MANY = re.compile(r"\w+_computations=\{([^}]*)\}")
+PRODUCTS = {"dot", "convolution", "custom-call"}
+"""A library's matrix product is a custom call; one in a fusion is a dot inside it."""
+
+
+class Instruction(NamedTuple):
+    op: str
+    shapes: list[tuple[int, ...]]  # of its results
+    called: list[str]
+    body: str | None
+
+
+Module = dict[str, list[Instruction]]
+
+
+def parse(text: str) -> Module:
+    """The instructions of each computation."""
+    module, current = {}, None
+    for line in text.splitlines():
+        if head := _HEAD.match(line):
+            current = module.setdefault(head[1], [])
+        elif current is not None and (found := _INSTRUCTION.match(line)):
+            current.append(_instruction(found[2]))
+    return module
+
+
+def _instruction(text: str) -> Instruction:
+    kind, rest = _split_type(text)
+    many = itertools.chain(*(m.split(",") for m in _CALLED_MANY.findall(rest)))
+    called = _CALLED.findall(rest) + [name.strip(" %") for name in many]
+    body = re.search(rf"body={_NAME}", rest)
+    shapes = [
+        tuple(int(n) for n in dims.split(",") if n)
+        for dims in re.findall(r"\w+\[([\d,]*)\]", kind)
+    ]
+    return Instruction(rest.split("(")[0], shapes, called, body and body[1])
+
+
+def _split_type(text: str) -> tuple[str, str]:
+    """The type of the results, and what comes after it."""
+    if not text.startswith("("):
+        return tuple(text.split(" ", 1))
+    depth = 0
+    for i, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return text[: i + 1], text[i + 2 :]
+    raise ValueError(f"a type without an end: {text}")
+
+
+def reachable(module: Module, start: str) -> set[str]:
+    """The computation itself and all that it calls, at any depth."""
+    seen, waiting = set(), [start]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += [c for i in module[name] for c in i.called]
+    return seen
+
+
+def inside(module: Module, start: str) -> list[Instruction]:
+    return [i for name in reachable(module, start) for i in module[name]]
+
+
+def innermost_loops(module: Module) -> list[str]:
+    """Bodies of the loops that hold no other loop: those over single steps."""
+    bodies = {i.body for found in module.values() for i in found if i.op == "while"}
+    return [
+        body for body in bodies if all(i.op != "while" for i in inside(module, body))
+    ]
+
+
+def products(instructions) -> list[tuple[int, ...]]:
+    """The shapes of the matrix products among the instructions."""
+    return [shape for i in instructions if i.op in PRODUCTS for shape in i.shapes]

@@ -1,0 +1,117 @@
+"""Small jobs that train in a moment, in this process or in one that can be killed.
+
+python -m support.training OUT SEED STEPS     trains, tells each dispatch, prints a digest
+"""
+
+import functools
+import hashlib
+import os
+import pathlib
+import subprocess
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import optax
+import pytest
+
+from bptt_jax import cells, estimators, models, tasks, train
+from bptt_jax.train._checkpoint import digest
+from support.kept_programs import ENVIRONMENT
+
+TESTS = pathlib.Path(__file__).parents[1]
+HIDDEN = 8
+
+
+class Job(NamedTuple):
+    task: object
+    model: object
+    estimator: object
+    optimizer: object
+
+    def run(self, out, plan, **options) -> train.Run:
+        return train.run(*self, plan, out, **options)
+
+    def state(self, seed=0) -> train.TrainState:
+        import jax
+
+        _, model, estimator, optimizer = self
+        key = jax.random.key(seed)
+        return train.init(model, estimator, optimizer, self.task.train, key)
+
+
+@functools.cache
+def text() -> Job:
+    """Truncated BPTT with dropout: the carry and the keys matter."""
+    letters = np.random.default_rng(0).integers(0, 5, (2, 400)).astype(np.uint8)
+    table = np.arange(256, dtype=np.uint8)
+    task = tasks.text(
+        tasks.Corpus(*letters, table, tuple("\ufffdabcd"), {}), batch=3, T=6
+    )
+    model = models.symbols(5, 4, (cells.lstm(4, HIDDEN),), 5, HIDDEN, dropout=0.1)
+    return Job(task, model, estimators.stream(model, task.objective), optax.adam(1e-2))
+
+
+@functools.cache
+def adding() -> Job:
+    """The exact gradient, and batches drawn from keys."""
+    task = tasks.adding(batch=3, T=6)
+    model = models.features((cells.gru(2, HIDDEN),), 1, HIDDEN)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.rmsprop(1e-2))
+    return Job(task, model, estimators.exact(model, task.objective), optimizer)
+
+
+JOBS = {"text, stream": text, "adding, exact": adding}
+every_job = pytest.mark.parametrize(
+    "job", ["text, stream", pytest.param("adding, exact", marks=pytest.mark.slow)]
+)
+
+
+def outcome(out: pathlib.Path, state: train.TrainState) -> tuple[str, str]:
+    """What must be equal, bit for bit: the metrics' bytes and the last state."""
+    metrics = (out / "metrics.jsonl").read_bytes()
+    return hashlib.sha256(metrics).hexdigest(), digest(state)
+
+
+def listing(folder: pathlib.Path) -> dict[str, str]:
+    """Every file and folder, with the hash of what is in it."""
+    return {
+        path.relative_to(folder).as_posix(): ""
+        if path.is_dir()
+        else hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def start(module: str, *arguments, **options) -> subprocess.Popen:
+    """`python -m module arguments`, its stdout and stderr read as text."""
+    environment = {
+        **os.environ,
+        **ENVIRONMENT,
+        "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)]),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        text=True,
+        env=environment,
+    )
+
+
+def main(out: str, seed: str, steps: str) -> None:
+    def tell(position, losses):
+        print(position)
+
+    plan = train.Plan(
+        steps=int(steps), per_dispatch=2, evaluate_every=6, checkpoint_every=4,
+        evaluate_batches=2, keep=2,
+    )  # fmt: skip
+    folder = pathlib.Path(out)
+    progress = train.Progress(steps=tell, message=print)
+    done = text().run(folder, plan, seed=int(seed), progress=progress)
+    print(*outcome(folder, done.state))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

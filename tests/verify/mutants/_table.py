@@ -1,0 +1,100 @@
+"""The table of mutants, and the decorators that write into it.
+
+The name of a mutant is that of the function that makes its error.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bptt_jax.unrolls import _bptt
+from bptt_jax.unrolls._door import unroll
+from bptt_jax.verify import Member
+from verify.mutants._originals import ORIGINALS
+
+
+class Mutant(NamedTuple):
+    """A wrong member.
+
+    original: name of the right member it was made of.
+    leaves: the leaves, short, whose gradients (or values) are then wrong, and no other;
+        empty: all gradients.
+    unseen: options of a check that the mutant passes: one without the case that matters.
+    """
+
+    name: str
+    original: str
+    member: Member
+    leaves: frozenset[str]
+    unseen: dict | None
+
+
+MUTANTS: list[Mutant] = []
+
+
+def enter(
+    wrong: Callable, original: str, change: Callable, leaves: str, unseen: dict | None
+) -> Callable:
+    name = wrong.__name__.replace("_", " ")
+    member = change(ORIGINALS[original])
+    chosen = frozenset(leaves.split())
+    MUTANTS.append(Mutant(name, original, member, chosen, unseen))
+    return wrong
+
+
+def _decorator(change_by: Callable) -> Callable:
+    """`change_by(wrong) -> (member -> member)` as a decorator that enters mutants."""
+
+    def of(original: str, leaves: str = "", *, unseen: dict | None = None):
+        return lambda wrong: enter(wrong, original, change_by(wrong), leaves, unseen)
+
+    return of
+
+
+def _remade(wrong: Callable) -> Callable:
+    """The member whose cell or layer is `wrong(right)`."""
+    return lambda member: member._replace(make=lambda: wrong(member.make()))
+
+
+def _part(name: str) -> Callable:
+    """One function of a cell's derivative: `wrong(right, *its arguments)`."""
+
+    def change_by(wrong):
+        def mutate(cell):
+            right = getattr(cell.vjp, name)
+            part = {name: functools.partial(wrong, right)}
+            return cell._replace(vjp=cell.vjp._replace(**part))
+
+        return _remade(mutate)
+
+    return change_by
+
+
+def _bwd(wrong: Callable) -> Callable:
+    """The backward of a layer: `wrong(right, *its arguments)`."""
+    return _remade(
+        lambda layer: layer._replace(bwd=functools.partial(wrong, layer.bwd))
+    )
+
+
+def _unrolled(wrong: Callable) -> Callable:
+    return lambda member: member._replace(options=member.options | dict(unroll=wrong))
+
+
+def _bptt_backward(wrong: Callable) -> Callable:
+    """The backward of `unrolls.bptt`: `wrong(right, *its arguments, chunk=)`."""
+    passes = unroll(_bptt._forward, functools.partial(wrong, _bptt._backward))
+
+    def mutant(*arguments, chunk=None, **options):
+        return passes(*arguments, chunk=chunk, **options)
+
+    return _unrolled(mutant)
+
+
+in_forward, in_linearize, in_backward, in_contract = (
+    _decorator(_part(name)) for name in ("forward", "linearize", "backward", "contract")
+)
+in_layer = _decorator(_remade)
+in_bwd = _decorator(_bwd)
+in_unroll = _decorator(_unrolled)
+in_bptt = _decorator(_bptt_backward)

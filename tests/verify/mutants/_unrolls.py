@@ -1,0 +1,138 @@
+"""Wrong backwards of unrolls."""
+
+import jax
+import jax.numpy as jnp
+
+from bptt_jax import _pytrees as trees
+from bptt_jax import unrolls
+from bptt_jax.cells import masked, resets
+from bptt_jax.types import Side
+from verify.mutants._originals import flags, with_side
+from verify.mutants._table import in_bptt, in_unroll
+
+IN_STRETCHES_ALONE = dict(lengths=(4,))
+ONE_STRETCH = dict(chunks=(None,))
+
+
+def tail(residuals, d_ys, chunk):
+    """The steps in whole stretches, and `bwd`'s arguments for those after them."""
+    params, _, xs, side, ys, stored = residuals
+    done = len(d_ys) - len(d_ys) % chunk
+    xs, side, ys, d_ys = trees.cut((xs, side, ys, d_ys), done, None)
+    carry, kept = stored[-1]
+    return done, (params, carry, xs, side, ys, kept), d_ys
+
+
+@in_bptt("elman in stretches")
+def last_output_without_gradient(right, layer, residuals, d_carry, d_ys, *, chunk):
+    return right(layer, residuals, d_carry, d_ys.at[-1].set(0), chunk=chunk)
+
+
+@in_bptt("elman in stretches", "w_h", unseen=ONE_STRETCH)
+def first_carry_of_a_stretch_off_by_one(
+    right, layer, residuals, d_carry, d_ys, *, chunk
+):
+    *others, ((carries, kept), *rest) = residuals
+    carries = jax.tree.map(lambda a: jnp.roll(a, 1, 0), carries)
+    residuals = (*others, [(carries, kept), *rest])
+    return right(layer, residuals, d_carry, d_ys, chunk=chunk)
+
+
+@in_bptt("elman in stretches")
+def final_carry_without_gradient(right, layer, residuals, d_carry, d_ys, *, chunk):
+    return right(layer, residuals, jnp.zeros_like(d_carry), d_ys, chunk=chunk)
+
+
+@in_bptt("lstm in stretches")
+def final_cell_state_without_gradient(right, layer, residuals, d_carry, d_ys, *, chunk):
+    d_carry = d_carry._replace(c=jnp.zeros_like(d_carry.c))
+    return right(layer, residuals, d_carry, d_ys, chunk=chunk)
+
+
+@in_bptt("elman in stretches", "carry")
+def first_carry_without_gradient(right, layer, residuals, d_carry, d_ys, *, chunk):
+    d_params, d_first, d_xs = right(layer, residuals, d_carry, d_ys, chunk=chunk)
+    return d_params, [jnp.zeros_like(d) for d in d_first], d_xs
+
+
+@in_bptt("lstm in stretches", "carry.c")
+def first_cell_state_without_gradient(right, layer, residuals, d_carry, d_ys, *, chunk):
+    d_params, (d_h, d_c), d_xs = right(layer, residuals, d_carry, d_ys, chunk=chunk)
+    return d_params, [d_h, jnp.zeros_like(d_c)], d_xs
+
+
+@in_bptt("elman in stretches", "w_x w_h b", unseen=IN_STRETCHES_ALONE)
+def shorter_last_stretch_counted_twice(
+    right, layer, residuals, d_carry, d_ys, *, chunk
+):
+    d_params, *others = right(layer, residuals, d_carry, d_ys, chunk=chunk)
+    done, arguments, d_tail = tail(residuals, d_ys, chunk)
+    if done < len(d_ys):
+        again, *_ = layer.bwd(*arguments, d_carry, d_tail)
+        again = trees.floats(residuals[0], again)
+        d_params = [a + b for a, b in zip(d_params, again, strict=True)]
+    return d_params, *others
+
+
+@in_bptt("elman in stretches", "w_x w_h b xs", unseen=IN_STRETCHES_ALONE)
+def shorter_last_stretch_without_params_and_inputs(
+    right, layer, residuals, d_carry, d_ys, *, chunk
+):
+    d_params, d_first, d_xs = right(layer, residuals, d_carry, d_ys, chunk=chunk)
+    done, arguments, d_tail = tail(residuals, d_ys, chunk)
+    if done < len(d_ys):
+        dropped, *_ = layer.bwd(*arguments, d_carry, d_tail)
+        dropped = trees.floats(residuals[0], dropped)
+        d_params = [a - b for a, b in zip(d_params, dropped, strict=True)]
+        d_xs = [d.at[done:].set(0) for d in d_xs]
+    return d_params, d_first, d_xs
+
+
+@in_bptt("elman in stretches", "w_x w_h b xs", unseen=ONE_STRETCH)
+def gradient_cut_between_stretches(right, layer, residuals, d_carry, d_ys, *, chunk):
+    def bwd(*arguments):
+        d_params, d_before, d_xs = layer.bwd(*arguments)
+        return d_params, jnp.zeros_like(d_before), d_xs
+
+    d_params, _, d_xs = right(
+        layer._replace(bwd=bwd), residuals, d_carry, d_ys, chunk=chunk
+    )
+    _, d_first, _ = right(layer, residuals, d_carry, d_ys, chunk=chunk)
+    return d_params, d_first, d_xs
+
+
+@in_bptt("elman in stretches", "xs", unseen=ONE_STRETCH)
+def stretches_of_input_gradients_in_the_wrong_order(
+    right, layer, residuals, d_carry, d_ys, *, chunk
+):
+    d_params, d_first, (d_xs,) = right(layer, residuals, d_carry, d_ys, chunk=chunk)
+    chunk = chunk or len(d_ys)
+    done = len(d_ys) - len(d_ys) % chunk
+    turned = jnp.flip(trees.fold(d_xs[:done], done // chunk), 0)
+    return d_params, d_first, [d_xs.at[:done].set(trees.flat(turned))]
+
+
+def _flip(tree):
+    return jax.tree.map(lambda a: jnp.flip(a, 0), tree)
+
+
+EVERYTHING = "w_x w_h b carry xs ys final_carry"
+
+
+@in_unroll("reverse", EVERYTHING)
+@with_side(flags)
+def resets_turned_but_not_moved(layer, params, carry, xs, side=Side(), **options):
+    carry, ys = unrolls.bptt(layer, params, carry, _flip(xs), _flip(side), **options)
+    return carry, _flip(ys)
+
+
+@unrolls.reverse
+def _mask_first(cell, params, carry, xs, side, **options):
+    cell, xs = masked(resets(cell)), ((xs, side.resets), side.mask)
+    return unrolls.bptt(cell, params, carry, xs, **options)
+
+
+@in_unroll("reverse", EVERYTHING)
+@with_side(flags)
+def mask_and_resets_in_the_wrong_order(*arguments, **options):
+    return _mask_first(*arguments, **options)
