@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from bptt_jax import _pytrees as trees
 from bptt_jax import layers, unrolls
 from bptt_jax._factory import factory
 from bptt_jax.types import (
@@ -30,7 +31,7 @@ def real_steps(batch: Batch) -> Array:
     if isinstance(batch.side.targets, Weighted):
         counts = batch.side.targets.weights
     if batch.side.mask is not None:
-        counts = jnp.where(batch.side.mask, counts, 0)
+        counts = trees.only(batch.side.mask, counts)
     return counts.sum()
 
 
@@ -86,7 +87,7 @@ def exact(
 
         def loss(params):
             _, losses, steps = total(params, init_carry(model, params, batch), batch)
-            return losses / steps
+            return losses / steps.astype(losses.dtype)
 
         value, grads = jax.value_and_grad(loss)(params)
         return value, grads, state, dict(steps=real_steps(batch))
@@ -116,7 +117,7 @@ def stream(
 
         def loss(params):
             carry, losses, steps = total(params, state, batch)
-            return losses / steps, carry
+            return losses / steps.astype(losses.dtype), carry
 
         (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(params)
         return value, grads, jax.lax.stop_gradient(carry), dict(steps=real_steps(batch))

@@ -35,16 +35,23 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(f"unknown command {argv[0]!r}; one of: {', '.join(COMMANDS)}")
     try:
         return _command(argv[0])(argv[1:])
+    except SystemExit as stop:  # help
+        return int(stop.code or 0)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues a run", file=sys.stderr)
+        after = "\n" if sys.stderr.isatty() else ""  # the ^C that a terminal shows
+        print(f"{after}interrupted; the same command continues a run", file=sys.stderr)
         return 130
     except ArithmeticError as error:  # train.NonFiniteError
         _fail(str(error))
         return 1
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-        if os.environ.get("BPTT_JAX_DEBUG"):
-            traceback.print_exc()
-        return _fail(str(error))
+    except BrokenPipeError:
+        raise
+    except (ValueError, TypeError, OSError, ModuleNotFoundError, MemoryError) as error:
+        return _fail(_in_words(error))
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _fail(f"too large for the memory of this machine: {error}")
 
 
 def _command(name: str):
@@ -58,7 +65,15 @@ def _command(name: str):
     return command
 
 
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def _fail(message: str) -> int:
+    if os.environ.get("BPTT_JAX_DEBUG"):
+        traceback.print_exc()
     line = " ".join(message.split())
     print(f"bptt-jax: {line}", file=sys.stderr)
     return 2

@@ -41,8 +41,7 @@ def command(argv: list[str]) -> int:
         raise ValueError(
             f"--temperature must be finite and positive, got {s.temperature}"
         )
-    if s.seed < 0:
-        raise ValueError(f"--seed must not be negative, got {s.seed}")
+    _settings.check_seed(s.seed)
     settings, config = _settings.load(s.run)
     if config["symbols"] is None:
         raise ValueError(f"{s.run} is no model of text: its task is {settings.task}")

@@ -5,7 +5,7 @@ import json
 import math
 import pathlib
 import tomllib
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 
@@ -94,6 +94,11 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: neither JSON nor TOML that can be read: {error}"
         ) from None
+    return _of_file(path, found)
+
+
+def _of_file(path: pathlib.Path, found: Any) -> dict[str, Any]:
+    """Options by name, each in its own type."""
     if not isinstance(found, dict):
         raise ValueError(
             f"{path}: expected options by name, got {type(found).__name__}"
@@ -112,17 +117,20 @@ def _typed(path: pathlib.Path, name: str, value: Any, kind: Any) -> Any:
     """A value of a file in the option's own type."""
     if name in ("text", "out", "config"):
         kind = pathlib.Path | None
-    if value is None or (kind == pathlib.Path | None and isinstance(value, str)):
-        return value if value is None else pathlib.Path(value)
-    if (
-        kind in (float, float | None)
-        and isinstance(value, int)
-        and not isinstance(value, bool)
-    ):
+    if kind == pathlib.Path | None and isinstance(value, str):
+        return pathlib.Path(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and kind in (float, float | None):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{path}: {name}: expected {kind}, got {value!r}")
+        raise ValueError(f"{path}: {name}: expected {_words(kind)}, got {value!r}")
     return value
+
+
+def _words(kind: Any) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false"}
+    kind = next(k for k in get_args(kind) or (kind,) if k is not type(None))
+    return words.get(kind, "a text")
 
 
 def check(s: Settings) -> None:
@@ -132,9 +140,10 @@ def check(s: Settings) -> None:
         "patience", "evaluate_every", "checkpoint_every",
     ):  # fmt: skip
         value = getattr(s, name)
-        if value is not None and value < 1:
+        if value is not None and not 1 <= value < 2**31:
             raise ValueError(
-                f"--{name.replace('_', '-')} must be at least 1, got {value}"
+                f"--{name.replace('_', '-')} must be at least 1"
+                f"{' and below 2^31' if value > 1 else ''}, got {value}"
             )
     for name in ("lr", "clip"):
         value = getattr(s, name)
@@ -142,10 +151,14 @@ def check(s: Settings) -> None:
             raise ValueError(f"--{name} must be finite and positive, got {value}")
     if not 0 <= s.dropout < 1:
         raise ValueError(f"--dropout must lie in [0, 1), got {s.dropout}")
-    if s.seed < 0:
-        raise ValueError(f"--seed must not be negative, got {s.seed}")
+    check_seed(s.seed)
     if s.steps is not None and s.epochs is not None:
         raise ValueError("--steps and --epochs exclude each other")
+
+
+def check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must lie in [0, 2^32), got {seed}")
 
 
 def saved(s: Settings) -> dict[str, Any]:
@@ -168,9 +181,9 @@ def load(run: pathlib.Path) -> tuple[Settings, dict[str, Any]]:
         missing = {"settings", "data", "symbols", "steps", "chunk"} - set(config)
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-        values = dict(config["settings"], out=run)
-        if values.get("text") is not None:
-            values["text"] = pathlib.Path(values["text"])
-        return Settings(**values), config
+        values = _of_file(path, config["settings"])
+        settings = dataclasses.replace(Settings(out=run), **values)
+        check(settings)
+        return settings, config
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None

@@ -1,6 +1,7 @@
 """`bptt-jax train`: set-up, progress, held-out loss, a sample, a run folder."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 import pathlib
@@ -26,6 +27,7 @@ def command(argv: list[str]) -> int:
     settings = _quick(_settings.parse(argv))
     out = settings.out or pathlib.Path("runs") / _name(settings)
     there = _there(out, settings)
+    _needs(settings)
     work = job(settings, there["chunk"] if there else None)
     _claim(out, settings, work, there)
     console = Console(highlight=False)
@@ -56,7 +58,8 @@ def _quick(s: Settings) -> Settings:
         return s
     return dataclasses.replace(
         s, hidden=min(s.hidden, 64), evaluate_every=min(s.evaluate_every, 30),
-        checkpoint_every=min(s.checkpoint_every, 30), steps=s.steps or 60,
+        checkpoint_every=min(s.checkpoint_every, 30),
+        steps=None if s.epochs else s.steps or 60,
     )  # fmt: skip
 
 
@@ -71,7 +74,10 @@ def _there(out: pathlib.Path, settings: Settings) -> dict | None:
         before, config = _settings.load(out)
         _same_settings(out, _settings.saved(before), _settings.saved(settings))
         return config
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; choose another --out")
+    # A run that was killed while it wrote its settings has left nothing else.
+    if out.exists() and any(path.name != "config.json.new" for path in out.iterdir()):
         raise ValueError(f"{out} is not empty and is no run; choose another --out")
     return None
 
@@ -245,13 +251,16 @@ class _Screen:
             self.board.add_scalar("held_out", held_out, position)
 
 
-def _board(out: pathlib.Path):
-    try:
-        import tensorboardX
-    except ModuleNotFoundError:
+def _needs(s: Settings) -> None:
+    if s.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise ModuleNotFoundError(
             "--tensorboard needs tensorboardX: pip install tensorboardX"
-        ) from None
+        )
+
+
+def _board(out: pathlib.Path):
+    import tensorboardX
+
     return tensorboardX.SummaryWriter(str(out / "tensorboard"))
 
 

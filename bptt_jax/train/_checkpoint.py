@@ -1,8 +1,10 @@
 """Checkpoints by orbax: written aside and renamed, the last few kept, and checked."""
 
+import contextlib
 import hashlib
 import logging
 import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +32,8 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, keep: int = 3):
         self.folder = folder.absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
         self._manager = ocp.CheckpointManager(
             self.folder, options=options, item_names=("params", "rest", "digests")
         )
@@ -75,7 +78,8 @@ class Checkpoints:
         if step is None:
             return None
         try:
-            return self._read(step, like)
+            with _no_late_reports():
+                return self._read(step, like)
         except Exception as error:  # orbax raises whatever its formats raise
             older = [s for s in self._manager.all_steps() if s < step]
             instead = f"continue from step {max(older)}" if older else "begin anew"
@@ -100,6 +104,23 @@ class Checkpoints:
                 raise ValueError(f"its {name} are not those that were saved")
         # Copies of our own: what a checkpoint library hands out is not to be donated.
         return {name: jax.tree.map(jnp.copy, read[name]) for name in like}
+
+
+@contextlib.contextmanager
+def _no_late_reports():
+    """Where one array cannot be read, the reads of others end with nobody to tell.
+
+    They say so in tracebacks on stderr, some of them after the failure is known.
+    """
+    former = sys.unraisablehook
+
+    def hook(found):
+        if str(found.exc_value) != "Event loop is closed":
+            former(found)
+
+    sys.unraisablehook = hook
+    yield
+    sys.unraisablehook = former  # not where the read has failed
 
 
 def _parts(state: TrainState) -> dict[str, PyTree]:

@@ -22,12 +22,12 @@ from bptt_jax.types import Estimator, Layer, Task
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or a gradient was NaN or infinite; `step` says where (from 1)."""
+    """A loss, gradient or update was NaN or infinite; `step` says where (from 1)."""
 
     def __init__(self, step: int):
         super().__init__(
-            f"the loss or its gradient is not finite at step {step}; the last good "
-            "checkpoint is kept. Try a smaller learning rate or clip the gradient lower"
+            f"the loss, its gradient or the update is not finite at step {step}; the last "
+            "good checkpoint is kept. Try a smaller learning rate or clip the gradient lower"
         )
         self.step = step
 
@@ -113,7 +113,7 @@ def run(
       The last state and its held-out loss.
 
     Raises:
-      NonFiniteError: a loss or a gradient was not finite.
+      NonFiniteError: a loss, a gradient or an update was not finite.
       KeyboardInterrupt: `progress.interrupted` said so; the state is saved.
       ValueError: the plan is impossible, or the newest checkpoint is damaged.
 
@@ -186,7 +186,7 @@ class _Loop:
         if running is None:
             return
         position, record = running[0], jax.tree.map(np.asarray, running[1])
-        fine = np.isfinite(record["loss"]) & np.isfinite(record["grad_norm"])
+        fine = np.logical_and.reduce([np.isfinite(a) for a in record.values()])
         if not fine.all():
             raise NonFiniteError(position + int(np.argmin(fine)) + 1)
         self.metrics.append(_lines(position, record))
@@ -194,6 +194,8 @@ class _Loop:
 
     def evaluate(self, position: int, state: TrainState) -> None:
         loss = self.held_out_loss(state, self.plan.evaluate_batches)
+        if not np.isfinite(loss):
+            raise NonFiniteError(position)
         self.held.append(loss)
         self.metrics.append([dict(step=position, held_out=loss)])
         self.progress.evaluated(position, loss)
@@ -201,8 +203,12 @@ class _Loop:
     def evaluate_last(self, state: TrainState) -> float:
         """Written down once, however often a finished run is called again."""
         loss = self.held_out_loss(state, self.plan.final_batches)
-        if not any("final_held_out" in line for line in self.metrics.lines()):
-            self.metrics.append([dict(step=int(state.position), final_held_out=loss)])
+        line = dict(step=int(state.position), final_held_out=loss)
+        if not any(
+            "final_held_out" in there and there["step"] == line["step"]
+            for there in self.metrics.lines()
+        ):
+            self.metrics.append([line])
         return loss
 
     def held_out_loss(self, state: TrainState, at_most: int) -> float:

@@ -17,15 +17,18 @@ class MetricsFile:
         self.path = path
 
     def lines(self) -> list[dict[str, Any]]:
-        """The complete lines there are."""
+        """The complete lines there are, up to the first that is damaged."""
         if not self.path.exists():
             return []
         read = []
         for line in self.path.read_bytes().split(b"\n")[:-1]:
             try:
-                read.append(json.loads(line))
+                found = json.loads(line)
             except ValueError:
-                break  # what comes after a damaged line is written again
+                break
+            if not (isinstance(found, dict) and isinstance(found.get("step"), int)):
+                break
+            read.append(found)
         return read
 
     def resume(self, position: int) -> list[dict[str, Any]]:

@@ -22,8 +22,8 @@ class TrainState(NamedTuple):
     carry: the estimator's state.
     position: int32, steps taken, which is also the next batch's number in its stream.
     key: PRNG key of the run; the key of batch i is `fold_in(key, i)`.
-    bad: int32, the first step whose loss or gradient was not finite; -1: none. From it
-        on nothing changes any more.
+    bad: int32, the first step whose loss, gradient or update was not finite; -1: none.
+        From it on nothing changes any more.
     """
 
     params: PyTree
@@ -45,7 +45,7 @@ def init(
     k_params, k_run = jax.random.split(key)
     params = model.init(k_params)
     batch = _batch_at(stream, 0, k_run)
-    return TrainState(
+    state = TrainState(
         params,
         optimizer.init(params),
         estimator.init(params, batch),
@@ -53,6 +53,8 @@ def init(
         k_run,
         jnp.full((), -1, jnp.int32),
     )
+    # Leaves may share a buffer (two zeros of one carry), which cannot be donated twice.
+    return jax.tree.map(jnp.copy, state)
 
 
 def _batch_at(stream: Stream, position: int, key: Array) -> Batch:
@@ -77,8 +79,9 @@ def step(
       item: what the batch is made of.
 
     Returns:
-      The state after it, and `loss`, `grad_norm` (before the optimizer sees it). Where
-      either is not finite the state is unchanged, but for `bad`.
+      The state after it, and `loss`, `grad_norm` (before the optimizer sees it),
+      `update_norm` (after). Where one is not finite the state is unchanged, but for
+      `bad`.
     """
     key, k_data = jax.random.split(jax.random.fold_in(state.key, state.position))
     loss, grads, carry, _ = estimator.grad(
@@ -87,15 +90,17 @@ def step(
     norm = optax.global_norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    metrics = dict(loss=loss, grad_norm=norm, update_norm=optax.global_norm(updates))
 
-    fine = (state.bad < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
+    finite = jnp.stack([jnp.isfinite(a) for a in metrics.values()]).all()
+    fine = (state.bad < 0) & finite
     first_bad = jnp.where(state.bad < 0, state.position, state.bad)
     after = TrainState(
         params, opt_state, carry, state.position + 1, state.key, state.bad
     )
     stuck = state._replace(bad=first_bad)
     chosen = jax.tree.map(lambda a, b: jnp.where(fine, a, b), after, stuck)
-    return chosen, dict(loss=loss, grad_norm=norm)
+    return chosen, metrics
 
 
 @factory
@@ -142,9 +147,10 @@ def evaluator(model: Layer, objective: Callable, batch: Callable, stateful: bool
         def one(sums, item):
             carry = sums.carry if stateful else fresh
             carry, loss, count = total(params, carry, batch(item, key))
-            return Sums(carry, sums.losses + loss, sums.steps + count), None
+            more = loss.astype(zero.dtype), count.astype(zero.dtype)
+            return Sums(carry, sums.losses + more[0], sums.steps + more[1]), None
 
-        zero = jnp.zeros((), jnp.float32)
+        zero = jnp.zeros(())
         return lax.scan(one, sums or Sums(fresh, zero, zero), items)[0]
 
     return add

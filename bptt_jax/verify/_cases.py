@@ -68,11 +68,10 @@ def arguments(
     side = Side(
         targets=None if targets is None else sequence(targets, rng, k_targets, case)
     )
-    shape = (case.T, *case.batch_shape)
+    resets, mask = _resets_and_mask(rng, (case.T, *case.batch_shape))
     if case.side in ("resets", "both"):
-        side = side._replace(resets=_flags(rng, shape, 0.3))
+        side = side._replace(resets=resets)
     if case.side in ("mask", "both"):
-        mask = _flags(rng, shape, 0.7)
         xs, goals = _nan_in_padding(mask, (xs, side.targets))
         side = side._replace(mask=mask, targets=goals)
     if case.side == "both":
@@ -114,6 +113,20 @@ def _flags(rng, shape, rate: float) -> np.ndarray:
     where = rng.choice(flags.size, 2, replace=False)
     flags.flat[where] = True, False
     return flags
+
+
+def _resets_and_mask(rng, shape) -> tuple[np.ndarray, np.ndarray]:
+    """Random, but in the first example what must not be left to chance: the carry that
+    is given counts, and a reset comes right before a padded step and right after one.
+    """
+    resets, mask = _flags(rng, shape, 0.3), _flags(rng, shape, 0.7)
+    first = (0,) * (len(shape) - 1)
+    if shape[0] >= 2:
+        resets[0, *first], mask[0, *first] = False, True
+    if shape[0] >= 4:
+        resets[1, *first], resets[3, *first] = True, True
+        mask[1, *first], mask[2, *first], mask[3, *first] = False, False, True
+    return resets, mask
 
 
 def _nan_in_padding(mask, tree: PyTree) -> PyTree:
