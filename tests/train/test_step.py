@@ -1,0 +1,162 @@
+"""One step: pure, jittable, and many trainings as one under `vmap`."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bptt_jax import cells, estimators, models, tasks, train
+from support.training import JOBS, adding, every_job, text
+
+N = 2
+
+
+def step_of(job):
+    batch = job.task.train.batch
+    return functools.partial(train.step, job.estimator, job.optimizer, batch)
+
+
+@functools.cache
+def jitted(job):
+    return jax.jit(step_of(JOBS[job]()))
+
+
+def items(job, n=N):
+    read = job.task.train.read(0, n)
+    return [jax.tree.map(lambda a, i=i: jnp.asarray(a[i]), read) for i in range(n)]
+
+
+def equal(a, b) -> bool:
+    same = jax.tree.map(lambda x, y: bool((x == y).all()), a, b)
+    return all(jax.tree.leaves(same))
+
+
+def close(a, b, rtol=2e-5):
+    """To the rounding of sums in another order."""
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6)
+
+
+@every_job
+def test_pure(job):
+    step, job = jitted(job), JOBS[job]()
+    state, (first, second, *_) = job.state(), items(job)
+    before = jax.tree.map(jnp.copy, state)
+    after, metrics = step(state, first)
+    again, same = step(state, first)
+    assert equal(state, before)
+    assert equal((after, metrics), (again, same))
+    assert not equal(after.params, state.params)
+    assert not equal(after.params, step(after, second)[0].params)
+    assert (int(after.position), int(after.bad)) == (1, -1)
+    assert equal(after.key, state.key)
+
+
+@every_job
+def test_many_steps_are_single_steps(job):
+    step, job = jitted(job), JOBS[job]()
+    state, losses = job.state(), []
+    for item in items(job):
+        state, metrics = step(state, item)
+        losses.append(metrics["loss"])
+    advance = train.many_steps(job.estimator, job.optimizer, job.task.train.batch)
+    many, record = advance(job.state(), job.task.train.read(0, N))
+    assert record["loss"].shape == record["grad_norm"].shape == (N,)
+    close(many, state)
+    close(record["loss"], jnp.stack(losses))
+
+
+def test_metrics_are_the_norms_of_gradient_and_update():
+    job = adding()._replace(optimizer=optax.sgd(0.125))
+    state, (item, *_) = job.state(), items(job)
+    after, metrics = jax.jit(step_of(job))(state, item)
+    moved = jax.tree.map(jnp.subtract, after.params, state.params)
+    norm = math.sqrt(sum(float((a**2).sum()) for a in jax.tree.leaves(moved)))
+    np.testing.assert_allclose(metrics["update_norm"], norm, rtol=1e-4)
+    np.testing.assert_allclose(metrics["grad_norm"], norm / 0.125, rtol=1e-4)
+
+
+def test_the_carry_is_handed_on_and_the_key_changes():
+    step, job = jitted("text, stream"), text()
+    state, (item, *_) = job.state(), items(job)
+    one, noise = step(state, item)
+    assert not equal(one.carry, state.carry)
+    _, other = step(state._replace(position=state.position + 1), item)
+    assert float(noise["loss"]) != float(other["loss"])  # dropout draws anew
+
+
+def rated(rate) -> optax.GradientTransformation:
+    return optax.inject_hyperparams(optax.adam)(learning_rate=rate)
+
+
+@pytest.mark.slow
+def test_under_vmap_over_seeds_and_learning_rates():
+    job = adding()._replace(optimizer=rated(1e-2))
+    seeds, rates = (0, 1, 2), (1e-3, 1e-2, 3e-2)
+
+    def state_of(seed, rate):
+        state = job.state(seed)
+        optimizer = state.opt_state._replace(
+            hyperparams=dict(learning_rate=jnp.float32(rate))
+        )
+        return state._replace(opt_state=optimizer)
+
+    separate = [state_of(*at) for at in zip(seeds, rates, strict=True)]
+    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *separate)
+    step = jax.jit(step_of(job))
+    many = jax.jit(jax.vmap(step_of(job), (0, None)))
+    for item in items(job):
+        separate = [step(state, item)[0] for state in separate]
+        together, metrics = many(together, item)
+    assert metrics["loss"].shape == (3,)
+    assert len(set(np.asarray(metrics["loss"]).tolist())) == 3
+    for i, state in enumerate(separate):
+        close(jax.tree.map(lambda a, i=i: a[i], together), state, rtol=1e-4)
+
+
+def twice_the_same(params, shape):
+    zeros = jnp.zeros((*shape, 4))
+    return zeros, zeros
+
+
+def two_states(params, carry, x):
+    h = jnp.tanh(params["w"] * carry[0] + x.sum(-1, keepdims=True) + carry[1])
+    return (h, carry[1] * 0.5), h
+
+
+def test_a_carry_whose_leaves_share_a_buffer():
+    cell = cells.from_step(two_states, lambda key: dict(w=jnp.ones(4)), twice_the_same)
+    model = models.features((cell,), 1, 4)
+    task = adding().task
+    estimator, optimizer = estimators.stream(model, task.objective), optax.sgd(0.1)
+    state = train.init(model, estimator, optimizer, task.train, jax.random.key(0))
+    advance = train.many_steps(estimator, optimizer, task.train.batch)
+    after, _ = advance(state, task.train.read(0, 2))
+    assert int(after.position) == 2
+
+
+@pytest.mark.slow
+def test_in_float64(tmp_path):
+    with jax.enable_x64(True):
+        cell = cells.gru(2, 4, param_dtype=jnp.float64)
+        model, task = models.features((cell,), 1, 4), tasks.adding(batch=3, T=6)
+        estimator = estimators.exact(model, task.objective)
+        plan = train.Plan(steps=2, per_dispatch=1, evaluate_every=1)
+        done = train.run(task, model, estimator, optax.sgd(0.1), plan, tmp_path)
+        assert all(
+            a.dtype == jnp.float64 for a in jax.tree.leaves(done.state.params[0])
+        )
+        assert math.isfinite(done.held_out)
+
+
+@every_job
+def test_timings(job):
+    job = JOBS[job]()
+    found = train.timings(*job, job.state(), repeats=1, steps=2)
+    assert set(found) == {"forward", "backward", "update"}
+    assert all(math.isfinite(t) and t >= 0 for t in found.values())
