@@ -87,12 +87,16 @@ def add(a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: x + y.astype(x.dtype), a, b)
 
 
+def along(like: jax.Array, a: jax.Array) -> jax.Array:
+    """`a`, whose axes are the first ones of `like`, with as many axes as `like` has."""
+    return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
+
+
 def where(flag: jax.Array, a: PyTree, b: PyTree) -> PyTree:
     """Selects by a flag whose axes are the first ones of every leaf."""
 
     def leaf(x, y):
-        ndim = max(jnp.ndim(x), jnp.ndim(y))
-        return jnp.where(flag.reshape(flag.shape + (1,) * (ndim - flag.ndim)), x, y)
+        return jnp.where(along(x if jnp.ndim(x) > jnp.ndim(y) else y, flag), x, y)
 
     return jax.tree.map(leaf, a, b)
 

@@ -29,7 +29,8 @@ def real_steps(batch: Batch) -> Array:
     shape = jax.tree.leaves(batch.inputs)[0].shape[:2]
     counts = jnp.ones(shape, jnp.float32)
     if isinstance(batch.side.targets, Weighted):
-        counts = batch.side.targets.weights
+        weights = batch.side.targets.weights
+        counts = jnp.broadcast_to(trees.along(counts, weights), shape)
     if batch.side.mask is not None:
         counts = trees.only(batch.side.mask, counts)
     return counts.sum()

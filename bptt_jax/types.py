@@ -83,7 +83,10 @@ class Side(NamedTuple):
 
 
 class Weighted(NamedTuple):
-    """Targets whose steps do not count alike: losses are multiplied by `weights [T, ...]`."""
+    """Targets whose steps do not count alike: losses are multiplied by `weights`.
+
+    weights: `[T]`, or with any of the batch axes that follow.
+    """
 
     targets: PyTree
     weights: Array

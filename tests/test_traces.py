@@ -1,6 +1,5 @@
 """Equal shapes are traced and compiled once; no tracer leaks."""
 
-import contextlib
 import functools
 
 import chex
@@ -12,6 +11,7 @@ import pytest
 
 from bptt_jax import cells, layers, models, objectives, unrolls
 from bptt_jax.types import Side
+from support.compilations import compilations
 
 T, B, I, H = 6, 2, 3, 4
 UNROLLS = {
@@ -27,23 +27,6 @@ FACTORIES = {
         layers.remat(layers.recurrent(cells.gru(I, H))), layers.dense(H, 2)
     ),
 }
-_compiled = []
-
-
-def _listen(event, seconds, **_):
-    if "backend_compile" in event:
-        _compiled.append(event)
-
-
-jax.monitoring.register_event_duration_secs_listener(_listen)
-
-
-@contextlib.contextmanager
-def compilations():
-    """A list that then has an entry for each program that was compiled meanwhile."""
-    before, found = len(_compiled), []
-    yield found
-    found += _compiled[before:]
 
 
 def arguments(layer, seed=0):

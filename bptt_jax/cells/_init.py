@@ -4,9 +4,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from bptt_jax import _pytrees as trees
+
 lecun_normal = jax.nn.initializers.lecun_normal()
-orthogonal = jax.nn.initializers.orthogonal()
 zeros = jax.nn.initializers.zeros
+_orthogonal = jax.nn.initializers.orthogonal()
+
+
+def orthogonal(key: Array, shape, dtype=jnp.float32) -> Array:
+    """Orthogonal columns; drawn in at least float32, since QR knows no bfloat16."""
+    return _orthogonal(key, shape, trees.at_least_float32(dtype)).astype(dtype)
 
 
 def by_gate(init, key: Array, n_in: int, n_hidden: int, gates: int, dtype) -> Array:

@@ -1,5 +1,7 @@
 """A layer whose outputs are the losses of its steps."""
 
+import jax.numpy as jnp
+
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
 from bptt_jax.types import Layer, Objective, Side, Weighted
@@ -7,16 +9,17 @@ from bptt_jax.types import Layer, Objective, Side, Weighted
 
 def _losses(objective: Objective, ys, side: Side):
     """The loss of each step, summed over the batch: `[K]`."""
-    targets, weights = side.targets, None
+    targets, weights, mask = side.targets, None, side.mask
     if isinstance(targets, Weighted):
         targets, weights = targets
-    if (
-        side.mask is not None
-    ):  # cleaned on the way in: 0 · NaN would be NaN on the way back
-        ys, targets, weights = trees.only(side.mask, (ys, targets, weights))
+    if mask is not None:  # cleaned on the way in: 0 · NaN would be NaN on the way back
+        if weights is not None and weights.ndim < mask.ndim:
+            weights = jnp.broadcast_to(trees.along(mask, weights), mask.shape)
+        ys, targets, weights = trees.only(mask, (ys, targets, weights))
     losses = objective(ys, targets)
-    losses = losses if weights is None else losses * weights
-    losses = losses if side.mask is None else trees.only(side.mask, losses)
+    if weights is not None:
+        losses = losses * trees.along(losses, weights)
+    losses = losses if mask is None else trees.only(mask, losses)
     return losses.sum(
         tuple(range(1, losses.ndim)), dtype=trees.at_least_float32(losses.dtype)
     )

@@ -87,10 +87,10 @@ def step(
     loss, grads, carry, _ = estimator.grad(
         state.params, state.carry, batch(item, k_data), key
     )
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = dict(loss=loss, grad_norm=norm, update_norm=optax.global_norm(updates))
+    metrics = dict(loss=loss, grad_norm=norm, update_norm=optax.tree.norm(updates))
 
     finite = jnp.stack([jnp.isfinite(a) for a in metrics.values()]).all()
     fine = (state.bad < 0) & finite

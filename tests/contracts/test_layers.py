@@ -132,6 +132,10 @@ def test_losses_are_zero_at_masked_steps_and_weighted():
     weighted = Weighted(goals, weights)
     want = jnp.where(mask, one * weights, 0).sum(1)
     chex.assert_trees_all_close(losses(targets=weighted, mask=mask), want)
+    of_steps = Weighted(goals, weights[:, 0])
+    want = jnp.where(mask, one * weights[:, :1], 0).sum(1)
+    chex.assert_trees_all_close(losses(targets=of_steps, mask=mask), want)
+    chex.assert_trees_all_close(losses(targets=of_steps), (one * weights[:, :1]).sum(1))
 
 
 def test_layers_of_a_stack_draw_from_keys_of_their_own():

@@ -441,3 +441,18 @@ def test_cell_or_layer():
     chex.assert_trees_all_equal(
         unrolls.bptt(cell, *at[:3]), unrolls.bptt(layers.recurrent(cell), *at[:3])
     )
+
+
+@pytest.mark.parametrize("name", ["elman", "lstm", "gru", "indrnn", "ctrnn", "mgu"])
+def test_parameters_in_bfloat16(name):
+    cell = getattr(cells, name)(I, H, param_dtype=jnp.bfloat16)
+    params = cell.init(jax.random.key(0))
+    carry, xs = cell.init_carry(params, (B,)), jnp.ones((T, B, I), jnp.bfloat16)
+
+    def loss(params):
+        return (CHUNKED(cell, params, carry, xs)[1] ** 2).sum()
+
+    for d in jax.tree.leaves(jax.jit(jax.grad(loss))(params)):
+        assert d.dtype == jnp.bfloat16
+        assert jnp.isfinite(d).all()
+    assert jnp.abs(jax.grad(loss)(params)["w_h"]).max() > 0
