@@ -42,6 +42,10 @@ def speed() -> str:
     )
 
 
+def minutes(seconds: int | None) -> str:
+    return "?" if seconds is None else f"{seconds / 60:.1f}"
+
+
 def character() -> str:
     rows = {}
     for version, result in read(
@@ -51,7 +55,7 @@ def character() -> str:
         rows[f"Python {version}'s library"] = {
             "5-gram": result["ngram"],
             "LSTM, a run each": ", ".join(f"{r['held_out']}" for r in by_hand),
-            "minutes": ", ".join(f"{r['seconds'] / 60:.1f}" for r in by_hand),
+            "minutes": ", ".join(minutes(r["seconds"]) for r in by_hand),
             "JAX": result["jax"],
             "CPU": result["vector_instructions"],
         }

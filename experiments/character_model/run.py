@@ -34,21 +34,23 @@ BITS = 1 / math.log(2)
 def trained(folder: pathlib.Path, unroll: str, seed: int, options: list[str]) -> dict:
     """One training by the command line: its curve, and how long it took here."""
     out = folder / f"{unroll}-{seed}"
-    began = time.perf_counter()
-    fresh = not out.exists()
+    began, fresh = time.perf_counter(), not out.exists()
     status = cli.main(
         ["train", "--unroll", unroll, "--seed", str(seed), "--out", str(out), *options]
     )
     if status:
         raise SystemExit(status)
+    if fresh:  # of a training that was continued no duration is known
+        seconds = round(time.perf_counter() - began)
+        (out / "seconds.json").write_text(json.dumps(seconds))
     lines = train.MetricsFile(out / "metrics.jsonl").lines()
+    took = out / "seconds.json"
     return dict(
         unroll=unroll,
         seed=seed,
         held_out=BITS * lines[-1]["final_held_out"],
         curve=[BITS * line["loss"] for line in lines if "loss" in line],
-        # of a training that was continued no duration is known
-        seconds=round(time.perf_counter() - began) if fresh else None,
+        seconds=json.loads(took.read_text()) if took.exists() else None,
     )
 
 
