@@ -17,7 +17,7 @@ from bptt_jax.types import Cell
 from oracles import CLOSED_FORMS, complex_slopes, complex_step
 from support import autodiff
 from support.gradients import Case, arguments_of, error, gradients
-from support.grid import GRID, LENGTHS, LITTLE_NOISE, LONG, SLOW_GRID
+from support.grid import CLASSIC, GRID, LENGTHS, LITTLE_NOISE, LONG, SLOW_GRID
 from support.members import ALIKE, CELLS, COMBINED, LAYERS, UNROLLS
 from support.reference import AS_REFERENCE
 
@@ -132,8 +132,15 @@ def test_grids_have_every_member_and_every_cell_at_every_length_and_rank():
     assert {*CELLS, *COMBINED, *LAYERS, *UNROLLS} == everywhere
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SLOW_GRID)
+def in_tiers(name, slow):
+    """The full grid takes long: some of it is in the slow tier, all before a release."""
+    mark = pytest.mark.slow if name.split(":")[0] in slow else pytest.mark.release
+    return pytest.param(name, marks=mark)
+
+
+@pytest.mark.parametrize(
+    "name", [in_tiers(k, {*CLASSIC, *LAYERS, *UNROLLS}) for k in SLOW_GRID]
+)
 def test_grid(name):
     """Lengths up to 1,000 against JAX here and, where there is one, against NumPy."""
     entry = SLOW_GRID[name]
@@ -211,9 +218,15 @@ def calm(at):
     return at._replace(params={**at.params, "scale_h": 0.3 * at.params["scale_h"]})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", BOUNDS)
-@pytest.mark.parametrize("name", [k for k in CELLS if k not in (*ALIKE, *ELSEWHERE)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        in_tiers(k, {"mgu", "lstm, all options", "zoneout, lstm"})
+        for k in CELLS
+        if k not in (*ALIKE, *ELSEWHERE)
+    ],
+)
 def test_error_against_the_float64_truth(name, dtype, exact):
     """At most a fixed bound, or twice the error of autodiff in the same dtype."""
     cell, at, truth = exact(name)
