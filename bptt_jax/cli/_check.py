@@ -39,7 +39,7 @@ def command(argv: list[str]) -> int:
         name for name, member in members.items() if not _show(console, name, member, s)
     ]
     for finding in verify.canary():
-        console.print(str(finding), markup=False)
+        console.print(str(finding), markup=False, soft_wrap=True)
     console.print(f"\n{len(members) - len(wrong)} right, {len(wrong)} wrong")
     return 1 if wrong else 0
 
@@ -49,7 +49,7 @@ def _show(console: Console, name: str, member: verify.Member, s: Check) -> bool:
         try:
             report = verify.check_member(name, member, **(FEW if s.quick else {}))
         except verify.GradientError as error:
-            console.print(str(error), markup=False)
+            console.print(str(error), markup=False, soft_wrap=True)
             return False
-    console.print(str(report), markup=False)
+    console.print(str(report), markup=False, soft_wrap=True)
     return True
