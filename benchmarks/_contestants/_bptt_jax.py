@@ -1,0 +1,21 @@
+"""This project, as its README uses it."""
+
+from benchmarks._cases import Case
+from benchmarks._contestants._contract import whole_network
+from bptt_jax import cells, layers, unrolls
+
+
+def _network(case: Case, wrap):
+    make = dict(elman=cells.elman, lstm=cells.lstm, gru=cells.gru)[case.cell]
+    stack = layers.stack(*(layers.recurrent(make(n, case.H)) for n in case.sizes))
+    layer = wrap(stack)
+
+    def apply(params, xs):
+        carry = layer.init_carry(params, xs.shape[1:-1])
+        return unrolls.bptt(layer, params, carry, xs)[1]
+
+    return tuple, apply
+
+
+bptt = whole_network("bptt_jax", lambda case: _network(case, lambda layer: layer))
+remat = whole_network("bptt_jax remat", lambda case: _network(case, layers.remat))

@@ -1,0 +1,33 @@
+"""`haiku.dynamic_unroll`."""
+
+import haiku as hk
+import jax.numpy as jnp
+
+from benchmarks._cases import Case
+from benchmarks._contestants._contract import Declined, by_layer, gates
+
+
+def _make(cell: str, n_in: int, case: Case):
+    del n_in
+    if cell == "elman":
+        raise Declined("hk.VanillaRNN is relu, not tanh")
+    if cell == "gru":
+        raise Declined("hk.GRU resets before the recurrent product")
+
+    def run(xs):
+        core = hk.LSTM(case.H)
+        state = core.initial_state(xs.shape[1])
+        return hk.dynamic_unroll(core, xs, state, time_major=True)[0]
+
+    network = hk.without_apply_rng(hk.transform(run))
+
+    def convert(ours):
+        w = gates(ours, "igfo", "ifgo")
+        sonnet = jnp.repeat(jnp.array([0.0, 0.0, 1.0, 0.0]), case.H)  # it adds 1 to f
+        kernel = jnp.concatenate([w["w_x"], w["w_h"]])
+        return {"lstm/linear": dict(w=kernel, b=w["b"] - sonnet)}
+
+    return convert, network.apply
+
+
+haiku = by_layer("haiku.dynamic_unroll", _make)
