@@ -44,7 +44,14 @@ def main():
         os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # compiling is measured
 
-    from benchmarks import _cases, _machine, _measure, _report
+    from benchmarks import (
+        _cases,
+        _machine,
+        _measure,
+        _report,
+        _resident,
+        _training_step,
+    )
 
     shapes = _cases.QUICK if args.quick else _cases.SHAPES
     if args.shapes:
@@ -72,6 +79,16 @@ def main():
         took = time.monotonic() - begin
         print(f"[{number}/{len(cases)}, {took:.0f} s]", flush=True)
         print(_report.one(result["cases"][-1]), flush=True)
+    if not args.quick:
+        result["training_step"] = _training_step.measure(seconds)
+        for contestant in contestants:
+            peak = _resident.resident_bytes(args.device, contestant.name, cases)
+            for record in result["cases"]:
+                if record["name"] in peak:
+                    row = record["rows"].get(contestant.name, {})
+                    row["resident_bytes"] = peak[record["name"]]
+        out.write_text(json.dumps(result, indent=1) + "\n")
+        print(_training_step.ratios(result["training_step"]))
     print(_report.everything(result))
     _report.figure(result, out.with_suffix(".png"))
     print(f"{out}, {out.with_suffix('.png')}")
