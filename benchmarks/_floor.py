@@ -21,6 +21,6 @@ def product():
     return lambda: jax.block_until_ready(times(a, a))
 
 
-def floor(case: Case, product_ms: float, passes: int = 3) -> float:
-    """Milliseconds: of the gradient (three passes) or of the forward alone (one)."""
-    return product_ms * passes * case.products() / (2 * N**3)
+def floor(case: Case, product_ms: float) -> float:
+    """Milliseconds of the gradient."""
+    return product_ms * 3 * case.products() / (2 * N**3)

@@ -30,11 +30,11 @@ def vector_instructions() -> str:
     return "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "unknown"
 
 
-def wait_until_quiet(patience: float, say=print) -> float:
+def wait_until_quiet(patience: float) -> float:
     """Waits until the machine is idle, for `patience` seconds; the share that is busy."""
     until = time.monotonic() + patience
     while (busy := busy_share()) > QUIET and time.monotonic() < until:
-        say(f"waiting for a quiet machine: {busy:.0%} of it is busy")
+        print(f"waiting for a quiet machine: {busy:.0%} of it is busy")
     return busy
 
 

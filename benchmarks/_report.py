@@ -69,18 +69,17 @@ def one(record: dict) -> str:
     head = (
         f"{record['name']}: floor {record['floor_ms']:.2f} ms",
         f"{'':26}{'gradient ms':>22}{'to ours':>9}{'forward ms':>20}"
-        f"{'temp':>8}{'resident':>10}{'compile':>9}",
+        f"{'temp':>8}{'compile':>9}",
     )
     lines = list(head)
     for name, row in sorted(rows.items(), key=lambda item: ms(item[1], "gradient_ms")):
         g, f = row["gradient_ms"], row["forward_ms"]
-        temp, resident = row["temp_bytes"], row.get("resident_bytes")
+        temp = row["temp_bytes"]
         lines.append(
             f"{name:26}{g['min']:11.2f} ({g['median']:8.2f})"
             + (f"{g['min'] / base:9.2f}" if base else "")
             + f"{f['min']:10.2f} ({f['median']:7.2f})"
             + (f"{temp / record['unit_bytes']:8.2f}" if temp is not None else f"{'':8}")
-            + (f"{resident / 2**20:8.1f}MB" if resident is not None else f"{'':10}")
             + (f"{row['compile_s']:8.2f}s" if row["compile_s"] is not None else "")
         )
     lines += [

@@ -1,8 +1,8 @@
 """The same recurrent networks in this project and in what users would take instead.
 
-python -m benchmarks.run                      # everything; about an hour on two cores
-python -m benchmarks.run --quick              # two shapes, in under three minutes
-python -m benchmarks.run --cells lstm --shapes 3 6 --out /tmp/lstm.json
+python -m benchmarks.run                      # everything
+python -m benchmarks.run --quick              # two small shapes
+python -m benchmarks.run --cells lstm --shapes 3 6 --out lstm.json
 python -m benchmarks.run --device gpu
 
 Measures one training gradient, the forward pass alone, XLA's temp memory, the peak of

@@ -13,6 +13,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+from _machine import vector_instructions
 from memory import EMBEDDING, SYMBOLS, B, H, I, T, remat_scan
 
 from bptt_jax import Side, cells, layers, models, objectives, unrolls
@@ -95,12 +96,6 @@ def summary(times: dict[str, list[float]]) -> dict:
         )
         for name, t in times.items()
     }
-
-
-def vector_instructions() -> str:
-    cpu = pathlib.Path("/proc/cpuinfo")
-    flags = cpu.read_text() if cpu.exists() else ""
-    return "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "unknown"
 
 
 def main():

@@ -28,8 +28,8 @@ def outer_sum(a: Array, d: Array) -> Array:
     In at least float32: over many steps a sum in bfloat16 loses most of its digits.
     """
     dtype = trees.at_least_float32(jnp.result_type(a, d))
-    # Contracting the first axes of both, XLA:CPU takes a product at half the speed for
-    # wide layers; the barrier keeps the transposed copy from being folded back into it.
+    # Contracting the first axes of both, XLA:CPU has a slower product for wide layers;
+    # the barrier keeps the transposed copy from being folded back into it.
     columns = lax.optimization_barrier(rows(a).T)
     return jnp.matmul(columns, rows(d), preferred_element_type=dtype)
 
