@@ -36,7 +36,7 @@ from jax import lax
 from bptt_jax._factory import factory, positive
 from bptt_jax.cells import _init
 from bptt_jax.cells._in_dtype import in_dtype
-from bptt_jax.cells._products import affine, outer_sum, total
+from bptt_jax.cells._products import by_gate, outer_sum, total
 from bptt_jax.types import Cell, StepVJP
 
 
@@ -107,7 +107,7 @@ def gru(
 
 
 def _project(p, xs):
-    return affine(xs, p["w_x"], p["b"])
+    return by_gate(xs, p["w_x"], 3, p["b"])
 
 
 def _tanh(a):
@@ -121,11 +121,9 @@ def _sigmoid(a):
 
 def _reset_after(n_hidden: int) -> StepVJP:
     def gates(p, h, u):  # (1), (2)
-        q = h @ p["w_h"]
-        rz = _sigmoid(u[..., : 2 * n_hidden] + q[..., : 2 * n_hidden])
-        r, z = rz[..., :n_hidden], rz[..., n_hidden:]
-        q_n = q[..., 2 * n_hidden :] + p["b_n"]
-        return r, z, _tanh(u[..., 2 * n_hidden :] + r * q_n), q_n
+        (a_r, a_z, a_n), (q_r, q_z, q_n) = u, by_gate(h, p["w_h"], 3)
+        r, z, q_n = _sigmoid(a_r + q_r), _sigmoid(a_z + q_z), q_n + p["b_n"]
+        return r, z, _tanh(a_n + r * q_n), q_n
 
     def forward(p, h, u):
         _, z, n, _ = gates(p, h, u)
@@ -164,9 +162,9 @@ def _reset_after(n_hidden: int) -> StepVJP:
 def _reset_before(n_hidden: int) -> StepVJP:
     def gates(p, h, u):  # (2), (7)
         w_rz, w_n = p["w_h"][:, : 2 * n_hidden], p["w_h"][:, 2 * n_hidden :]
-        rz = _sigmoid(u[..., : 2 * n_hidden] + h @ w_rz)
-        r, z = rz[..., :n_hidden], rz[..., n_hidden:]
-        return r, z, _tanh(u[..., 2 * n_hidden :] + (r * h) @ w_n)
+        (a_r, a_z, a_n), (q_r, q_z) = u, by_gate(h, w_rz, 2)
+        r, z = _sigmoid(a_r + q_r), _sigmoid(a_z + q_z)
+        return r, z, _tanh(a_n + (r * h) @ w_n)
 
     def forward(p, h, u):
         _, z, n = gates(p, h, u)
