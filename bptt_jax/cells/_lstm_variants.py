@@ -40,6 +40,7 @@ v and v̂ need no state: `project` normalises all steps at once and `contract` d
 again. Cost: as the plain cell; a second product a step each way with a projection.
 """
 
+import operator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax.cells._gru import _sigmoid, _tanh
-from bptt_jax.cells._products import affine, outer_sum, total
+from bptt_jax.cells._products import affine, by_gate, outer_sum, total
 from bptt_jax.types import StepVJP
 
 
@@ -106,15 +107,15 @@ def variant(
 
     def project(p, xs):  # (3), the term of x
         if not layer_norm:
-            return affine(xs, p["w_x"], p["b"])
-        return _normalise(affine(xs, p["w_x"]), epsilon).hat * p["scale_x"] + p["b"]
+            return by_gate(xs, p["w_x"], 4, p["b"])
+        norm = _normalise(affine(xs, p["w_x"]), epsilon)
+        return _quarters(norm.hat * p["scale_x"] + p["b"])
 
     def from_h(p, h):  # (3), the term of h
-        q = h @ p["w_h"]
         if not layer_norm:
-            return q, None
-        norm = _normalise(q, epsilon)
-        return norm.hat * p["scale_h"], norm
+            return by_gate(h, p["w_h"], 4), None
+        norm = _normalise(h @ p["w_h"], epsilon)
+        return _quarters(norm.hat * p["scale_h"]), norm
 
     def seen(p, c):  # (6)
         if not layer_norm:
@@ -123,7 +124,7 @@ def variant(
         return norm.hat * p["scale_c"] + p["bias_c"], norm
 
     def forward(p, carry, u):
-        a_i, a_f, a_g, a_o = _quarters(u + from_h(p, carry.h)[0])
+        a_i, a_f, a_g, a_o = map(operator.add, u, from_h(p, carry.h)[0])
         if peepholes:
             p_i, p_f, p_o = _thirds(p["w_c"])
             a_i, a_f = a_i + p_i * carry.c, a_f + p_f * carry.c
@@ -136,8 +137,8 @@ def variant(
 
     def linearize(p, carries, us, nexts):
         before, after = carries.c, nexts.c
-        a, q_norm = from_h(p, carries.h)
-        a_i, a_f, a_g, a_o = _quarters(us + a)
+        q, q_norm = from_h(p, carries.h)
+        a_i, a_f, a_g, a_o = map(operator.add, us, q)
         if peepholes:
             p_i, p_f, p_o = _thirds(p["w_c"])
             a_i, a_f, a_o = a_i + p_i * before, a_f + p_f * before, a_o + p_o * after

@@ -42,7 +42,7 @@ from bptt_jax._factory import factory, positive
 from bptt_jax.cells import _init
 from bptt_jax.cells._gru import _sigmoid, _tanh
 from bptt_jax.cells._in_dtype import in_dtype
-from bptt_jax.cells._products import affine, outer_sum, total
+from bptt_jax.cells._products import by_gate, outer_sum, total
 from bptt_jax.types import Cell, StepVJP
 
 
@@ -118,7 +118,7 @@ def mgu(
 
 
 def _project(p, xs):
-    return affine(xs, p["w_x"], p["b"])
+    return by_gate(xs, p["w_x"], 2, p["b"])
 
 
 def _halves(a):
@@ -127,7 +127,7 @@ def _halves(a):
 
 def _as_flax() -> StepVJP:
     def gates(p, h, u):  # (1), (2)
-        (a_f, a_n), (q_f, q_n) = _halves(u), _halves(h @ p["w_h"])
+        (a_f, a_n), (q_f, q_n) = u, by_gate(h, p["w_h"], 2)
         f, q_n = _sigmoid(a_f + q_f), q_n + p["b_n"]
         return f, _tanh(a_n + f * q_n), q_n
 
@@ -167,7 +167,7 @@ def _as_flax() -> StepVJP:
 
 def _published() -> StepVJP:
     def gates(p, h, u):  # (7)
-        (a_f, a_n), (w_f, w_n) = _halves(u), _halves(p["w_h"])
+        (a_f, a_n), (w_f, w_n) = u, _halves(p["w_h"])
         f = _sigmoid(a_f + h @ w_f)
         return f, _tanh(a_n + (f * h) @ w_n)
 

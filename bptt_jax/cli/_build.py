@@ -93,7 +93,9 @@ def unroll_of(s: Settings, task: Task, chunk: int | None) -> tuple[Unroll, int |
     """The unroll, and the steps of a stretch that it takes."""
     if s.unroll == "scan":
         return unrolls.scan, None
-    chunk = s.chunk or chunk or unrolls.default_chunk(_length(task), SHORTEST)
+    units = s.batch * s.hidden
+    rule = unrolls.default_chunk(_length(task), units, SHORTEST)
+    chunk = s.chunk or chunk or rule
     return partial(unrolls.bptt, chunk=chunk), chunk
 
 

@@ -10,6 +10,7 @@ Within a stretch everything that is parallel in time is done at once, so what it
 besides the residuals exists for K steps only. Stored for all T: c_i, ys and residuals.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -18,25 +19,38 @@ from bptt_jax.types import Cell, Layer, PyTree, Side
 from bptt_jax.unrolls._door import unroll
 
 SHORTEST = 8  # steps: below it the products of a stretch are small and loops many
+CACHED = 2**17  # floats of one kind in a stretch: above it they leave the cache
 
 
-def default_chunk(T: int, shortest: int = SHORTEST) -> int:
+def default_chunk(T: int, units: int = 1, shortest: int = SHORTEST) -> int:
     """The steps of a stretch that `bptt` takes of T where it is not told.
 
-    About T/32 steps, and at least `shortest`; a divisor of T where one is near. More
-    steps are larger products, faster for small batches, and more memory.
+    More steps are larger products, faster for small batches, and more memory: about T/20
+    steps, fewer where a stretch of that many would leave the cache, and at least
+    `shortest`; a divisor of T where one is near.
 
-    >>> default_chunk(256), default_chunk(1000), default_chunk(5)
-    (8, 25, 5)
+    Args:
+      T: steps of time.
+      units: hidden units of all examples together, B·H.
+      shortest: steps.
+
+    >>> default_chunk(1000, units=64), default_chunk(784, units=128 * 128)
+    (50, 8)
+    >>> default_chunk(5)
+    5
     """
-    wanted = max(shortest, round(T / 32))
+    wanted = max(shortest, min(round(T / 20), CACHED // max(1, units)))
     near = [k for k in range(max(1, wanted // 2), 2 * wanted + 1) if T % k == 0]
     return min(near, key=lambda k: max(k / wanted, wanted / k), default=min(wanted, T))
 
 
+def _chunk(chunk: int | None, xs: PyTree, carry: PyTree) -> int:
+    units = max((a.size for a in jax.tree.leaves(carry)), default=1)
+    return chunk or default_chunk(trees.length(xs), units)
+
+
 def _forward(layer, params, carry, xs, side, *, chunk):
-    T = trees.length(xs)
-    K = chunk or default_chunk(T)
+    T, K = trees.length(xs), _chunk(chunk, xs, carry)
     done, stored, pieces = T - T % K, [], []
 
     def stretch(carry, at):  # (1)
@@ -58,8 +72,7 @@ def _forward(layer, params, carry, xs, side, *, chunk):
 
 def _backward(layer, residuals, d_carry, d_ys, *, chunk):
     params, last, xs, side, ys, stored = residuals
-    T = trees.length(xs)
-    K = chunk or default_chunk(T)
+    T, K = trees.length(xs), _chunk(chunk, xs, last)
     done, stored, pieces = T - T % K, list(stored), []
     weights = trees.floats(params, params)
     total = [jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]
@@ -122,7 +135,7 @@ def bptt(
       xs: inputs, leaves `[T, ..., I]`, T of at least 1, any number of batch axes; None:
         no inputs, with `length`.
       side: masks, resets, keys, targets; see `Side`. No gradient flows to it.
-      chunk: steps of a stretch, K; None: about T/32, at least 8. Any K gives the same
+      chunk: steps of a stretch, K; None: `default_chunk`. Any K gives the same
         gradient to rounding; memory has a term that grows with K.
       length: the number of steps, where `xs` is None.
 
