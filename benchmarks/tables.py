@@ -1,14 +1,20 @@
-"""Writes the README's tables from the committed results.
+"""Writes the tables of the READMEs from the committed results.
 
-python benchmarks/tables.py            # rewrites them
+python -m benchmarks.tables            # rewrites them
+python -m benchmarks.tables --check    # fails where they differ
 """
 
 import json
 import pathlib
 import re
+import sys
+
+from benchmarks import _report, _training_step
+from benchmarks._contestants import OURS, REMAT
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+PEERS = RESULTS / "peers-cpu.json"
 
 
 def read(path: pathlib.Path) -> dict:
@@ -29,16 +35,60 @@ def memory() -> str:
     return table(result["temp"]) + f"\n\nJAX {result['jax']}, CPU."
 
 
-def speed() -> str:
-    result = read(RESULTS / "speed.json")
+def peers() -> str:
+    """Times faster than the fastest JAX peer: gradient (forward), a row a shape."""
+    result = read(PEERS)
+    rows: dict[str, dict] = {}
+    for record in result["cases"]:
+        best = f"{_report.speedup(record):.2f} ({_report.speedup(record, 'forward_ms'):.2f})"
+        rows.setdefault(_shape(record), {})[record["cell"]] = best
+    means = {
+        cell: _report.geometric_mean([_report.speedup(r) for r in of])
+        for cell, of in _by_cell(result).items()
+    }
+    rows["geometric mean"] = {cell: f"{mean:.2f}" for cell, mean in means.items()}
+    return table(rows) + "\n\n" + _about(result)
 
-    def cell(entry):
-        return f"{entry['ratio_of_minima']} ({entry['ratio_of_medians']})"
 
+def peers_memory() -> str:
+    """Temp memory relative to flax.linen.RNN: as it is (under `remat`)."""
+    rows: dict[str, dict] = {}
+    for record in read(PEERS)["cases"]:
+        of = [_report.temp_ratio(record, name) for name in (OURS, REMAT)]
+        rows.setdefault(_shape(record), {})[record["cell"]] = "{:.2f} ({:.2f})".format(
+            *of
+        )
+    return table(rows)
+
+
+def training_step() -> str:
+    rows = _training_step.ratios(read(PEERS)["training_step"])
+    columns = dict(faster="times faster", memory="of its memory")
+    return table({n: {columns[c]: row[c] for c in columns} for n, row in rows.items()})
+
+
+def all_contestants() -> str:
+    result = read(PEERS)
+    return _report.everything(result) + "\n\n" + _about(result)
+
+
+def _shape(record: dict) -> str:
+    deep = "" if record["depth"] == 1 else f", {record['depth']} layers"
+    return "({B}, {T}, {I}, {H})".format(**record) + deep
+
+
+def _by_cell(result: dict) -> dict[str, list]:
+    cells: dict[str, list] = {}
+    for record in result["cases"]:
+        cells.setdefault(record["cell"], []).append(record)
+    return cells
+
+
+def _about(result: dict) -> str:
+    versions = result["versions"]
     return (
-        table(result["time"], cell)
-        + f"\n\nRatio of minima (of medians); less is better. JAX {result['jax']}, "
-        f"float32, CPU with {result['vector_instructions']}."
+        f"{result['cores']} cores with {result['vector_instructions']}, float32, "
+        f"JAX {versions['jax']}, flax {versions['flax']}, torch {versions['torch']}."
     )
 
 
@@ -62,19 +112,34 @@ def character() -> str:
     return table(rows)
 
 
-def written(page: str) -> str:
+PAGES = {
+    "README.md": (memory, peers, peers_memory, training_step, character),
+    "benchmarks/README.md": (all_contestants,),
+}
+
+
+def written(page: str, tables) -> str:
     """The page with its tables as the results have them."""
-    for name, write in dict(memory=memory, speed=speed, character=character).items():
+    for write in tables:
+        name = write.__name__
         pattern = rf"<!-- {name} -->\n.*?<!-- /{name} -->"
         block = f"<!-- {name} -->\n{write()}\n<!-- /{name} -->"
         page, found = re.subn(pattern, lambda _, b=block: b, page, flags=re.DOTALL)
-        assert found == 1, f"the README lacks the marks of {name}"
+        assert found == 1, f"the page lacks the marks of {name}"
     return page
 
 
 def main():
-    page = ROOT / "README.md"
-    page.write_text(written(page.read_text()))
+    differ = []
+    for name, tables in PAGES.items():
+        page = ROOT / name
+        text = written(page.read_text(), tables)
+        if text != page.read_text():
+            differ.append(name)
+        if "--check" not in sys.argv:
+            page.write_text(text)
+    if differ and "--check" in sys.argv:
+        raise SystemExit(f"not as the results have it: {', '.join(differ)}")
 
 
 if __name__ == "__main__":

@@ -96,6 +96,37 @@ def test_nor_in_a_shorter_last_stretch_or_one_that_runs_again(steps, lean):
     assert anywhere(module, weights)
 
 
+KERNELS = dict(elman=4, lstm=7, gru=6, mgu=6)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_of_a_step(name):
+    """How many are started in each step, forward or back."""
+    module, _ = compiled(name, unrolls.bptt, chunk=K)
+    each = [len(hlo.kernels(module, body)) for body in hlo.innermost_loops(module)]
+    assert len(each) == 2
+    assert max(each) <= KERNELS[name]
+
+
+@pytest.mark.parametrize("name", tiers.cells(("lstm", "gru", "mgu")))
+def test_gates_are_not_cut_from_the_row_that_a_step_reads(name):
+    module, _ = compiled(name, unrolls.bptt, chunk=K)
+    for body in hlo.innermost_loops(module):
+        assert not hlo.cut_from_what_is_read(module, body)
+
+
+def test_a_cut_is_seen():
+    def step(h, u):
+        h = jnp.tanh(u[:, :H] + h) * u[:, H:]
+        return h, h
+
+    shapes = np.ones((B, H), "f"), np.ones((T, B, 2 * H), "f")
+    text = jax.jit(lambda h, us: jax.lax.scan(step, h, us)).lower(*shapes)
+    module = hlo.parse(text.compile().as_text())
+    (body,) = hlo.innermost_loops(module)
+    assert hlo.cut_from_what_is_read(module, body)
+
+
 def test_products_are_seen_at_any_depth_of_calls():
     """Inside a loop, a fusion or a branch."""
 

@@ -14,10 +14,12 @@ PRODUCTS = {"dot", "convolution", "custom-call"}
 
 
 class Instruction(NamedTuple):
+    name: str
     op: str
     shapes: list[tuple[int, ...]]  # of its results
     called: list[str]
     body: str | None
+    operands: list[str]
 
 
 Module = dict[str, list[Instruction]]
@@ -30,11 +32,11 @@ def parse(text: str) -> Module:
         if head := _HEAD.match(line):
             current = module.setdefault(head[1], [])
         elif current is not None and (found := _INSTRUCTION.match(line)):
-            current.append(_instruction(found[2]))
+            current.append(_instruction(found[1], found[2]))
     return module
 
 
-def _instruction(text: str) -> Instruction:
+def _instruction(name: str, text: str) -> Instruction:
     kind, rest = _split_type(text)
     many = itertools.chain(*(m.split(",") for m in _CALLED_MANY.findall(rest)))
     called = _CALLED.findall(rest) + [name.strip(" %") for name in many]
@@ -43,7 +45,9 @@ def _instruction(text: str) -> Instruction:
         tuple(int(n) for n in dims.split(",") if n)
         for dims in re.findall(r"\w+\[([\d,]*)\]", kind)
     ]
-    return Instruction(rest.split("(")[0], shapes, called, body and body[1])
+    op, arguments = rest.split("(", 1)
+    operands = re.findall(r"%([\w.\-]+)", arguments.split(")")[0])
+    return Instruction(name, op, shapes, called, body and body[1], operands)
 
 
 def _split_type(text: str) -> tuple[str, str]:
@@ -84,3 +88,30 @@ def innermost_loops(module: Module) -> list[str]:
 def products(instructions) -> list[tuple[int, ...]]:
     """The shapes of the matrix products among the instructions."""
     return [shape for i in instructions if i.op in PRODUCTS for shape in i.shapes]
+
+
+FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast"}
+
+
+def kernels(module: Module, body: str) -> list[Instruction]:
+    """What a loop's body starts once a step, without what counts the steps."""
+    return [i for i in module[body] if i.op not in FREE and any(map(len, i.shapes))]
+
+
+def cut_from_what_is_read(module: Module, body: str) -> list[Instruction]:
+    """Slices, within one kernel, of what that kernel reads of one step's row.
+
+    XLA:CPU's code for them is scalar: twice the time of the whole step.
+    """
+    found = []
+    for called in {c for i in kernels(module, body) for c in i.called}:
+        read: set[str] = set()
+        for i in module[called]:
+            if i.op == "dynamic-slice" or (i.op in SAME and read & set(i.operands)):
+                read.add(i.name)
+            elif i.op == "slice" and read & set(i.operands):
+                found.append(i)
+    return found
+
+
+SAME = {"bitcast", "reshape", "convert", "copy", "add", "multiply"}

@@ -1,0 +1,85 @@
+"""The comparison with peers runs, and what it makes of its figures is right."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+HERE = ["bptt_jax", "bptt_jax remat", "lax.scan", "flax.linen.RNN"]  # extra: dev
+
+
+def run(*command) -> subprocess.CompletedProcess:
+    """In a process of its own, where `benchmarks` is a package."""
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_a_short_run(tmp_path):
+    out = tmp_path / "peers.json"
+    done = run(
+        *("-m", "benchmarks.run", "--quick", "--shapes", "1", "--seconds", "0.1"),
+        *("--patience", "0", "--out", str(out), "--only", *HERE),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(out.read_text())
+    assert [case["cell"] for case in result["cases"]] == ["elman", "lstm", "gru"]
+    for case in result["cases"]:
+        assert list(case["rows"]) == HERE
+        for row in case["rows"].values():
+            assert row["difference"] <= 1e-4
+            assert row["gradient_ms"]["min"] > row["forward_ms"]["min"] > 0
+            assert row["temp_bytes"] > 0
+    assert "the fastest JAX peer" in done.stdout
+    assert out.with_suffix(".png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "theano"], "expected some of"),
+        (["--shapes", "9"], "from 1 to 8"),
+    ],
+)
+def test_what_is_not_there_is_named(options, message):
+    done = run("-m", "benchmarks.run", *options)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+DISAGREEMENT = """
+import numpy as np
+from benchmarks._agree import TOLERANCE, difference
+from benchmarks import _report
+
+a = (np.ones(3), [dict(w_h=np.ones((2, 2)))], np.ones(3))
+b = (np.ones(3), [dict(w_h=np.array([[1, 1], [1, 1.001]]))], np.ones(3))
+assert difference(a, a) == 0 and difference(b, a) > TOLERANCE
+
+def row(gradient, temp):
+    ms = dict(min=gradient, median=2 * gradient)
+    return dict(gradient_ms=ms, forward_ms=ms, temp_bytes=temp, compile_s=gradient)
+
+rows = {
+    "bptt_jax": row(2, 30), "bptt_jax remat": row(3, 20), "lax.scan": row(4, 90),
+    "flax.linen.RNN": row(3, 100), "torch": row(1, None),
+}
+record = dict(name="a", cell="lstm", T=100, H=256, floor_ms=1.0, rows=rows)
+assert _report.fastest(rows, "gradient_ms") == ("flax.linen.RNN", 3)
+assert _report.speedup(record) == 1.5 and _report.over_torch(record) == 0.5
+assert _report.temp_ratio(record) == 0.3
+reached = {line[0]: line[2] for line in _report.goals(dict(cases=[record]))}
+assert reached["… in the worst case"] == "1.50, a"
+assert reached["time over the floor, H ≥ 256, worst"] == "2.00, a"
+assert reached["time of LSTM under remat to that without"] == "1.50, a"
+"""
+
+
+def test_disagreement_is_seen_and_figures_are_those_of_the_rows():
+    done = run("-c", DISAGREEMENT)
+    assert done.returncode == 0, done.stderr
