@@ -20,8 +20,8 @@ def affine(xs: Array, w: Array, b: Array | None = None) -> Array:
 def by_gate(a: Array, w: Array, n: int, b: Array | None = None) -> list[Array]:
     """`a @ w + b` as n gates: `[..., I] -> n × [..., H]`, with w `[I, nH]`.
 
-    Gates that a loop over steps reads are arrays of their own: of a gate cut out of a
-    row of all gates XLA:CPU makes scalar code, twice as slow as the product beside it.
+    Gates that a loop over steps reads are arrays of their own: where a gate is cut out
+    of a row of all gates XLA:CPU makes slow code (`benchmarks/levers.py`).
     """
     parts = jnp.split(affine(rows(a), w, b), n, -1)
     return [part.reshape(*a.shape[:-1], part.shape[-1]) for part in parts]
@@ -38,8 +38,8 @@ def outer_sum(a: Array, d: Array) -> Array:
     In at least float32: over many steps a sum in bfloat16 loses most of its digits.
     """
     dtype = trees.at_least_float32(jnp.result_type(a, d))
-    # Contracting the first axes of both, XLA:CPU has a slower product for wide layers;
-    # the barrier keeps the transposed copy from being folded back into it.
+    # Contracting the first axes of both, XLA:CPU has a slower product for wide layers
+    # (`benchmarks/levers.py`); the barrier keeps the copy from being folded into it.
     columns = lax.optimization_barrier(rows(a).T)
     return jnp.matmul(columns, rows(d), preferred_element_type=dtype)
 

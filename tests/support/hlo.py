@@ -101,7 +101,7 @@ def kernels(module: Module, body: str) -> list[Instruction]:
 def cut_from_what_is_read(module: Module, body: str) -> list[Instruction]:
     """Slices, within one kernel, of what that kernel reads of one step's row.
 
-    XLA:CPU's code for them is scalar: twice the time of the whole step.
+    XLA:CPU's code for them is slow (`benchmarks/levers.py`).
     """
     found = []
     for called in {c for i in kernels(module, body) for c in i.called}:
