@@ -4,6 +4,8 @@ A model is a layer, so an unroll runs it and `layers.with_loss` puts its loss in
 embedding and a readout are one product over all steps of a stretch.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -91,6 +93,7 @@ def bidirectional(
     return run
 
 
+@functools.partial(jax.jit, static_argnames=("model", "n"))
 def generate(
     model: Layer, params, tokens: Array, n: int, temperature: Array | float, key: Array
 ) -> Array:

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from bptt_jax import cells, layers, models, objectives, unrolls
-from bptt_jax.types import Side
+from bptt_jax import cells, estimators, layers, models, objectives, unrolls
+from bptt_jax.types import Batch, Side
 from support.compilations import compilations
 
 T, B, I, H = 6, 2, 3, 4
@@ -129,6 +129,47 @@ def test_a_training_step_is_traced_once():
         values.append(float(value))
     assert step._cache_size() == 1
     assert len(set(values)) == 100
+
+
+@pytest.mark.parametrize("make", [estimators.exact, estimators.stream])
+def test_an_estimator_compiles_once(make):
+    """Called as it is, not under `jit`; model and estimator are made anew."""
+
+    def value(seed):
+        model = models.features((cells.gru(I, H),), 2, H)
+        estimator = make(model, objectives.squared_error)
+        rng = np.random.default_rng(seed)
+        xs, ys = (rng.normal(size=(T, B, n)).astype("f") for n in (I, 2))
+        batch = Batch(xs, Side(targets=ys))
+        params = model.init(jax.random.key(seed))
+        state = estimator.init(params, batch)
+        return float(estimator.grad(params, state, batch, jax.random.key(seed))[0])
+
+    jax.clear_caches()
+    with compilations() as first:
+        value(0)
+    with compilations() as again:
+        other = [value(0), value(1)]
+    assert first
+    assert not again
+    assert other[0] != other[1]
+
+
+def test_generating_compiles_once():
+    def symbols(seed):
+        model = models.symbols(5, I, (cells.gru(I, H),), 5, H)
+        params = model.init(jax.random.key(seed))
+        tokens, key = jnp.arange(3), jax.random.key(seed)
+        return np.asarray(models.generate(model, params, tokens, 20, 1.0, key))
+
+    jax.clear_caches()
+    with compilations() as first:
+        symbols(0)
+    with compilations() as again:
+        other = symbols(0), symbols(1)
+    assert first
+    assert not again
+    assert (other[0] != other[1]).any()
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
