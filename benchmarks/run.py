@@ -82,6 +82,7 @@ def main():
         print(_report.one(result["cases"][-1]), flush=True)
     if not args.quick:
         result["training_step"] = _training_step.measure(seconds)
+        out.write_text(json.dumps(result, indent=1) + "\n")
         for contestant in contestants:
             peak = _resident.resident_bytes(args.device, contestant.name, cases)
             for record in result["cases"]:
