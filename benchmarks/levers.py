@@ -4,7 +4,7 @@ python -m benchmarks.levers          # writes benchmarks/results/levers.json
 
 outer_sum: a weight gradient as a straight product of a transposed copy, to contracting
 the first axes of both. by_gate: a GRU's loop that reads each gate as an array of its own,
-to one that cuts the gates out of a row. Both as times of the slower form over ours.
+to one that cuts the gates out of a row. Both as the time of the other form over ours.
 """
 
 import json

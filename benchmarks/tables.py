@@ -67,7 +67,7 @@ def training_step() -> str:
     return table({n: {columns[c]: row[c] for c in columns} for n, row in rows.items()})
 
 
-def all_contestants() -> str:
+def all_cases() -> str:
     result = read(PEERS)
     return _report.everything(result) + "\n\n" + _about(result)
 
@@ -114,7 +114,7 @@ def character() -> str:
 
 PAGES = {
     "README.md": (memory, peers, peers_memory, training_step, character),
-    "benchmarks/README.md": (all_contestants,),
+    "benchmarks/README.md": (all_cases,),
 }
 
 

@@ -8,11 +8,7 @@ from bptt_jax import _pytrees as trees
 
 def affine(xs: Array, w: Array, b: Array | None = None) -> Array:
     """`xs @ w + b`: `[..., I] -> [..., O]`."""
-    if xs.shape[-1:] != w.shape[:1]:
-        raise ValueError(
-            f"xs: expected [T, ..., {w.shape[0]}] to go with weights {list(w.shape)}, "
-            f"got features {list(xs.shape)}"
-        )
+    _check_features(xs, w)
     z = xs @ w
     return z if b is None else z + b
 
@@ -23,8 +19,17 @@ def by_gate(a: Array, w: Array, n: int, b: Array | None = None) -> list[Array]:
     Gates that a loop over steps reads are arrays of their own: where a gate is cut out
     of a row of all gates XLA:CPU makes slow code (`benchmarks/levers.py`).
     """
+    _check_features(a, w)
     parts = jnp.split(affine(rows(a), w, b), n, -1)
     return [part.reshape(*a.shape[:-1], part.shape[-1]) for part in parts]
+
+
+def _check_features(xs: Array, w: Array) -> None:
+    if xs.shape[-1:] != w.shape[:1]:
+        raise ValueError(
+            f"xs: expected [T, ..., {w.shape[0]}] to go with weights {list(w.shape)}, "
+            f"got features {list(xs.shape)}"
+        )
 
 
 def rows(a: Array) -> Array:

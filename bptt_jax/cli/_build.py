@@ -94,8 +94,7 @@ def unroll_of(s: Settings, task: Task, chunk: int | None) -> tuple[Unroll, int |
     if s.unroll == "scan":
         return unrolls.scan, None
     units = s.batch * s.hidden
-    rule = unrolls.default_chunk(_length(task), units, SHORTEST)
-    chunk = s.chunk or chunk or rule
+    chunk = s.chunk or chunk or unrolls.default_chunk(_length(task), units, SHORTEST)
     return partial(unrolls.bptt, chunk=chunk), chunk
 
 

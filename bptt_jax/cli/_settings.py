@@ -38,7 +38,7 @@ class Settings:
     remat: bool = False
     """Store less and compute each stretch of time twice."""
     chunk: int | None = None
-    """Steps of a stretch of time; by default at least 16, and as many as are fast."""
+    """Steps of a stretch of time; by default from the sizes, at least 16."""
     optimizer: str = "adam"
     """adam, adamw, rmsprop, sgd."""
     lr: float | None = None

@@ -91,6 +91,7 @@ def products(instructions) -> list[tuple[int, ...]]:
 
 
 FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast"}
+SAME = {"bitcast", "reshape", "convert", "copy", "add", "multiply"}
 
 
 def kernels(module: Module, body: str) -> list[Instruction]:
@@ -112,6 +113,3 @@ def cut_from_what_is_read(module: Module, body: str) -> list[Instruction]:
             elif i.op == "slice" and read & set(i.operands):
                 found.append(i)
     return found
-
-
-SAME = {"bitcast", "reshape", "convert", "copy", "add", "multiply"}
