@@ -96,7 +96,7 @@ def test_nor_in_a_shorter_last_stretch_or_one_that_runs_again(steps, lean):
     assert anywhere(module, weights)
 
 
-KERNELS = dict(elman=4, lstm=7, gru=6, mgu=6)
+KERNELS = dict(elman=3, lstm=6, gru=6, mgu=5)  # the most of JAX 0.10 and 0.12
 
 
 @pytest.mark.parametrize("name", KERNELS)
