@@ -27,7 +27,8 @@ def default_chunk(T: int, units: int = 1, shortest: int = SHORTEST) -> int:
 
     More steps are larger products, faster for small batches, and more memory: about T/20
     steps, fewer where a stretch of that many would leave the cache, and at least
-    `shortest`; a divisor of T where one is near.
+    `shortest` (an eighth of T where that is less, but half of `shortest`); a divisor of
+    T where one is near.
 
     Args:
       T: steps of time.
@@ -39,7 +40,8 @@ def default_chunk(T: int, units: int = 1, shortest: int = SHORTEST) -> int:
     >>> default_chunk(5)
     5
     """
-    wanted = max(shortest, min(round(T / 20), CACHED // max(1, units)))
+    least = min(shortest, max(shortest // 2, T // 8))
+    wanted = max(least, min(round(T / 20), CACHED // max(1, units)))
     near = [k for k in range(max(1, wanted // 2), 2 * wanted + 1) if T % k == 0]
     return min(near, key=lambda k: max(k / wanted, wanted / k), default=min(wanted, T))
 
