@@ -1,10 +1,13 @@
-"""What the choices in `bptt_jax.cells._products` are worth on this machine.
+"""What choices are worth on this machine: the time of the other form over ours.
 
 python -m benchmarks.levers          # writes benchmarks/results/levers.json
 
-outer_sum: a weight gradient as a straight product of a transposed copy, to contracting
-the first axes of both. by_gate: a GRU's loop that reads each gate as an array of its own,
-to one that cuts the gates out of a row. Both as the time of the other form over ours.
+outer_sum: a weight gradient as a straight product of a transposed copy; the other form
+contracts the first axes of both. by_gate: a GRU's loop that reads each gate as an array
+of its own; the other cuts the gates out of a row. columns: the products of an LSTM's two
+loops with examples as rows; the other has them as columns. stored_gates: an LSTM's
+gradient as it is; the other form keeps the gates (4 floats more for each unit and step)
+instead of computing them again, with its memory to ours.
 """
 
 import json
@@ -15,11 +18,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from benchmarks import _clock, _machine
+from bptt_jax import _pytrees as trees
+from bptt_jax import cells, unrolls
+from bptt_jax.cells import LSTMCarry
 from bptt_jax.cells._products import outer_sum
+from bptt_jax.types import Layer
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "levers.json"
 PRODUCTS = ((256, 128, 512), (256, 512, 2048), (512, 256, 1024), (512, 1024, 4096))
 LOOPS = ((32, 64, 128), (64, 64, 256), (30, 64, 100))
+COLUMNS = ((32, 128), (64, 256), (32, 512), (64, 1024), (256, 64))
+STORED = ((32, 128, 64, 128), (256, 128, 64, 64), (64, 256, 128, 256), (64, 64, 1024, 1024))
 SECONDS = 2.0
 
 
@@ -77,15 +86,114 @@ def loop(B: int, T: int, H: int) -> dict:
     return compare(apart, cut, us)
 
 
-def main():
-    result = _machine.describe("cpu") | dict(
-        outer_sum={str(shape): product(*shape) for shape in PRODUCTS},
-        by_gate={str(shape): loop(*shape) for shape in LOOPS},
+def columns(B: int, H: int, K: int = 8) -> dict:
+    """`h @ w_h` forward and `d_a @ w_hᵀ` back, K steps each."""
+    w = jax.random.normal(jax.random.key(0), (H, 4 * H)) / H**0.5
+    us, h = jnp.ones((K, B, 4 * H)), jnp.ones((B, H))
+    hold = lax.optimization_barrier
+
+    def whole(forth, back):
+        def run(w, us, h):
+            h, d_as = lax.scan(lambda h, u: _turn(jnp.tanh(u + forth(h, w)), H), h, us)
+            return lax.scan(lambda d, a: (back(a * jnp.tile(d, 4), w), None), h, d_as)[0]
+
+        return run
+
+    rows = whole(lambda h, w: h @ w, lambda d, w: d @ w.T)
+    turned = whole(
+        lambda h, w: hold(hold(w.T) @ hold(h.T)).T, lambda d, w: hold(w @ hold(d.T)).T
     )
+    return compare(rows, turned, w, us, h)
+
+
+def _turn(a, H: int):
+    return a[:, :H], a
+
+
+def _with_gates(cell) -> Layer:
+    """The plain LSTM over a stretch, with its gates among the residuals."""
+    vjp = cell.vjp
+
+    def gates(a):
+        i, f, g, o = jnp.split(a, 4, -1)
+        return i / 2 + 0.5, f / 2 + 0.5, g, o / 2 + 0.5
+
+    def fwd(params, carry, xs, side):
+        n = carry.c.shape[-1]
+        scale = jnp.repeat(jnp.array([0.5, 0.5, 1.0, 0.5]), n)
+
+        def step(carry, u):
+            a = lax.optimization_barrier(jnp.tanh((u + carry.h @ params["w_h"]) * scale))
+            i, f, g, o = gates(a)
+            c = f * carry.c + i * g
+            h = o * jnp.tanh(c)
+            return LSTMCarry(h, c), (h, (a, c))
+
+        carry, (ys, kept) = lax.scan(step, carry, vjp.project(params, xs))
+        return carry, ys, kept
+
+    def bwd(params, carry, xs, side, ys, kept, d_carry, d_ys):
+        a, c = kept
+        carries = trees.before(carry, LSTMCarry(ys, c))
+        (i, f, g, o), tanh_c = gates(a), jnp.tanh(c)
+        d_i, d_f = g * i * (1 - i), carries.c * f * (1 - f)
+        d_g, d_o = i * (1 - g * g), tanh_c * o * (1 - o)
+        local = jnp.concatenate([d_i, d_f, d_g, d_o], -1)
+        coeffs = lax.optimization_barrier((local, o * (1 - tanh_c * tanh_c), f))
+        d_carry, d_as = lax.scan(
+            lambda d, at: vjp.backward(params, at[0], d, at[1]),
+            d_carry,
+            (coeffs, d_ys),
+            reverse=True,
+        )
+        d_params, d_xs = vjp.contract(params, xs, carries, coeffs, d_as)
+        return d_params, d_carry, d_xs
+
+    return Layer(cell.init, cell.init_carry, fwd, bwd)
+
+
+def stored_gates(B: int, T: int, I: int, H: int) -> dict:
+    cell = cells.lstm(I, H)
+    params = cell.init(jax.random.key(0))
+    xs = jax.random.normal(jax.random.key(1), (T, B, I))
+
+    def gradient(layer):
+        def loss(params, xs):
+            carry = cell.init_carry(params, (B,))
+            return (unrolls.bptt(layer, params, carry, xs)[1] ** 2).sum()
+
+        return jax.value_and_grad(loss, (0, 1))
+
+    ours, other = gradient(cell), gradient(_with_gates(cell))
+    values = [jax.jit(f)(params, xs) for f in (ours, other)]
+    apart = max(
+        float(abs(a - b).max() / (1 + abs(a).max()))
+        for a, b in zip(*map(jax.tree.leaves, values), strict=True)
+    )
+    assert apart < 1e-4, apart
+    bytes_ = [
+        jax.jit(f).lower(params, xs).compile().memory_analysis().temp_size_in_bytes
+        for f in (ours, other)
+    ]
+    return compare(ours, other, params, xs) | dict(
+        memory=round(bytes_[1] / bytes_[0], 2)
+    )
+
+
+def main():
+    levers = dict(
+        outer_sum=(product, PRODUCTS),
+        by_gate=(loop, LOOPS),
+        columns=(columns, COLUMNS),
+        stored_gates=(stored_gates, STORED),
+    )
+    result = _machine.describe("cpu")
+    for lever, (measure, shapes) in levers.items():
+        result[lever] = {}
+        for shape in shapes:
+            found = result[lever][str(shape)] = measure(*shape)
+            print(lever, shape, found["times_slower"], found.get("memory", ""))
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    for lever in ("outer_sum", "by_gate"):
-        for shape, found in result[lever].items():
-            print(lever, shape, found["times_slower"])
 
 
 if __name__ == "__main__":

@@ -124,6 +124,11 @@ def cut(tree: PyTree, start: int, stop: int | None) -> PyTree:
     return jax.tree.map(lambda a: lax.slice_in_dim(a, start, stop), tree)
 
 
+def steps_from(tree: PyTree, start: int | jax.Array, n: int) -> PyTree:
+    """n steps from `start`, which may be traced."""
+    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, n), tree)
+
+
 def fold(tree: PyTree, n: int) -> PyTree:
     """`[n·K, ...]` as `[n, K, ...]`."""
     return jax.tree.map(lambda a: a.reshape((n, a.shape[0] // n) + a.shape[1:]), tree)

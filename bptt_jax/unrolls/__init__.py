@@ -4,8 +4,21 @@
 """
 
 from bptt_jax.unrolls._bptt import bptt, default_chunk
+from bptt_jax.unrolls._checkpointed import checkpointed
 from bptt_jax.unrolls._mask import sequence_mask
+from bptt_jax.unrolls._plan import Plan, plan
 from bptt_jax.unrolls._reverse import reverse
 from bptt_jax.unrolls._scan import scan
+from bptt_jax.unrolls._truncated import truncated
 
-__all__ = ["bptt", "default_chunk", "reverse", "scan", "sequence_mask"]
+__all__ = [
+    "Plan",
+    "bptt",
+    "checkpointed",
+    "default_chunk",
+    "plan",
+    "reverse",
+    "scan",
+    "sequence_mask",
+    "truncated",
+]

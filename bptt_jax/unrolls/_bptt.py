@@ -42,6 +42,11 @@ def default_chunk(T: int, units: int = 1, shortest: int = SHORTEST) -> int:
     """
     least = min(shortest, max(shortest // 2, T // 8))
     wanted = max(least, min(round(T / 20), CACHED // max(1, units)))
+    return near_divisor(T, wanted)
+
+
+def near_divisor(T: int, wanted: int) -> int:
+    """The divisor of T nearest to `wanted`; `wanted` itself where none is near."""
     near = [k for k in range(max(1, wanted // 2), 2 * wanted + 1) if T % k == 0]
     return min(near, key=lambda k: max(k / wanted, wanted / k), default=min(wanted, T))
 
@@ -51,22 +56,23 @@ def _chunk(chunk: int | None, xs: PyTree, carry: PyTree) -> int:
     return chunk or default_chunk(trees.length(xs), units)
 
 
-def _forward(layer, params, carry, xs, side, *, chunk):
+def forward(layer, params, carry, xs, side, *, chunk):
+    """(1), with all that the backward pass needs stored."""
     T, K = trees.length(xs), _chunk(chunk, xs, carry)
-    done, stored, pieces = T - T % K, [], []
+    rest, stored, pieces = T % K, [], []
 
-    def stretch(carry, at):  # (1)
+    def stretch(carry, at):
         after, ys, residuals = layer.fwd(params, carry, *at)
         return after, (ys, (carry, residuals))
 
-    if done:
-        at = trees.fold(trees.cut((xs, side), 0, done), done // K)
+    if rest:  # the first stretch is shorter; time is never padded
+        carry, (ys, kept) = stretch(carry, trees.cut((xs, side), 0, rest))
+        pieces.append(ys)
+        stored.append(kept)
+    if rest < T:
+        at = trees.fold(trees.cut((xs, side), rest, T), T // K)
         carry, (ys, kept) = lax.scan(stretch, carry, at)
         pieces.append(trees.flat(ys))
-        stored.append(kept)
-    if done < T:  # the rest is a shorter stretch; time is never padded
-        carry, (ys, kept) = stretch(carry, trees.cut((xs, side), done, T))
-        pieces.append(ys)
         stored.append(kept)
     ys = trees.join(pieces)
     return (carry, ys), (params, carry, xs, side, ys, stored)
@@ -75,7 +81,7 @@ def _forward(layer, params, carry, xs, side, *, chunk):
 def _backward(layer, residuals, d_carry, d_ys, *, chunk):
     params, last, xs, side, ys, stored = residuals
     T, K = trees.length(xs), _chunk(chunk, xs, last)
-    done, stored, pieces = T - T % K, list(stored), []
+    rest, stored, pieces = T % K, list(stored), []
     weights = trees.floats(params, params)
     total = [jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]
     acc = trees.floats(last, d_carry), total
@@ -89,20 +95,20 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk):
         total = [t + d.astype(t.dtype) for t, d in zip(total, each, strict=True)]
         return (trees.floats(carry, d_carry), total), trees.floats(xs, d_xs)
 
-    if done < T:
-        at = trees.cut((xs, side, ys, d_ys), done, T)
-        acc, d_xs = stretch(acc, (*at, stored.pop()))
-        pieces.append(d_xs)
-    if done:
-        at = trees.fold(trees.cut((xs, side, ys, d_ys), 0, done), done // K)
+    if rest < T:
+        at = trees.fold(trees.cut((xs, side, ys, d_ys), rest, T), T // K)
         acc, d_xs = lax.scan(stretch, acc, (*at, stored.pop()), reverse=True)
-        pieces.insert(0, trees.flat(d_xs))
+        pieces.append(trees.flat(d_xs))
+    if rest:
+        at = trees.cut((xs, side, ys, d_ys), 0, rest)
+        acc, d_xs = stretch(acc, (*at, stored.pop()))
+        pieces.insert(0, d_xs)
     d_carry, total = acc
     d_params = [t.astype(p.dtype) for t, p in zip(total, weights, strict=True)]
     return d_params, d_carry, trees.join(pieces)
 
 
-_bptt = unroll(_forward, _backward)
+_bptt = unroll(forward, _backward)
 
 
 def bptt(

@@ -216,6 +216,16 @@ UNROLLS: dict[str, Member] = {
     "bptt, remat": Member(
         lambda: layers.remat(layers.recurrent(_elman())), reference=in_numpy.elman()
     ),
+    "checkpointed": Member(
+        _elman,
+        reference=in_numpy.elman(),
+        options=dict(unroll=partial(unrolls.checkpointed, slots=2)),
+    ),
+    "truncated, the whole as window": Member(
+        _elman,
+        reference=in_numpy.elman(),
+        options=dict(unroll=partial(unrolls.truncated, window=2048)),
+    ),
     "reverse(bptt)": Member(
         _elman,
         reference=in_numpy.backward_in_time(in_numpy.elman()),
