@@ -31,9 +31,14 @@ def resident_bytes(device: str, contestant: str, cases: list) -> dict[str, int]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _rise(call) -> int:
-    libc = ctypes.CDLL(None)
-    libc.malloc_trim(0)
+def give_back_at_once():
+    """From here on the allocator returns what is freed to the system."""
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 64 * 1024)
+
+
+def rise(call) -> int:
+    """Bytes by which resident memory rises during a call."""
+    ctypes.CDLL(None).malloc_trim(0)
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # forget the peak
     before = _status("VmRSS")
     call()
@@ -49,7 +54,7 @@ def main():
     from benchmarks._cases import Case
     from benchmarks._contestants import Declined, contestants
 
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 64 * 1024)
+    give_back_at_once()
     device, name, cases = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     contestant = {c.name: c for c in contestants(device)[0]}[name]
     found = {}
@@ -59,7 +64,7 @@ def main():
         except Declined:
             continue
         program.gradient()  # what is allocated once and kept
-        found[case.name] = _rise(program.gradient)
+        found[case.name] = rise(program.gradient)
     print(json.dumps(found))
 
 

@@ -28,7 +28,12 @@ RESULTS = pathlib.Path(__file__).parent / "results" / "levers.json"
 PRODUCTS = ((256, 128, 512), (256, 512, 2048), (512, 256, 1024), (512, 1024, 4096))
 LOOPS = ((32, 64, 128), (64, 64, 256), (30, 64, 100))
 COLUMNS = ((32, 128), (64, 256), (32, 512), (64, 1024), (256, 64))
-STORED = ((32, 128, 64, 128), (256, 128, 64, 64), (64, 256, 128, 256), (64, 64, 1024, 1024))
+STORED = (
+    (32, 128, 64, 128),
+    (256, 128, 64, 64),
+    (64, 256, 128, 256),
+    (64, 64, 1024, 1024),
+)
 SECONDS = 2.0
 
 
@@ -95,7 +100,9 @@ def columns(B: int, H: int, K: int = 8) -> dict:
     def whole(forth, back):
         def run(w, us, h):
             h, d_as = lax.scan(lambda h, u: _turn(jnp.tanh(u + forth(h, w)), H), h, us)
-            return lax.scan(lambda d, a: (back(a * jnp.tile(d, 4), w), None), h, d_as)[0]
+            return lax.scan(lambda d, a: (back(a * jnp.tile(d, 4), w), None), h, d_as)[
+                0
+            ]
 
         return run
 
@@ -123,7 +130,9 @@ def _with_gates(cell) -> Layer:
         scale = jnp.repeat(jnp.array([0.5, 0.5, 1.0, 0.5]), n)
 
         def step(carry, u):
-            a = lax.optimization_barrier(jnp.tanh((u + carry.h @ params["w_h"]) * scale))
+            a = lax.optimization_barrier(
+                jnp.tanh((u + carry.h @ params["w_h"]) * scale)
+            )
             i, f, g, o = gates(a)
             c = f * carry.c + i * g
             h = o * jnp.tanh(c)

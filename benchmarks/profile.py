@@ -152,7 +152,9 @@ def profile(case: _cases.Case, seconds: float) -> dict:
         ours = inputs if name == "project" else inputs[0]
         calls[name] = repeated(part.run, ours, stretches)
         calls[f"{name}: products"] = repeated(part.products, theirs, stretches)
-    times = {n: _clock.summary(t) for n, t in _clock.interleaved(calls, seconds).items()}
+    times = {
+        n: _clock.summary(t) for n, t in _clock.interleaved(calls, seconds).items()
+    }
     speed = 2 * _floor.N**3 / times[_floor.PRODUCT]["min"]  # operations a millisecond
     rows = {}
     for name, part in found.items():

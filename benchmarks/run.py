@@ -35,6 +35,9 @@ def parse():
         "--patience", type=float, default=120, help="for a quiet machine"
     )
     parser.add_argument("--out", type=pathlib.Path, help="the JSON that is written")
+    parser.add_argument(
+        "--update", action="store_true", help="only these cases of what is in --out"
+    )
     return parser.parse_args()
 
 
@@ -71,16 +74,28 @@ def main():
     contestants, result["missing"] = _measure.entrants(args.device, args.only)
     for name, reason in result["missing"].items():
         print(f"{name} is not installed and takes no part: {reason}")
+    others, commit = [], result["commit"]
+    if args.update:
+        result = json.loads(out.read_text())
+        names = {case.name for case in cases}
+        others = [old for old in result["cases"] if old["name"] not in names]
+        result["cases"] = []
     for number, case in enumerate(cases, 1):
         result["busy"][case.name] = round(_machine.wait_until_quiet(args.patience), 3)
         begin = time.monotonic()
-        result["cases"].append(_measure.case(case, contestants, seconds))
+        record = _measure.case(case, contestants, seconds) | dict(commit=commit)
+        result["cases"].append(record)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n")
         took = time.monotonic() - begin
         print(f"[{number}/{len(cases)}, {took:.0f} s]", flush=True)
-        print(_report.one(result["cases"][-1]), flush=True)
-    if not args.quick:
+        print(_report.one(record), flush=True)
+    order = [case.name for case in _cases.all_cases()]
+    result["cases"] = sorted(
+        [*others, *result["cases"]], key=lambda record: order.index(record["name"])
+    )
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    if not args.quick and not args.update:
         result["training_step"] = _training_step.measure(seconds)
         out.write_text(json.dumps(result, indent=1) + "\n")
         for contestant in contestants:

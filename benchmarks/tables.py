@@ -15,6 +15,10 @@ from benchmarks._contestants import OURS, REMAT
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PEERS = RESULTS / "peers-cpu.json"
+ALSO = {
+    "AVX2": RESULTS / "peers-cpu-avx2.json",
+    "JAX 0.12": RESULTS / "peers-cpu-jax0.12.json",
+}
 
 
 def read(path: pathlib.Path) -> dict:
@@ -42,12 +46,18 @@ def peers() -> str:
     for record in result["cases"]:
         best = f"{_report.speedup(record):.2f} ({_report.speedup(record, 'forward_ms'):.2f})"
         rows.setdefault(_shape(record), {})[record["cell"]] = best
+    rows["geometric mean"] = _means(result)
+    for name, path in ALSO.items():
+        rows[f"geometric mean, {name}"] = _means(read(path))
+    return table(rows) + "\n\n" + _about(result)
+
+
+def _means(result: dict) -> dict[str, str]:
     means = {
         cell: _report.geometric_mean([_report.speedup(r) for r in of])
         for cell, of in _by_cell(result).items()
     }
-    rows["geometric mean"] = {cell: f"{mean:.2f}" for cell, mean in means.items()}
-    return table(rows) + "\n\n" + _about(result)
+    return {cell: f"{mean:.2f}" for cell, mean in means.items()}
 
 
 def peers_memory() -> str:
@@ -69,7 +79,56 @@ def training_step() -> str:
 
 def all_cases() -> str:
     result = read(PEERS)
-    return _report.everything(result) + "\n\n" + _about(result)
+    rows = _report.summary_rows(result)
+    return _report.markdown(rows) + "\n\n" + _about(result)
+
+
+def goals() -> str:
+    """What is to be reached, and what was, in each run."""
+    runs = {"": read(PEERS)} | {name: read(path) for name, path in ALSO.items()}
+    rows: dict[str, dict] = {}
+    for name, run in runs.items():
+        column = name or f"{run['vector_instructions']}, JAX {run['versions']['jax']}"
+        for what, goal, reached in _report.goals(run):
+            rows.setdefault(what, dict(goal=goal))[column] = reached
+    return table(rows) + "\n\n" + "\n".join(f"- {_about(run)}" for run in runs.values())
+
+
+def profile() -> str:
+    """A row a case: milliseconds of each part / its products alone / at full speed."""
+    result = read(RESULTS / "profile.json")
+    rows = {}
+    for record in result["cases"]:
+        parts = record["parts"]
+        total = {of: sum(row[of] for row in parts.values()) for of in OF_PART}
+        rows[record["name"]] = {
+            "gradient": f"{record['gradient_ms']['min']:.0f}",
+            "all parts": _slashed(total),
+            **{name: _slashed(row) for name, row in parts.items()},
+        }
+    return table(rows)
+
+
+OF_PART = ("ms", "products_ms", "ideal_ms")
+
+
+def _slashed(row: dict) -> str:
+    digits = 0 if row["ms"] >= 100 else 1
+    return " / ".join(f"{row[of]:.{digits}f}" for of in OF_PART)
+
+
+def levers() -> str:
+    rows: dict[str, dict] = {}
+    for file in ("levers.json", "levers-avx2.json"):
+        result = read(RESULTS / file)
+        for lever in ("outer_sum", "by_gate", "columns", "stored_gates"):
+            for shape, found in result.get(lever, {}).items():
+                ratio = "{min:.2f} ({median:.2f})".format(**found["times_slower"])
+                row = rows.setdefault(f"{lever} {shape}", {})
+                row[result["vector_instructions"]] = ratio
+                if "memory" in found:
+                    row["memory"] = f"{found['memory']:.2f}"
+    return table(rows)
 
 
 def _shape(record: dict) -> str:
@@ -88,7 +147,8 @@ def _about(result: dict) -> str:
     versions = result["versions"]
     return (
         f"{result['cores']} cores with {result['vector_instructions']}, float32, "
-        f"JAX {versions['jax']}, flax {versions['flax']}, torch {versions['torch']}."
+        f"JAX {versions['jax']}, flax {versions['flax']}"
+        + (f", torch {versions['torch']}." if "torch" in versions else "; no torch.")
     )
 
 
@@ -114,7 +174,7 @@ def character() -> str:
 
 PAGES = {
     "README.md": (memory, peers, peers_memory, training_step, character),
-    "benchmarks/README.md": (all_cases,),
+    "benchmarks/README.md": (all_cases, goals, profile, levers),
 }
 
 

@@ -6,13 +6,14 @@ is computed. Everything else is built on those three.
 
     cells        one recurrent step each, with its hand-derived derivative
     layers       a cell over a stretch of time, stacks, dense, dropout, losses, remat
-    unrolls      scan (the reference), bptt, reverse
+    unrolls      scan (the reference), bptt, checkpointed, truncated, reverse
     objectives   losses over time
     models       embedding → layers → readout
     estimators   ways to get a gradient: exact, truncated stream
     tasks        synthetic problems, and text and digits that are really there
     train        one training step, and the loop that shows, saves and resumes
     verify       is a gradient right? for your own cells, too
+    diagnose     how far an estimator is from the exact gradient
 
 `cells`, `layers` and `unrolls` are here at once, the other rooms load on first use.
 """
@@ -34,7 +35,7 @@ from bptt_jax.types import (
 
 __version__ = "0.1.0"
 
-_ROOMS = ("estimators", "models", "objectives", "tasks", "train", "verify")
+_ROOMS = ("diagnose", "estimators", "models", "objectives", "tasks", "train", "verify")
 
 __all__ = [
     "Batch",

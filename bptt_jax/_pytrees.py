@@ -129,6 +129,14 @@ def steps_from(tree: PyTree, start: int | jax.Array, n: int) -> PyTree:
     return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, n), tree)
 
 
+def write_steps(whole: list, start: int | jax.Array, part: list) -> list:
+    """The arrays with the steps from `start` on replaced."""
+    return [
+        lax.dynamic_update_slice_in_dim(a, p.astype(a.dtype), start, 0)
+        for a, p in zip(whole, part, strict=True)
+    ]
+
+
 def fold(tree: PyTree, n: int) -> PyTree:
     """`[n·K, ...]` as `[n, K, ...]`."""
     return jax.tree.map(lambda a: a.reshape((n, a.shape[0] // n) + a.shape[1:]), tree)

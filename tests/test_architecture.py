@@ -21,6 +21,7 @@ ARROWS = {
     "objectives": set(),
     "models": {"cells", "layers", "unrolls"},
     "estimators": {"layers", "unrolls"},
+    "diagnose": set(),
     "tasks": {"objectives"},
     "train": {"estimators"},
     "verify": {"cells", "layers", "objectives", "unrolls"},

@@ -47,7 +47,7 @@ from bptt_jax._factory import factory, positive
 from bptt_jax.cells import _init
 from bptt_jax.cells._elman import slope
 from bptt_jax.cells._in_dtype import in_dtype
-from bptt_jax.cells._products import affine, outer_sum, total
+from bptt_jax.cells._products import affine, outer_sum, pull, total
 from bptt_jax.types import Cell, StepVJP
 
 
@@ -173,7 +173,7 @@ def _rates(activation, alpha, moved, d_alpha_logit) -> StepVJP:
     def backward(p, coeffs, d_h, d_y):
         gain, _ = coeffs
         d = d_h + d_y
-        return d * (1 - alpha(p)) + (d * gain) @ p["w_h"].T, d  # (3), (4)
+        return d * (1 - alpha(p)) + pull(d * gain, p["w_h"]), d  # (3), (4)
 
     def contract(p, xs, hs, coeffs, ds):
         gains, moves = coeffs
@@ -205,7 +205,7 @@ def _currents(activation, alpha, moved, d_alpha_logit) -> StepVJP:
         before, after, _ = coeffs
         d = d_v + d_y * after  # (8)
         d_z = d * alpha(p)
-        return d * (1 - alpha(p)) + before * (d_z @ p["w_h"].T), d  # (9)
+        return d * (1 - alpha(p)) + before * pull(d_z, p["w_h"]), d  # (9)
 
     def contract(p, xs, vs, coeffs, ds):
         _, _, moves = coeffs

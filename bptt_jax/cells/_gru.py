@@ -36,7 +36,7 @@ from jax import lax
 from bptt_jax._factory import factory, positive
 from bptt_jax.cells import _init
 from bptt_jax.cells._in_dtype import in_dtype
-from bptt_jax.cells._products import by_gate, outer_sum, total
+from bptt_jax.cells._products import by_gate, outer_sum, pull, total
 from bptt_jax.types import Cell, StepVJP
 
 
@@ -142,7 +142,7 @@ def _reset_after(n_hidden: int) -> StepVJP:
     def backward(p, coeffs, d_h, d_y):
         q, z, _ = coeffs
         d = d_h + d_y
-        return d * z + (q * _thrice(d)) @ p["w_h"].T, d  # (5)
+        return d * z + pull(q * _thrice(d), p["w_h"]), d  # (5)
 
     def contract(p, xs, hs, coeffs, ds):  # (6)
         q, _, a_n = coeffs

@@ -42,7 +42,7 @@ from bptt_jax._factory import factory, positive
 from bptt_jax.cells import _init
 from bptt_jax.cells._gru import _sigmoid, _tanh
 from bptt_jax.cells._in_dtype import in_dtype
-from bptt_jax.cells._products import by_gate, outer_sum, total
+from bptt_jax.cells._products import by_gate, outer_sum, pull, total
 from bptt_jax.types import Cell, StepVJP
 
 
@@ -147,7 +147,7 @@ def _as_flax() -> StepVJP:
     def backward(p, coeffs, d_h, d_y):
         q, _, f = coeffs
         d = d_h + d_y
-        return d * f + (q * jnp.concatenate([d, d], -1)) @ p["w_h"].T, d  # (5)
+        return d * f + pull(q * jnp.concatenate([d, d], -1), p["w_h"]), d  # (5)
 
     def contract(p, xs, hs, coeffs, ds):  # (6)
         q, a_n, _ = coeffs

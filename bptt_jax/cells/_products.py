@@ -37,6 +37,15 @@ def rows(a: Array) -> Array:
     return a.reshape(-1, a.shape[-1])
 
 
+def pull(d: Array, w: Array) -> Array:
+    """`d @ wᵀ`: `[..., O] -> [..., I]`, in a loop over steps.
+
+    With one example some versions of XLA:CPU compute `d`, where it is an expression, anew
+    for each row of the weight; the barrier makes it a kernel of its own.
+    """
+    return lax.optimization_barrier(d) @ w.T
+
+
 def outer_sum(a: Array, d: Array) -> Array:
     """Σ a ⊗ d over all steps and examples, `[..., I], [..., O] -> [I, O]`.
 

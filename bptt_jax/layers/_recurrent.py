@@ -149,7 +149,7 @@ def recurrent(cell: Cell, on_d_carry: Callable | None = None) -> Layer:
                 d_carry = edited if real is None else trees.where(real, edited, d_carry)
             return wrapped.vjp.backward(params, coeff, d_carry, d_y)
 
-        along = (coeffs, d_ys, side.aux, side.mask)
+        along = (coeffs, d_ys, *((side.aux, side.mask) if on_d_carry else (None, None)))
         d_carry, deltas = lax.scan(step, d_carry, along, reverse=True)
         d_params, d_inputs = wrapped.vjp.contract(
             params, inputs, carries, coeffs, deltas

@@ -7,6 +7,11 @@ from bptt_jax.unrolls._bptt import bptt, default_chunk
 from bptt_jax.unrolls._checkpointed import checkpointed
 from bptt_jax.unrolls._mask import sequence_mask
 from bptt_jax.unrolls._plan import Plan, plan
+from bptt_jax.unrolls._randomly_truncated import (
+    randomly_truncated,
+    times,
+    truncation_gains,
+)
 from bptt_jax.unrolls._reverse import reverse
 from bptt_jax.unrolls._scan import scan
 from bptt_jax.unrolls._truncated import truncated
@@ -17,8 +22,11 @@ __all__ = [
     "checkpointed",
     "default_chunk",
     "plan",
+    "randomly_truncated",
     "reverse",
     "scan",
     "sequence_mask",
+    "times",
     "truncated",
+    "truncation_gains",
 ]

@@ -3,11 +3,12 @@
 XLA's temporary memory of the gradient of `checkpointed`, with n stretches of K steps and
 m slots, is
 
-    (1)  bytes(n, K, m) = a(K) + b n + c m
+    (1)  bytes(n, K, m) = c m + b n + max(b n, a(K))
 
-b: outputs and their cotangents of a stretch, c: one carry; both are known from shapes. a(K)
-is what one stretch needs: it is read off a program with few stretches and slots, which is
-compiled and not run. Among lengths of a stretch the plan takes that whose predicted time
+c: one carry, b: the outputs of a stretch; both are known from shapes. The outputs exist
+while their cotangents, of the same size, are made, and these while stretches are pulled
+back, one of which needs a(K): that is read off a program with few stretches and slots,
+which is compiled and not run. Among lengths of a stretch the plan takes that whose predicted time
 
     (2)  (evaluations(n, m) + 1 + BACKWARD n) (K + OVERHEAD)
 
@@ -24,8 +25,9 @@ import jax.numpy as jnp
 from bptt_jax import _pytrees as trees
 from bptt_jax.types import Cell, Layer, PyTree, Side
 from bptt_jax.unrolls import _schedule as schedule
-from bptt_jax.unrolls._checkpointed import checkpointed, default_stretch
+from bptt_jax.unrolls._bptt import near_divisor
 from bptt_jax.unrolls._door import lift
+from bptt_jax.unrolls._revolve import default_stretch, revolve
 
 PROBE = 4, 2  # stretches and slots of the program that is compiled
 BACKWARD = 2.5  # time of a backward pass over that of a forward pass
@@ -132,7 +134,7 @@ def _lengths(T: int, carry: PyTree) -> list[int]:
     """Lengths of a stretch to choose from: that of `checkpointed`, and shorter ones."""
     units = max((math.prod(a.shape) for a in jax.tree.leaves(carry)), default=1)
     longest = default_stretch(T, units)
-    return sorted({max(1, longest // 4**k) for k in range(4)} & set(range(1, T + 1)))
+    return sorted({near_divisor(T, max(1, longest // 4**k)) for k in range(4)})
 
 
 class _Fixed(NamedTuple):
@@ -154,14 +156,14 @@ def _fixed(layer: Layer, structure, leaves: tuple, K: int) -> _Fixed:
     xs, side = jax.tree.map(short, (xs, side))
 
     def run(params, carry, xs, side):
-        return checkpointed(layer, params, carry, xs, side, chunk=K, slots=m)
+        return revolve(layer, params, carry, xs, side, chunk=K, slots=m)
 
     def gradient(params, carry, xs, side):
         out, back = trees.pullback(lambda *a: run(*a, side), params, carry, xs)
         return back(out)
 
     program = jax.jit(gradient).lower(params, carry, xs, side).compile()
-    outputs = 2 * _size(jax.eval_shape(run, params, carry, xs, side)[1])
+    outputs = _size(jax.eval_shape(run, params, carry, xs, side)[1])
     stored = _size(carry)
     temp = program.memory_analysis().temp_size_in_bytes
     return _Fixed(temp - outputs - m * stored, outputs // n, stored)
@@ -173,7 +175,8 @@ def _size(tree: PyTree) -> int:
 
 def _with_most_slots(of: _Fixed, n: int, K: int, memory: int) -> Plan:
     """With as many slots as there is memory for, at least one and at most n."""
-    without = of.stretch + of.outputs * n
+    outputs = of.outputs * n
+    without = outputs + max(outputs, of.stretch)
     m = min(n, max(1, (memory - without) // max(1, of.carry)))
     runs = schedule.evaluations(n, m) + 1
     return Plan(K, m, n, runs, runs / n, without + m * of.carry)

@@ -63,14 +63,13 @@ def _backward(layer, residuals, d_carry, d_ys, *, window, stride, chunk):
 
         d_of = jax.tree.map(lambda a: _newest_only(a, generations), d_ys)
         each, ds, d_xs = _over(generations, one)(ds, d_of)
-        total = [
-            t + d.sum(0, dtype=t.dtype) for t, d in zip(total, each, strict=True)
-        ]
+        total = [t + d.sum(0, dtype=t.dtype) for t, d in zip(total, each, strict=True)]
         return (ds, total), [d.sum(0) for d in d_xs]
 
     def next_block(ds, ends):  # (1), (2)
         return [
-            jnp.where(ends, jnp.concatenate([0 * d[:1], d[:-1]]), d) for d in ds
+            jnp.where(ends, jnp.concatenate([jnp.zeros_like(d[:1]), d[:-1]]), d)
+            for d in ds
         ]
 
     def turn(acc, at):
@@ -100,7 +99,9 @@ def _over(generations: int, f):
         return jax.vmap(f)
 
     def single(*arguments):
-        return jax.tree.map(lambda a: a[None], f(*jax.tree.map(lambda a: a[0], arguments)))
+        return jax.tree.map(
+            lambda a: a[None], f(*jax.tree.map(lambda a: a[0], arguments))
+        )
 
     return single
 

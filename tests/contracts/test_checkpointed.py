@@ -11,6 +11,7 @@ import pytest
 from bptt_jax import cells, unrolls
 from bptt_jax.types import Cell, Side, StepVJP
 from bptt_jax.unrolls import _schedule as schedule
+from bptt_jax.unrolls._revolve import default_slots
 from support.gradients import QUICK, Case, arguments_of, gradients, quick_jit, worst
 from support.members import CELLS, LAYERS, Member
 from support.reference import AS_REFERENCE
@@ -165,7 +166,9 @@ def by_scan(steps: int):
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 50, None])
-@pytest.mark.parametrize(("steps", "chunk"), [(1, 1), (11, 1), (11, 3), (12, 3), (5, 9)])
+@pytest.mark.parametrize(
+    ("steps", "chunk"), [(1, 1), (11, 1), (11, 3), (12, 3), (5, 9)]
+)
 def test_any_length_chunk_and_slots(steps, chunk, slots):
     found = gradients(
         *elman(steps),
@@ -270,7 +273,7 @@ def test_program_and_memory_do_not_grow_with_time(float32):
 
 def test_default_slots_let_no_stretch_run_more_than_three_times():
     for n in (1, 2, 7, 100, 1000):
-        m = unrolls._checkpointed.default_slots(n)
+        m = default_slots(n)
         assert schedule.evaluations(n, m) <= 3 * n
         assert m == 1 or math.comb(m + 1, 2) < n
 

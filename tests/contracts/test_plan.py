@@ -1,0 +1,127 @@
+"""`unrolls.plan`: what it predicts is what XLA takes."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from bptt_jax import Side, cells, layers, objectives, unrolls
+
+S = jax.ShapeDtypeStruct
+
+
+@pytest.fixture(autouse=True, scope="module")
+def float32():
+    with jax.enable_x64(False):
+        yield
+
+
+def setting(make, B, T, I, H, folded):
+    """Layer, params, carry, xs, side, as shapes."""
+    layer, side = layers.recurrent(make(I, H)), Side()
+    if folded:
+        layer = layers.with_loss(layer, objectives.squared_error)
+        side = Side(targets=S((T, B, H), jnp.float32))
+    params = jax.eval_shape(layer.init, jax.random.key(0))
+    carry = jax.eval_shape(lambda p: layer.init_carry(p, (B,)), params)
+    return layer, params, carry, S((T, B, I), jnp.float32), side
+
+
+def temp(layer, params, carry, xs, side, unroll) -> int:
+    def loss(params, carry, xs, side):
+        return sum((a * a).sum() for a in jax.tree.leaves(
+            unroll(layer, params, carry, xs, side)))  # fmt: skip
+
+    program = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
+    program = program.lower(params, carry, xs, side).compile()
+    return program.memory_analysis().temp_size_in_bytes
+
+
+SHAPES = [
+    (cells.elman, 1, 3000, 16, 16, False),
+    (cells.lstm, 32, 500, 16, 64, True),
+    (cells.gru, 8, 777, 16, 64, True),
+    (cells.lstm, 8, 777, 4, 128, False),
+    (cells.lstm, 1, 10_000, 16, 128, True),
+    (cells.gru, 32, 1000, 64, 32, False),
+]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(s, marks=[] if i in (1, 3) else [pytest.mark.slow])
+        for i, s in enumerate(SHAPES)
+    ],
+)
+@pytest.mark.parametrize("tightness", [1.05, 1.5])
+def test_predicted_bytes_are_those_of_xla(shape, tightness):
+    at = setting(*shape)
+    memory = int(tightness * least(at))
+    found = unrolls.plan(*at, memory=memory)
+    assert found.bytes <= memory
+    options = dict(chunk=found.chunk, slots=found.slots)
+    taken = temp(*at, functools.partial(unrolls.checkpointed, **options))
+    assert found.bytes == pytest.approx(taken, rel=0.15)
+    assert taken <= 1.02 * memory + 10_000
+
+
+def least(at) -> int:
+    with pytest.raises(ValueError, match="memory: expected at least") as error:
+        unrolls.plan(*at, memory=1)
+    return int(re.search(r"at least (\d+) bytes", str(error.value))[1])
+
+
+def test_the_least_budget_works_and_one_byte_less_does_not():
+    at = setting(*SHAPES[1])
+    memory = least(at)
+    assert unrolls.plan(*at, memory=memory).slots == 1
+    with pytest.raises(ValueError, match=f"at least {memory} bytes, got {memory - 1}"):
+        unrolls.plan(*at, memory=memory - 1)
+
+
+def test_more_memory_is_less_to_run_again():
+    at = setting(*SHAPES[1])
+    tight, wide = (unrolls.plan(*at, memory=f * least(at)) for f in (1, 30))
+    assert tight.recomputation > 10
+    assert wide.recomputation == pytest.approx(2, abs=0.05)
+    assert wide.slots == wide.stretches
+
+
+def test_arrays_and_shapes_give_one_plan_and_it_prints_as_a_table():
+    layer, *shapes = setting(cells.elman, 2, 100, 3, 8, False)
+    arrays = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    found = unrolls.plan(layer, *arrays, memory=10**6)
+    assert found == unrolls.plan(layer, *shapes, memory=10**6)
+    lines = str(found).splitlines()
+    assert len(lines) == 6
+    assert len({len(line) for line in lines}) == 1
+    assert f"{found.slots}" in lines[2]
+
+
+def test_checkpointed_takes_a_number_of_bytes():
+    layer, *shapes = setting(cells.gru, 4, 200, 3, 16, False)
+    memory = int(1.1 * least((layer, *shapes)))
+    plan = unrolls.plan(layer, *shapes, memory=memory)
+    by_memory = functools.partial(unrolls.checkpointed, memory=memory)
+    by_plan = functools.partial(
+        unrolls.checkpointed, chunk=plan.chunk, slots=plan.slots
+    )
+    assert temp(layer, *shapes, by_memory) == temp(layer, *shapes, by_plan)
+    with pytest.raises(ValueError, match="memory: expected at least"):
+        unrolls.checkpointed(layer, *_zeros(shapes), memory=1)
+    with pytest.raises(ValueError, match="memory: expected None where slots"):
+        unrolls.checkpointed(layer, *_zeros(shapes), memory=memory, slots=2)
+
+
+def _zeros(shapes):
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+
+
+@pytest.mark.parametrize("memory", [0, 1.5e6, "1GB"])
+def test_a_senseless_number_of_bytes_is_named(memory):
+    at = setting(cells.elman, 2, 10, 3, 4, False)
+    with pytest.raises(ValueError, match="memory: expected a number of bytes, got"):
+        unrolls.plan(*at, memory=memory)

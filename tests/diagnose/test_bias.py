@@ -1,0 +1,107 @@
+"""`diagnose.bias` against NumPy, and what theory says of some estimators."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_jax import (
+    Batch,
+    Estimator,
+    Side,
+    cells,
+    diagnose,
+    estimators,
+    layers,
+    objectives,
+    unrolls,
+)
+
+MODEL = layers.recurrent(cells.elman(2, 5))
+EXACT = estimators.exact(MODEL, objectives.squared_error)
+KEY = jax.random.key(0)
+
+
+@functools.cache
+def setting():
+    rng = np.random.default_rng(0)
+    xs, targets = rng.normal(size=(12, 3, 2)), rng.normal(size=(12, 3, 5))
+    batch = Batch(
+        jnp.asarray(xs, jnp.float32), Side(targets=jnp.asarray(targets, jnp.float32))
+    )
+    return MODEL.init(jax.random.key(1)), batch
+
+
+def of(unroll, **options):
+    unroll = functools.partial(unroll, **options)
+    return estimators.exact(MODEL, objectives.squared_error, unroll=unroll)
+
+
+def test_the_exact_gradient_has_none():
+    found = diagnose.bias(of(unrolls.scan), EXACT, *setting(), KEY)
+    np.testing.assert_allclose(found, (1, 0, 1), atol=1e-5)
+
+
+def test_figures_are_those_of_numpy():
+    params, batch = setting()
+    estimator = of(unrolls.truncated, window=2)
+    found = diagnose.bias(estimator, EXACT, params, batch, KEY)
+    g, e = (
+        np.concatenate([np.ravel(a) for a in jax.tree.leaves(x.grad(params, (), batch, KEY)[1])])
+        for x in (estimator, EXACT)
+    )  # fmt: skip
+    sizes = np.linalg.norm(g), np.linalg.norm(e)
+    want = (
+        g @ e / sizes[0] / sizes[1],
+        np.linalg.norm(g - e) / sizes[1],
+        sizes[0] / sizes[1],
+    )
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+
+
+def test_longer_windows_are_nearer():
+    errors = [
+        float(diagnose.bias(of(unrolls.truncated, window=w), EXACT, *setting(), KEY)[1])
+        for w in (1, 4, 12)
+    ]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-5 < 1e-2 < errors[1]
+
+
+def test_a_scaled_gradient_and_one_of_the_other_sign():
+    def scaled(by):
+        def grad(params, state, batch, key):
+            value, grads, *rest = EXACT.grad(params, state, batch, key)
+            return value, jax.tree.map(lambda a: by * a, grads), *rest
+
+        return Estimator(EXACT.init, grad)
+
+    found = diagnose.bias(scaled(2.0), EXACT, *setting(), KEY)
+    np.testing.assert_allclose(found, (1, 1, 2), rtol=1e-5)
+    found = diagnose.bias(scaled(-1.0), EXACT, *setting(), KEY)
+    np.testing.assert_allclose(found, (-1, 2, 1), rtol=1e-5)
+
+
+def test_the_error_of_an_unbiased_estimator_falls_with_draws():
+    hooked = layers.recurrent(cells.elman(2, 5), on_d_carry=unrolls.times)
+    random = estimators.exact(
+        hooked,
+        objectives.squared_error,
+        unroll=functools.partial(unrolls.randomly_truncated, mean_length=4),
+    )
+    few, many = (
+        float(diagnose.bias(random, EXACT, *setting(), KEY, draws=n).relative_error)
+        for n in (10, 1000)
+    )
+    assert many < 0.5 * few
+    short = diagnose.bias(
+        of(unrolls.truncated, window=4), EXACT, *setting(), KEY, draws=2
+    )
+    assert many < 0.5 * float(short.relative_error)
+
+
+def test_draws_that_make_no_sense_are_named():
+    with pytest.raises(ValueError, match="draws: expected at least 1"):
+        diagnose.bias(EXACT, EXACT, *setting(), KEY, draws=0)
