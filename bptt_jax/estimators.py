@@ -4,7 +4,9 @@ The loss is the sum over steps and examples of the objective, divided by how man
 are real: those the mask leaves, or the sum of the weights of `Weighted` targets.
 """
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,18 +98,62 @@ def exact(
     return Estimator(init, grad)
 
 
+class Recent(NamedTuple):
+    """What a stream of overlapping windows hands on.
+
+    carry: the state before the steps of `batch`.
+    batch: the last window - stride steps, all with a mask and keys.
+    """
+
+    carry: PyTree
+    batch: Batch
+
+
 @factory
 def stream(
-    model: Layer, objective: Objective, *, unroll: Unroll = unrolls.bptt
+    model: Layer,
+    objective: Objective,
+    *,
+    unroll: Unroll = unrolls.bptt,
+    window: int | None = None,
+    stride: int | None = None,
 ) -> Estimator:
     """Truncated BPTT over consecutive batches: the carry is handed on, the gradient not.
 
-    Each batch continues the one before; its gradient reaches back to its own first step
-    (Williams, Peng 1990, with k1 = k2 = T). Arguments as of `exact`.
+    Each batch continues the one before. Without `window` its gradient reaches back to
+    its own first step (Williams, Peng 1990, with h = h' = T). With `window` and `stride`
+    every `stride` steps are a block whose losses reach back `window` steps, into earlier
+    batches too (`unrolls.truncated`).
+
+    Args:
+      model, objective: as of `exact`.
+      unroll: as of `exact`; not given where `window` is.
+      window: steps that a loss reaches back, h.
+      stride: steps of a block, h'; divides `window` and the steps of a batch. None:
+        `window`.
 
     Returns:
-      An estimator whose state is the carry.
+      An estimator whose state is the carry; where stride < window, a `Recent`, and the
+      last window - stride steps of the past are run again with each batch, and the steps
+      of a batch a second time without a gradient.
     """
+    if window is None:
+        if stride is not None:
+            raise ValueError(f"window: expected a number where stride is {stride}")
+        return _consecutive(model, objective, unroll)
+    if unroll is not unrolls.bptt:
+        raise ValueError("unroll: expected none where window is given")
+    if stride is not None and (stride < 1 or window % stride):
+        raise ValueError(
+            f"stride: expected a divisor of the window of {window} steps, got {stride}"
+        )
+    if stride not in (None, window):
+        return _overlapping(model, objective, window, stride)
+    cut = functools.partial(unrolls.truncated, window=window)
+    return _consecutive(model, objective, cut)
+
+
+def _consecutive(model: Layer, objective: Objective, unroll: Unroll) -> Estimator:
     total = total_loss(model, objective, unroll=unroll)
 
     def init(params, batch):
@@ -124,3 +170,49 @@ def stream(
         return value, grads, jax.lax.stop_gradient(carry), dict(steps=real_steps(batch))
 
     return Estimator(init, grad)
+
+
+def _overlapping(
+    model: Layer, objective: Objective, window: int, stride: int
+) -> Estimator:
+    layer, overlap = layers.with_loss(model, objective), window - stride
+    unroll = functools.partial(unrolls.truncated, window=window, stride=stride)
+
+    def init(params, batch):
+        """No steps yet: as many as are handed on, masked."""
+        batch = _whole(_with_keys(batch, jax.random.key(0)))
+        indices = jnp.arange(overlap) % trees.length(batch.inputs)
+        past = jax.tree.map(lambda a: a[indices], batch)
+        nothing = jnp.zeros_like(past.side.mask)
+        past = past._replace(side=past.side._replace(mask=nothing))
+        return Recent(init_carry(model, params, batch), past)
+
+    def grad(params, state, batch, key):
+        batch = _whole(_with_keys(batch, key))
+        T = trees.length(batch.inputs)
+        if T % stride:
+            raise ValueError(
+                f"batch: expected a multiple of the stride of {stride} steps, got {T}"
+            )
+        joined = jax.tree.map(lambda *a: jnp.concatenate(a), state.batch, batch)
+
+        def loss(params):
+            at = (layer, params, state.carry, joined.inputs, joined.side)
+            losses = unroll(*at)[1][overlap:].sum()
+            return losses / real_steps(batch).astype(losses.dtype)
+
+        value, grads = jax.value_and_grad(loss)(params)
+        first = trees.cut(joined, 0, T)
+        carry, _ = unrolls.bptt(layer, params, state.carry, *first)
+        recent = Recent(carry, jax.tree.map(lambda a: a[T:], joined))
+        return value, grads, recent, dict(steps=real_steps(batch))
+
+    return Estimator(init, grad)
+
+
+def _whole(batch: Batch) -> Batch:
+    """With a mask, which the steps before the first are told by."""
+    if batch.side.mask is not None:
+        return batch
+    shape = jax.tree.leaves(batch.inputs)[0].shape[:2]
+    return batch._replace(side=batch.side._replace(mask=jnp.ones(shape, bool)))

@@ -262,12 +262,17 @@ def loss(unroll, params, carry, xs, side, **options):
     carry, ys = unroll(layer, params, carry, xs, side, **options)
     return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves((carry, ys)))
 
-def sharded(params, carry, xs, side):
-    l, d = jax.value_and_grad(loss, argnums=(1, 2, 3))(
-        unrolls.bptt, params, carry, xs, side, chunk=2)
-    return jax.lax.psum(l, "data"), d
+lean = layers.remat(layers.recurrent(cell))
+few, cut = dict(chunk=2, slots=2), dict(window=8, stride=2)
+for layer, unroll, options in (
+    (cell, unrolls.bptt, dict(chunk=2)), (lean, unrolls.bptt, dict(chunk=2)),
+    (cell, unrolls.checkpointed, few), (cell, unrolls.truncated, cut)
+):
+    def sharded(params, carry, xs, side):
+        l, d = jax.value_and_grad(loss, argnums=(1, 2, 3))(
+            unroll, params, carry, xs, side, **options)
+        return jax.lax.psum(l, "data"), d
 
-for layer in (cell, layers.remat(layers.recurrent(cell))):
     by_batch = P("data"), P(None, "data")
     f = jax.jit(jax.shard_map(sharded, mesh=mesh, in_specs=(P(), *by_batch, P(None, "data")),
                               out_specs=(P(), (P(), *by_batch))))

@@ -231,3 +231,68 @@ def test_total_loss_is_a_sum():
 def test_equal_arguments_are_one_estimator():
     make = lambda: estimators.exact(model(), OBJECTIVE, unroll=unrolls.scan)
     assert make() is make()
+
+
+# Windows that overlap
+
+
+@pytest.mark.parametrize("kind", ["plain", "mask, resets", "weights"])
+@pytest.mark.parametrize(("window", "stride"), [(4, 2), (9, 3), (3, 1)])
+def test_overlapping_windows_reach_into_earlier_batches(kind, window, stride):
+    """Three batches of a stream are one sequence, cut as `unrolls.truncated` cuts it."""
+    batches = [batch_of(kind, seed, 6) for seed in range(3)]
+    whole = jax.tree.map(lambda *a: jnp.concatenate(a), *batches)
+    estimator = estimators.stream(model(), OBJECTIVE, window=window, stride=stride)
+    state, found = estimator.init(parameters(), batches[0]), []
+    grad = quick_jit(estimator.grad)
+    for batch in batches:
+        value, grads, state, metrics = grad(parameters(), state, batch, KEY)
+        found.append([metrics["steps"] * a for a in jax.tree.leaves((value, grads))])
+
+    cut = functools.partial(unrolls.truncated, window=window, stride=stride)
+    total = estimators.total_loss(model(), OBJECTIVE, unroll=cut)
+    begin = estimators.init_carry(model(), parameters(), whole)
+
+    def loss(params):
+        carry, losses, _ = total(params, jax.lax.stop_gradient(begin), whole)
+        return losses, carry
+
+    (losses, _), d_params = quick_jit(jax.value_and_grad(loss, has_aux=True))(
+        parameters()
+    )
+    sums = [sum(parts) for parts in zip(*found, strict=True)]
+    for a, b in zip(sums, jax.tree.leaves((losses, d_params)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+    short = quick_jit(estimators.stream(model(), OBJECTIVE, window=stride).grad)
+    other = short(parameters(), estimators.init_carry(model(), parameters(), batches[0]),
+                  batches[0], KEY)[1]  # fmt: skip
+    differs = [
+        float(jnp.abs(a * metrics["steps"] - b).max())
+        for a, b in zip(jax.tree.leaves(other), found[0][1:], strict=True)
+    ]
+    assert max(differs) > 1e-4
+
+
+def test_state_of_overlapping_windows_has_a_constant_shape():
+    estimator = estimators.stream(model(), OBJECTIVE, window=8, stride=2)
+    batch = batch_of("plain", 0, 4)
+    state = estimator.init(parameters(), batch)
+    after = estimator.grad(parameters(), state, batch, KEY)[2]
+    assert jax.tree.structure(state) == jax.tree.structure(after)
+    for a, b in zip(*map(jax.tree.leaves, (state, after)), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+    assert after.batch.inputs.shape[0] == 6
+
+
+def test_windows_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match="window: expected a number where stride"):
+        estimators.stream(model(), OBJECTIVE, stride=2)
+    with pytest.raises(ValueError, match="unroll: expected none where window"):
+        estimators.stream(model(), OBJECTIVE, unroll=unrolls.scan, window=2)
+    with pytest.raises(ValueError, match="stride: expected a divisor"):
+        estimators.stream(model(), OBJECTIVE, window=4, stride=3)
+    estimator = estimators.stream(model(), OBJECTIVE, window=4, stride=2)
+    batch = batch_of("plain", 0, 5)
+    state = estimator.init(parameters(), batch)
+    with pytest.raises(ValueError, match="batch: expected a multiple of the stride"):
+        estimator.grad(parameters(), state, batch, KEY)

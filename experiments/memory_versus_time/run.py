@@ -1,0 +1,227 @@
+"""What memory costs in time: the exact gradient of 1000 steps, from few stored states.
+
+    python experiments/memory_versus_time/run.py            about two minutes
+    python experiments/memory_versus_time/run.py --quick    seconds, writes no results
+
+An LSTM (64 units, 16 examples, loss folded into the loop) by `unrolls.checkpointed` with
+2 to 1000 states, by `bptt`, and by what JAX offers: a scan, its body under
+`jax.checkpoint`, √T blocks under `jax.checkpoint`, and Equinox's checkpointed scan where
+it is installed. Memory is XLA's temporary memory; times are minima, taken in turns.
+"""
+
+import argparse
+import functools
+import json
+import math
+import os
+import pathlib
+import platform
+import time
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bptt_jax import cells, layers, unrolls
+
+HERE = pathlib.Path(__file__).parent
+T, B, I, H = 1000, 16, 16, 64
+SLOTS = (2, 3, 5, 10, 20, 50, 100, 300, 1000)
+ROUNDS = 7
+CELL = cells.lstm(I, H)
+STATE_BYTES = 2 * 4 * B * H
+BACKWARD = 2  # forward evaluations that pulling back a step is worth in the paper
+
+
+def squares(ys, targets):
+    del targets
+    return (ys * ys).mean((1, 2)) if ys.ndim == 3 else (ys * ys).mean()
+
+
+LAYER = layers.with_loss(layers.recurrent(CELL), squares)
+
+
+def of_layer(unroll, **options):
+    def loss(params, xs):
+        carry = CELL.init_carry(params, (B,))
+        return unroll(LAYER, params, carry, xs, **options)[1].sum()
+
+    return loss
+
+
+def step(params, state, x):
+    """A step of a plain loop, with its loss."""
+    carry, total = state
+    carry, y = CELL.step(params, carry, x)
+    return (carry, total + squares(y, None)), None
+
+
+def begin(params):
+    return CELL.init_carry(params, (B,)), jnp.float32(0)
+
+
+def by_scan(wrap):
+    def loss(params, xs):
+        body = wrap(functools.partial(step, params))
+        return lax.scan(body, begin(params), xs)[0][1]
+
+    return loss
+
+
+def by_blocks(params, xs):
+    """Chen et al. (2016): √T blocks, each under `jax.checkpoint`."""
+    n = max(k for k in range(1, math.isqrt(len(xs)) + 1) if len(xs) % k == 0)
+    blocks = xs.reshape(n, -1, *xs.shape[1:])
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def block(state, xs):
+        return lax.scan(functools.partial(step, params), state, xs)
+
+    return lax.scan(block, begin(params), blocks)[0][1]
+
+
+def by_equinox(checkpoints: int):
+    import equinox.internal as eqxi
+
+    def loss(params, xs):
+        body = functools.partial(step, params)
+        return eqxi.scan(
+            body, begin(params), xs, kind="checkpointed", checkpoints=checkpoints
+        )[0][1]
+
+    return loss
+
+
+def contestants(steps: int) -> dict:
+    """name -> (kind, loss)."""
+    checkpoint = functools.partial(jax.checkpoint, prevent_cse=False)
+    slots = [m for m in SLOTS if m <= steps]
+    found = {
+        **{
+            f"{m} states": (
+                "checkpointed",
+                of_layer(unrolls.checkpointed, slots=m, chunk=1),
+            )
+            for m in slots
+        },
+        "as it is": ("checkpointed, stretches", of_layer(unrolls.checkpointed)),
+        "bptt": ("bptt", of_layer(unrolls.bptt)),
+        "scan": ("lax.scan", by_scan(lambda f: f)),
+        "body": ("lax.scan, jax.checkpoint", by_scan(checkpoint)),
+        "blocks": ("√T blocks, jax.checkpoint", by_blocks),
+    }
+    try:
+        import equinox  # noqa: F401
+    except ImportError:
+        print("equinox is not installed and takes no part")
+        return found
+    for m in (10, 50):
+        found[f"equinox, {m}"] = ("Equinox's checkpointed scan", by_equinox(m))
+    return found
+
+
+def measured(steps: int, rounds: int) -> dict:
+    params = CELL.init(jax.random.key(0))
+    xs = jax.random.normal(jax.random.key(1), (steps, B, I))
+    programs, values = {}, {}
+    for name, (_, loss) in contestants(steps).items():
+        f = jax.jit(jax.grad(loss)).lower(params, xs).compile()
+        programs[name], values[name] = f, f(params, xs)
+    for name, value in values.items():
+        for a, b in zip(*map(jax.tree.leaves, (value, values["scan"])), strict=True):
+            assert jnp.abs(a - b).max() <= 1e-4 * jnp.abs(b).max() + 1e-7, name
+    times: dict[str, list] = {name: [] for name in programs}
+    for i in range(rounds):
+        for name in [*programs][:: 1 if i % 2 else -1]:
+            began = time.perf_counter()
+            jax.block_until_ready(programs[name](params, xs))
+            times[name].append(1e3 * (time.perf_counter() - began))
+    return {
+        name: dict(
+            kind=contestants_kind,
+            temp_bytes=programs[name].memory_analysis().temp_size_in_bytes,
+            ms=round(min(times[name]), 3),
+        )
+        for name, (contestants_kind, _) in contestants(steps).items()
+    }
+
+
+def in_theory(steps: int) -> list[dict]:
+    """Time over that of plain BPTT, a backward step being worth two forward ones."""
+    rows = []
+    for m in SLOTS:
+        if m <= steps:
+            r = next(r for r in range(steps) if math.comb(m + r, m) >= steps)
+            runs = (r + 1) * steps - (math.comb(m + r, r - 1) if r else 0)
+            rows.append(dict(
+                slots=m, evaluations=runs, saved=round(1 - m / steps, 4),
+                time=round((runs / steps + BACKWARD) / (1 + BACKWARD), 3),
+            ))  # fmt: skip
+    return rows
+
+
+def figure(result: dict) -> Figure:
+    drawing = Figure(figsize=(7.4, 4.6), layout="constrained")
+    FigureCanvasAgg(drawing)
+    axes = drawing.subplots()
+    rows = result["rows"]
+    base = rows["bptt"]["ms"]
+    colours = (
+        "#0072B2",
+        "#56B4E9",
+        "#000000",
+        "#D55E00",
+        "#E69F00",
+        "#CC79A7",
+        "#009E73",
+    )
+    kinds = list(dict.fromkeys(row["kind"] for row in rows.values()))
+    for kind, colour in zip(kinds, colours, strict=False):
+        at = [row for row in rows.values() if row["kind"] == kind]
+        xs, ys = [r["temp_bytes"] / 1e6 for r in at], [r["ms"] / base for r in at]
+        line = "-" if kind == "checkpointed" else ""
+        axes.plot(xs, ys, "o" + line, color=colour, label=kind, ms=5, linewidth=1)
+    for name, row in rows.items():
+        if row["kind"] == "checkpointed":
+            axes.annotate(name.split()[0], (row["temp_bytes"] / 1e6, row["ms"] / base),
+                          textcoords="offset points", xytext=(4, 5), fontsize=8)  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+    axes.minorticks_off()
+    axes.set_xlabel("temporary memory, MB")
+    axes.set_ylabel("time of a gradient, that of bptt = 1")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return drawing
+
+
+def main():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="60 steps, a round")
+    args = parser.parse_args()
+    steps, rounds = (60, 1) if args.quick else (T, ROUNDS)
+    rows = measured(steps, rounds)
+    for name, row in rows.items():
+        print(f"{row['kind']:30} {name:14} {row['temp_bytes'] / 1e6:8.3f} MB "
+              f"{row['ms']:9.2f} ms {row['ms'] / rows['bptt']['ms']:6.2f} of bptt's")  # fmt: skip
+    for row in in_theory(steps):
+        print(f"{row['slots']:5} states of {steps}: {row['evaluations']:7} evaluations, "
+              f"{row['saved']:.1%} saved, {row['time']:.2f} of the time of plain BPTT")  # fmt: skip
+    if args.quick:
+        return
+    result = dict(
+        jax=jax.__version__,
+        machine=f"{platform.machine()}, {os.cpu_count()} cores",
+        state_bytes=STATE_BYTES,
+        rows=rows,
+        theory=in_theory(steps),
+    )
+    (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+    figure(result).savefig(HERE / "memory_versus_time.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()
