@@ -28,7 +28,7 @@ def _check_features(xs: Array, w: Array) -> None:
     if xs.shape[-1:] != w.shape[:1]:
         raise ValueError(
             f"xs: expected [T, ..., {w.shape[0]}] to go with weights {list(w.shape)}, "
-            f"got features {list(xs.shape)}"
+            f"got [..., {xs.shape[-1]}]"
         )
 
 

@@ -22,26 +22,25 @@ SHORTEST = 8  # steps: below it the products of a stretch are small and loops ma
 CACHED = 2**17  # floats of one kind in a stretch: above it they leave the cache
 
 
-def default_chunk(T: int, units: int = 1, shortest: int = SHORTEST) -> int:
+def default_chunk(T: int, units: int = 1, shortest: int | None = None) -> int:
     """The steps of a stretch that `bptt` takes of T where it is not told.
 
     More steps are larger products, faster for small batches, and more memory: about T/20
     steps, fewer where a stretch of that many would leave the cache, and at least
-    `shortest` (an eighth of T where that is less, but half of `shortest`); a divisor of
-    T where one is near.
+    `shortest`; a divisor of T where one is near.
 
     Args:
       T: steps of time.
       units: hidden units of all examples together, B·H.
-      shortest: steps.
+      shortest: steps; None: 8, of T < 64 an eighth of it, but 4.
 
     >>> default_chunk(1000, units=64), default_chunk(784, units=128 * 128)
     (50, 8)
     >>> default_chunk(5)
     5
     """
-    least = min(shortest, max(shortest // 2, T // 8))
-    wanted = max(least, min(round(T / 20), CACHED // max(1, units)))
+    shortest = shortest or max(SHORTEST // 2, min(SHORTEST, T // 8))
+    wanted = max(shortest, min(round(T / 20), CACHED // max(1, units)))
     return near_divisor(T, wanted)
 
 

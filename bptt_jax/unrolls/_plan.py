@@ -95,6 +95,7 @@ def plan(
 
     Raises:
       ValueError: `memory` is less than any plan takes; the message names the least.
+      NotImplementedError: the backend gives no account of memory.
 
     Cost: up to four small programs are compiled, once for these shapes.
 
@@ -165,7 +166,12 @@ def _fixed(layer: Layer, structure, leaves: tuple, K: int) -> _Fixed:
     program = jax.jit(gradient).lower(params, carry, xs, side).compile()
     outputs = _size(jax.eval_shape(run, params, carry, xs, side)[1])
     stored = _size(carry)
-    temp = program.memory_analysis().temp_size_in_bytes
+    account = program.memory_analysis()
+    if account is None:
+        raise NotImplementedError(
+            "plan: this backend does not say what memory it takes"
+        )
+    temp = account.temp_size_in_bytes
     return _Fixed(temp - outputs - m * stored, outputs // n, stored)
 
 

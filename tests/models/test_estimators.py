@@ -247,7 +247,9 @@ def test_overlapping_windows_reach_into_earlier_batches(kind, window, stride):
     grad = quick_jit(estimator.grad)
     for batch in batches:
         value, grads, state, metrics = grad(parameters(), state, batch, KEY)
-        found.append([metrics["steps"] * a for a in jax.tree.leaves((value, grads))])
+        found.append(
+            [float(metrics["steps"]) * a for a in jax.tree.leaves((value, grads))]
+        )
 
     cut = functools.partial(unrolls.truncated, window=window, stride=stride)
     total = estimators.total_loss(model(), OBJECTIVE, unroll=cut)
@@ -267,7 +269,7 @@ def test_overlapping_windows_reach_into_earlier_batches(kind, window, stride):
     other = short(parameters(), estimators.init_carry(model(), parameters(), batches[0]),
                   batches[0], KEY)[1]  # fmt: skip
     differs = [
-        float(jnp.abs(a * metrics["steps"] - b).max())
+        float(jnp.abs(a * float(metrics["steps"]) - b).max())
         for a, b in zip(jax.tree.leaves(other), found[0][1:], strict=True)
     ]
     assert max(differs) > 1e-4

@@ -83,7 +83,7 @@ def _unrolled(wrong: Callable) -> Callable:
 
 def _bptt_backward(wrong: Callable) -> Callable:
     """The backward of `unrolls.bptt`: `wrong(right, *its arguments, chunk=)`."""
-    passes = unroll(_bptt._forward, functools.partial(wrong, _bptt._backward))
+    passes = unroll(_bptt.forward, functools.partial(wrong, _bptt._backward))
 
     def mutant(*arguments, chunk=None, **options):
         return passes(*arguments, chunk=chunk, **options)

@@ -14,13 +14,14 @@ IN_STRETCHES_ALONE = dict(lengths=(4,))
 ONE_STRETCH = dict(chunks=(None,))
 
 
-def tail(residuals, d_ys, chunk):
-    """The steps in whole stretches, and `bwd`'s arguments for those after them."""
-    params, _, xs, side, ys, stored = residuals
-    done = len(d_ys) - len(d_ys) % chunk
-    xs, side, ys, d_ys = trees.cut((xs, side, ys, d_ys), done, None)
-    carry, kept = stored[-1]
-    return done, (params, carry, xs, side, ys, kept), d_ys
+def head(residuals, d_ys, chunk):
+    """The steps before the whole stretches, and `bwd`'s arguments for them."""
+    params, last, xs, side, ys, stored = residuals
+    rest = len(d_ys) % chunk
+    xs, side, ys, d_ys = trees.cut((xs, side, ys, d_ys), 0, rest)
+    carry, kept = stored[0]
+    nothing = jax.tree.map(jnp.zeros_like, last)
+    return rest, (params, carry, xs, side, ys, kept, nothing, d_ys)
 
 
 @in_bptt("elman in stretches")
@@ -32,9 +33,9 @@ def last_output_without_gradient(right, layer, residuals, d_carry, d_ys, *, chun
 def first_carry_of_a_stretch_off_by_one(
     right, layer, residuals, d_carry, d_ys, *, chunk
 ):
-    *others, ((carries, kept), *rest) = residuals
+    *others, (*rest, (carries, kept)) = residuals
     carries = jax.tree.map(lambda a: jnp.roll(a, 1, 0), carries)
-    residuals = (*others, [(carries, kept), *rest])
+    residuals = (*others, [*rest, (carries, kept)])
     return right(layer, residuals, d_carry, d_ys, chunk=chunk)
 
 
@@ -62,29 +63,29 @@ def first_cell_state_without_gradient(right, layer, residuals, d_carry, d_ys, *,
 
 
 @in_bptt("elman in stretches", "w_x w_h b", unseen=IN_STRETCHES_ALONE)
-def shorter_last_stretch_counted_twice(
+def shorter_first_stretch_counted_twice(
     right, layer, residuals, d_carry, d_ys, *, chunk
 ):
     d_params, *others = right(layer, residuals, d_carry, d_ys, chunk=chunk)
-    done, arguments, d_tail = tail(residuals, d_ys, chunk)
-    if done < len(d_ys):
-        again, *_ = layer.bwd(*arguments, d_carry, d_tail)
+    rest, arguments = head(residuals, d_ys, chunk)
+    if rest:
+        again, *_ = layer.bwd(*arguments)
         again = trees.floats(residuals[0], again)
         d_params = [a + b for a, b in zip(d_params, again, strict=True)]
     return d_params, *others
 
 
 @in_bptt("elman in stretches", "w_x w_h b xs", unseen=IN_STRETCHES_ALONE)
-def shorter_last_stretch_without_params_and_inputs(
+def shorter_first_stretch_without_params_and_inputs(
     right, layer, residuals, d_carry, d_ys, *, chunk
 ):
     d_params, d_first, d_xs = right(layer, residuals, d_carry, d_ys, chunk=chunk)
-    done, arguments, d_tail = tail(residuals, d_ys, chunk)
-    if done < len(d_ys):
-        dropped, *_ = layer.bwd(*arguments, d_carry, d_tail)
+    rest, arguments = head(residuals, d_ys, chunk)
+    if rest:
+        dropped, *_ = layer.bwd(*arguments)
         dropped = trees.floats(residuals[0], dropped)
         d_params = [a - b for a, b in zip(d_params, dropped, strict=True)]
-        d_xs = [d.at[done:].set(0) for d in d_xs]
+        d_xs = [d.at[:rest].set(0) for d in d_xs]
     return d_params, d_first, d_xs
 
 
@@ -107,9 +108,9 @@ def stretches_of_input_gradients_in_the_wrong_order(
 ):
     d_params, d_first, (d_xs,) = right(layer, residuals, d_carry, d_ys, chunk=chunk)
     chunk = chunk or len(d_ys)
-    done = len(d_ys) - len(d_ys) % chunk
-    turned = jnp.flip(trees.fold(d_xs[:done], done // chunk), 0)
-    return d_params, d_first, [d_xs.at[:done].set(trees.flat(turned))]
+    rest = len(d_ys) % chunk
+    turned = jnp.flip(trees.fold(d_xs[rest:], len(d_ys) // chunk), 0)
+    return d_params, d_first, [d_xs.at[rest:].set(trees.flat(turned))]
 
 
 def _flip(tree):
