@@ -129,12 +129,13 @@ def steps_from(tree: PyTree, start: int | jax.Array, n: int) -> PyTree:
     return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, n), tree)
 
 
-def write_steps(whole: list, start: int | jax.Array, part: list) -> list:
+def write_steps(whole: PyTree, start: int | jax.Array, part: PyTree) -> PyTree:
     """The arrays with the steps from `start` on replaced."""
-    return [
-        lax.dynamic_update_slice_in_dim(a, p.astype(a.dtype), start, 0)
-        for a, p in zip(whole, part, strict=True)
-    ]
+    return jax.tree.map(
+        lambda a, p: lax.dynamic_update_slice_in_dim(a, p.astype(a.dtype), start, 0),
+        whole,
+        part,
+    )
 
 
 def fold(tree: PyTree, n: int) -> PyTree:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
@@ -115,22 +116,33 @@ def _forward(layer, params, carry, xs, side, *, chunk, slots):
     n, done = T // K, T - T % K
     betas = schedule.table(n, m)
 
-    def stretch(state, i):
-        carry, slots = state
+    def stretch(i, state):
+        carry, slots, ys = state
         slots = _offer(betas, slots, carry, i, n)
         at = trees.steps_from((xs, side), i * K, K)
-        carry, ys, _ = layer.fwd(params, carry, *at)
-        return (carry, slots), ys
+        carry, part, _ = layer.fwd(params, carry, *at)
+        return carry, slots, trees.write_steps(ys, i * K, part)
 
-    begin = carry, _first(betas, carry, n)
-    (carry, stored), ys = lax.scan(stretch, begin, jnp.arange(n, dtype=jnp.int32))
-    pieces, rest = [trees.flat(ys)], None
+    ys = _no_outputs(layer, params, carry, *trees.cut((xs, side), 0, K), T)
+    state = carry, _first(betas, carry, n), ys
+    carry, stored, ys = lax.fori_loop(np.int32(0), np.int32(n), stretch, state)
+    rest = None
     if done < T:  # the rest is a shorter stretch, pulled back first
-        begin = carry
-        carry, ys, residuals = layer.fwd(params, begin, *trees.cut((xs, side), done, T))
-        pieces.append(ys)
-        rest = begin, ys, residuals
-    return (carry, trees.join(pieces)), (params, carry, xs, side, stored, rest)
+        begin, at = carry, trees.cut((xs, side), done, T)
+        carry, part, residuals = layer.fwd(params, begin, *at)
+        ys = trees.write_steps(ys, done, part)
+        rest = begin, part, residuals
+    return (carry, ys), (params, carry, xs, side, stored, rest)
+
+
+def _no_outputs(layer, params, carry, xs, side, T: int) -> PyTree:
+    """Zeros of the shape of the outputs, which stretches are written into."""
+    shapes = jax.eval_shape(layer.fwd, params, carry, xs, side)[1]
+    # a zero that varies over the same axes of a mesh as all else
+    zero = jnp.zeros_like(jax.tree.leaves((carry, xs))[0]).ravel()[0]
+    return jax.tree.map(
+        lambda s: jnp.broadcast_to(zero.astype(s.dtype), (T, *s.shape[1:])), shapes
+    )
 
 
 def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots):
@@ -152,8 +164,8 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots):
         d_xs = trees.write_steps(d_xs, start, trees.floats(at[0], d_at))
         return trees.floats(carry, d_carry), total, d_xs
 
-    def turn(state, i):
-        acc, slots = state
+    def turn(turned, state):
+        (acc, slots), i = state, n - 1 - turned
         done_with = slots.begins[slots.top] > i  # (1)
         top = slots.top - done_with.astype(jnp.int32)
         slots = _look_ahead(betas, slots._replace(top=top), i + 1)
@@ -172,15 +184,14 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots):
         carry, slots = lax.fori_loop(begin, i, again, (carry, slots))
         *at, d_out = trees.steps_from((xs, side, d_ys), i * K, K)
         _, ys, residuals = layer.fwd(params, carry, *at)  # (3)
-        return (pull(acc, i * K, carry, at, ys, residuals, d_out), slots), None
+        return pull(acc, i * K, carry, at, ys, residuals, d_out), slots
 
     d_xs = [jnp.zeros_like(a) for a in trees.floats(xs, xs)]
     acc = trees.floats(last, d_carry), total, d_xs
     if rest is not None:
         at = trees.cut((xs, side), done, T)
         acc = pull(acc, done, rest[0], at, *rest[1:], trees.cut(d_ys, done, T))
-    turns = jnp.arange(n, dtype=jnp.int32)
-    (acc, _), _ = lax.scan(turn, (acc, stored), turns, reverse=True)
+    acc, _ = lax.fori_loop(np.int32(0), np.int32(n), turn, (acc, stored))
     d_carry, total, d_xs = acc
     d_params = [t.astype(p.dtype) for t, p in zip(total, weights, strict=True)]
     return d_params, d_carry, d_xs

@@ -42,8 +42,8 @@ def evaluations(t: int, slots: int) -> int:
 
 
 def table(t: int, slots: int) -> np.ndarray:
-    """β(s, r) for s up to `slots`, and r as far as t steps need it."""
-    widest = repetitions(t, slots)
+    """β(s, r) for s up to `slots`, and r as far as t steps need it (one slot: nowhere)."""
+    widest = repetitions(t, slots) if slots > 1 else 1
     return np.array(
         [
             [min(math.comb(s + r, s), LARGEST) for r in range(widest + 1)]

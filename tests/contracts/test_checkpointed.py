@@ -12,6 +12,7 @@ from bptt_jax import cells, unrolls
 from bptt_jax.types import Cell, Side, StepVJP
 from bptt_jax.unrolls import _schedule as schedule
 from bptt_jax.unrolls._revolve import default_slots
+from support import tiers
 from support.gradients import QUICK, Case, arguments_of, gradients, quick_jit, worst
 from support.members import CELLS, LAYERS, Member
 from support.reference import AS_REFERENCE
@@ -61,6 +62,14 @@ def test_splits_give_the_least(m):
         return y + taken(t - y, s - 1) + taken(y, s)
 
     assert all(taken(t, m) == least(t, m) for t in range(1, 65))
+
+
+def test_the_table_is_small():
+    """It is a constant of the program."""
+    assert schedule.table(10**6, 1).size == 4
+    assert schedule.table(10**6, 10).size < 500
+    assert schedule.table(10**6, 2).size < 5000
+    assert schedule.table(10**4, 10**4).size < 3 * 10**4 + 3
 
 
 # What runs
@@ -180,8 +189,10 @@ def test_any_length_chunk_and_slots(steps, chunk, slots):
     assert worst(found, by_scan(steps))[0] <= 1e-12
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*CELLS, *LAYERS])
+@pytest.mark.parametrize(
+    "name",
+    [*tiers.cells(()), *(pytest.param(n, marks=pytest.mark.slow) for n in LAYERS)],
+)
 def test_every_cell_and_layer(name):
     member = (CELLS | LAYERS)[name]
     layer = member.make()

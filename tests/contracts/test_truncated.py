@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bptt_jax import cells, layers, unrolls
+from support import tiers
 from support.gradients import QUICK, Case, arguments_of, gradients, worst
 from support.members import CELLS, LAYERS
 from support.reference import AS_REFERENCE
@@ -69,8 +70,10 @@ def test_equals_stop_gradient(name, steps, window, stride, chunk):
     assert off <= 1e-10, leaf
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*CELLS, *LAYERS])
+@pytest.mark.parametrize(
+    "name",
+    [*tiers.cells(()), *(pytest.param(n, marks=pytest.mark.slow) for n in LAYERS)],
+)
 def test_every_cell_and_layer(name):
     off, leaf = apart(name, 7, 4, 2)
     assert off <= 1e-10, leaf

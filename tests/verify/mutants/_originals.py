@@ -12,6 +12,7 @@ from bptt_jax.verify import CELLS, LAYERS, Member
 
 NARROW = dict(lengths=(4,), chunks=(None,), batch_shapes=((2,),), sides=("plain",))
 IN_STRETCHES = NARROW | dict(lengths=(5,), chunks=(2,))
+OF_SEVEN = NARROW | dict(lengths=(7,), chunks=(2,))
 BACKWARD = unrolls.reverse(unrolls.bptt), unrolls.reverse(unrolls.scan)
 
 
@@ -107,6 +108,15 @@ ORIGINALS: dict[str, Member] = {
     ),
     "elman, relu": narrow(CELLS["elman, relu"]),
     "elman in stretches": narrow(CELLS["elman"], IN_STRETCHES),
+    "checkpointed": narrow(
+        CELLS["elman"],
+        OF_SEVEN | dict(unroll=functools.partial(unrolls.checkpointed, slots=2)),
+    ),
+    "truncated": narrow(
+        CELLS["elman"],
+        OF_SEVEN
+        | dict(unroll=functools.partial(unrolls.truncated, window=8, stride=2)),
+    ),
     "lstm": narrow(CELLS["lstm"]),
     "lstm in stretches": narrow(CELLS["lstm"], IN_STRETCHES),
     "lstm, peepholes": narrow(CELLS["lstm, peepholes"]),

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bptt_jax.unrolls import _bptt
+from bptt_jax.unrolls import _bptt, _revolve
 from bptt_jax.unrolls._door import unroll
 from bptt_jax.verify import Member
 from verify.mutants._originals import ORIGINALS
@@ -91,6 +91,17 @@ def _bptt_backward(wrong: Callable) -> Callable:
     return _unrolled(mutant)
 
 
+def _revolve_backward(wrong: Callable) -> Callable:
+    """That of `unrolls.checkpointed` with two slots: `wrong(right, *its arguments)`."""
+    backward = functools.partial(wrong, _revolve._backward)
+    passes = unroll(_revolve._forward, backward)
+
+    def mutant(*arguments, chunk=None, **options):
+        return passes(*arguments, chunk=chunk, slots=2, **options)
+
+    return _unrolled(mutant)
+
+
 in_forward, in_linearize, in_backward, in_contract = (
     _decorator(_part(name)) for name in ("forward", "linearize", "backward", "contract")
 )
@@ -98,3 +109,4 @@ in_layer = _decorator(_remade)
 in_bwd = _decorator(_bwd)
 in_unroll = _decorator(_unrolled)
 in_bptt = _decorator(_bptt_backward)
+in_checkpointed = _decorator(_revolve_backward)

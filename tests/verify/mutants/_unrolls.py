@@ -8,7 +8,7 @@ from bptt_jax import unrolls
 from bptt_jax.cells import masked, resets
 from bptt_jax.types import Side
 from verify.mutants._originals import flags, with_side
-from verify.mutants._table import in_bptt, in_unroll
+from verify.mutants._table import in_bptt, in_checkpointed, in_unroll
 
 IN_STRETCHES_ALONE = dict(lengths=(4,))
 ONE_STRETCH = dict(chunks=(None,))
@@ -111,6 +111,49 @@ def stretches_of_input_gradients_in_the_wrong_order(
     rest = len(d_ys) % chunk
     turned = jnp.flip(trees.fold(d_xs[rest:], len(d_ys) // chunk), 0)
     return d_params, d_first, [d_xs.at[rest:].set(trees.flat(turned))]
+
+
+def _with_rows(residuals, change):
+    """The residuals of `checkpointed` with other states in its slots."""
+    *others, stored, rest = residuals
+    rows = jax.tree.map(change, stored.rows)
+    return *others, stored._replace(rows=rows), rest
+
+
+@in_checkpointed("checkpointed", "w_x w_h b carry xs")
+def slots_in_the_wrong_order(right, layer, residuals, d_carry, d_ys, **options):
+    wrong = _with_rows(residuals, lambda a: a.at[:2].set(a[1::-1]))
+    return right(layer, wrong, d_carry, d_ys, **options)
+
+
+@in_checkpointed("checkpointed")
+def last_state_of_the_forward_pass_lost(
+    right, layer, residuals, d_carry, d_ys, **options
+):
+    wrong = _with_rows(residuals, lambda a: a.at[2].set(a[1]))
+    return right(layer, wrong, d_carry, d_ys, **options)
+
+
+@in_checkpointed("checkpointed", "w_x w_h b carry xs")
+def stack_of_states_off_by_one(right, layer, residuals, d_carry, d_ys, **options):
+    *others, stored, rest = residuals
+    stored = stored._replace(begins=stored.begins + (stored.begins > 0))
+    return right(layer, (*others, stored, rest), d_carry, d_ys, **options)
+
+
+@in_checkpointed("checkpointed")
+def rest_of_time_forgotten(right, layer, residuals, d_carry, d_ys, **options):
+    return right(layer, (*residuals[:-1], None), d_carry, d_ys, **options)
+
+
+@in_unroll("truncated", "w_x w_h b carry xs")
+def a_window_too_short(*arguments, **options):
+    return unrolls.truncated(*arguments, window=4, stride=2, **options)
+
+
+@in_unroll("truncated", "w_x w_h b carry xs")
+def each_block_by_itself(*arguments, **options):
+    return unrolls.truncated(*arguments, window=2, **options)
 
 
 def _flip(tree):
