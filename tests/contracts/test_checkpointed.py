@@ -276,7 +276,7 @@ def test_no_more_is_stored_than_the_slots(float32):
 
 
 def test_program_and_memory_do_not_grow_with_time(float32):
-    short, long = compiled(1000, 10), compiled(16_000, 10)
+    short, long = compiled(8000, 10), compiled(64_000, 10)
     assert abs(carries(short) - carries(long)) < 0.5
     lines = [p.as_text().count("\n") for p in (short, long)]
     assert abs(lines[0] - lines[1]) <= 0.01 * lines[0]
