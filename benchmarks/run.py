@@ -76,6 +76,8 @@ def main():
         print(f"{name} is not installed and takes no part: {reason}")
     others, commit = [], result["commit"]
     if args.update:
+        if not out.exists():
+            raise SystemExit(f"--update: expected results in {out}, there are none")
         result = json.loads(out.read_text())
         names = {case.name for case in cases}
         others = [old for old in result["cases"] if old["name"] not in names]

@@ -183,9 +183,10 @@ def _overlapping(
         batch = _whole(_with_keys(batch, jax.random.key(0)))
         indices = jnp.arange(overlap) % trees.length(batch.inputs)
         past = jax.tree.map(lambda a: a[indices], batch)
-        nothing = jnp.zeros_like(past.side.mask)
-        past = past._replace(side=past.side._replace(mask=nothing))
-        return Recent(init_carry(model, params, batch), past)
+        none = jax.tree.map(jnp.zeros_like, (past.side.mask, past.side.resets))
+        side = past.side._replace(mask=none[0], resets=none[1])
+        carry = init_carry(model, params, batch)
+        return Recent(carry, past._replace(side=side))
 
     def grad(params, state, batch, key):
         batch = _whole(_with_keys(batch, key))

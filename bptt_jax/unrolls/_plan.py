@@ -111,6 +111,10 @@ def plan(
     """
     if not isinstance(memory, int) or memory < 1:
         raise ValueError(f"memory: expected a number of bytes, got {memory!r}")
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+        raise ValueError(
+            f"chunk: expected a number of steps of at least 1, got {chunk!r}"
+        )
     shapes = jax.tree.map(_shape, (params, carry, xs, side))
     layer, T = lift(layer), trees.length(xs)
     leaves, structure = jax.tree.flatten(shapes)

@@ -125,3 +125,9 @@ def test_a_senseless_number_of_bytes_is_named(memory):
     at = setting(cells.elman, 2, 10, 3, 4, False)
     with pytest.raises(ValueError, match="memory: expected a number of bytes, got"):
         unrolls.plan(*at, memory=memory)
+
+
+def test_a_senseless_chunk_is_named():
+    at = setting(cells.elman, 2, 10, 3, 4, False)
+    with pytest.raises(ValueError, match="chunk: expected a number of steps"):
+        unrolls.plan(*at, memory=10**6, chunk=0)

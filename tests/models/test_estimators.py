@@ -286,6 +286,14 @@ def test_state_of_overlapping_windows_has_a_constant_shape():
     assert after.batch.inputs.shape[0] == 6
 
 
+def test_before_the_first_batch_nothing_has_been_and_nothing_was_reset():
+    estimator = estimators.stream(model(), OBJECTIVE, window=8, stride=2)
+    state = estimator.init(parameters(), batch_of("mask, resets", 0, 4))
+    side = state.batch.side
+    assert not np.any(side.mask)
+    assert not np.any(side.resets)
+
+
 def test_windows_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="window: expected a number where stride"):
         estimators.stream(model(), OBJECTIVE, stride=2)
