@@ -11,6 +11,7 @@ Time: the least of three calls; of `bptt` beside it in turns.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 
@@ -61,13 +62,9 @@ def compiled(gradient, *at):
     return program, program.memory_analysis().temp_size_in_bytes
 
 
-def measured(gradient, T: int, plan: unrolls.Plan) -> dict:
+def measured(gradient, T: int, budget: int, plan: unrolls.Plan) -> dict:
     at = arguments(T)
-    options = dict(chunk=plan.chunk, slots=plan.slots)
-
-    def unroll(*a):
-        return unrolls.checkpointed(*a, **options)
-
+    unroll = functools.partial(unrolls.checkpointed, memory=budget)
     program, temp = compiled(gradient(unroll), *at)
     by_bptt, temp_bptt = compiled(folded(unrolls.bptt), *arguments(REFERENCE))
     reference = arguments(REFERENCE)
@@ -85,6 +82,7 @@ def measured(gradient, T: int, plan: unrolls.Plan) -> dict:
         T=T,
         chunk=plan.chunk,
         slots=plan.slots,
+        kept=plan.kept,
         recomputation=round(plan.recomputation, 3),
         predicted_bytes=plan.bytes,
         temp_bytes=temp,
@@ -110,7 +108,7 @@ def show(budget: int, T: int, row: dict | str):
         return print(f"{T:>9,} steps within {budget / 1e6:6.1f} MB: {row}")
     print(
         f"{T:>9,} steps within {budget / 1e6:6.1f} MB: K {row['chunk']:4} slots "
-        f"{row['slots']:4} runs again x {row['recomputation']:.2f}, temp "
+        f"{row['slots']:4} kept {row['kept']:3} runs again x {row['recomputation']:.2f}, temp "
         f"{row['temp_bytes'] / 1e6:7.2f} MB (predicted {row['predicted_bytes'] / 1e6:7.2f}, "
         f"resident {row['resident_bytes'] / 1e6:7.1f}), {row['us_a_step']:.2f} us a step, "
         f"{row['to_bptt']:.2f} of bptt's",
@@ -127,13 +125,13 @@ def main():
     for T in STEPS[:2] if args.quick else STEPS:
         for budget in BUDGETS:
             plan = planned(FOLDED, T, budget)
-            row = plan if isinstance(plan, str) else measured(folded, T, plan)
+            row = plan if isinstance(plan, str) else measured(folded, T, budget, plan)
             show(budget, T, row)
             result["folded"].append(dict(budget=budget, T=T, row=row))
         # outputs and their cotangents, and some room for states
         budget = 2 * 4 * T * H + BUDGETS[1]
         plan = planned(layers.recurrent(CELL), T, budget)
-        row = plan if isinstance(plan, str) else measured(outside, T, plan)
+        row = plan if isinstance(plan, str) else measured(outside, T, budget, plan)
         print("outputs outside the loop:")
         show(budget, T, row)
         result["outside"].append(dict(budget=budget, T=T, row=row))

@@ -1,6 +1,9 @@
 """The exact gradient in bounded memory: what users call. The algorithm: `_revolve.py`."""
 
+import jax
+
 from bptt_jax.types import Cell, Layer, PyTree, Side
+from bptt_jax.unrolls._bptt import bptt
 from bptt_jax.unrolls._door import arrays
 from bptt_jax.unrolls._plan import plan
 from bptt_jax.unrolls._revolve import revolve
@@ -16,6 +19,8 @@ def checkpointed(
     slots: int | None = None,
     memory: int | None = None,
     chunk: int | None = None,
+    kept: int = 0,
+    offload: bool = False,
     length: int | None = None,
 ) -> tuple[PyTree, PyTree]:
     """Runs a layer through time; its gradient is exact, from at most `slots` states.
@@ -37,11 +42,17 @@ def checkpointed(
       carry: the state before the first step, leaves `[..., H]`.
       xs: inputs, leaves `[T, ..., I]`; None: no inputs, with `length`.
       side: masks, resets, keys, targets; see `Side`.
-      slots: states that are stored, m, the first one included; None: as many that no
-        stretch runs more than three times (`≈ √(2n)`).
-      memory: bytes of temporary memory for the gradient, in place of `slots`: `chunk` and
-        `slots` are then those of `plan`. Under `vmap` it is that of one example.
+      slots: states that are stored, m, the first one included; None: all where they
+        weigh little beside one stretch, otherwise as many that no stretch runs more than
+        three times (`≈ √(2n)`).
+      memory: bytes of temporary memory for the gradient, in place of `slots` and `kept`:
+        they and `chunk` are then those of `plan`. Under `vmap` it is that of one example.
       chunk: steps of a stretch, K; None: about √T.
+      kept: stretches, the last ones, of which all that their backward needs is stored,
+        as `bptt` does for all: they do not run again. Worth its memory once all states
+        before the others have a slot.
+      offload: whether the slots are in the memory of the host, where that is another than
+        the device's (GPU, TPU).
       length: the number of steps, where `xs` is None.
 
     Returns:
@@ -50,10 +61,12 @@ def checkpointed(
     Raises:
       ValueError, TypeError: an argument does not fit; the message names it.
 
-    Cost: memory of m + 1 states, and that of one stretch of `bptt`; time as above.
+    Cost: memory of m + 1 states, what is kept, and that of one stretch of `bptt`; time as
+    above, of the n - `kept` stretches that run again.
 
     Griewank, Walther (2000), "Algorithm 799: revolve"; Gruslys, Munos, Danihelka,
-    Lanctot, Graves (2016), "Memory-efficient backpropagation through time", HSM.
+    Lanctot, Graves (2016), "Memory-efficient backpropagation through time": HSM over
+    stretches, and in place of MSM what decision 0007 says.
 
     >>> import jax, jax.numpy as jnp
     >>> from bptt_jax import Side, cells, layers, objectives, unrolls
@@ -70,14 +83,31 @@ def checkpointed(
             raise ValueError(
                 f"{name}: expected a number of at least 1, or None, got {value!r}"
             )
+    if not isinstance(kept, int) or kept < 0:
+        raise ValueError(f"kept: expected a number of stretches, got {kept!r}")
+    if offload:
+        _check_host_memory()
     if memory is not None:
-        if slots is not None:
+        if slots is not None or kept:
             raise ValueError(
-                f"memory: expected None where slots are given, got {memory!r}"
+                f"memory: expected None where slots or kept are given, got {memory!r}"
             )
         at = arrays(params, carry, xs, side, length)
         found = plan(layer, *at, memory=memory, chunk=chunk)
-        chunk, slots = found.chunk, found.slots
+        chunk, slots, kept = found.chunk, found.slots, found.kept
+        if kept == found.stretches:
+            return bptt(layer, params, carry, xs, side, length=length, chunk=chunk)
     return revolve(
-        layer, params, carry, xs, side, length=length, chunk=chunk, slots=slots
-    )
+        layer, params, carry, xs, side,
+        length=length, chunk=chunk, slots=slots, kept=kept, offload=offload,
+    )  # fmt: skip
+
+
+def _check_host_memory() -> None:
+    device = jax.devices()[0]
+    kinds = [memory.kind for memory in device.addressable_memories()]
+    if device.platform == "cpu" or "pinned_host" not in kinds:
+        raise ValueError(
+            "offload: expected a device with memory of its own beside the host's (its "
+            f"kind pinned_host), got {device.platform} with {', '.join(kinds)}"
+        )

@@ -1,16 +1,21 @@
-"""How many states to store within a number of bytes.
+"""How many states to store within a number of bytes, and how much else.
 
-XLA's temporary memory of the gradient of `checkpointed`, with n stretches of K steps and
-m slots, is
+XLA's temporary memory of the gradient of `checkpointed`, with n stretches of K steps, of
+which j are kept, and m slots, is
 
-    (1)  bytes(n, K, m) = c m + b n + max(b n, a(K))
+    (1)  bytes(n, K, m, j) = c m + s j + b n + max(b n, a(K))
 
-c: one carry, b: the outputs of a stretch; both are known from shapes. The outputs exist
-while their cotangents, of the same size, are made, and these while stretches are pulled
-back, one of which needs a(K): that is read off a program with few stretches and slots,
-which is compiled and not run. Among lengths of a stretch the plan takes that whose predicted time
+c: one carry, b: the outputs of a stretch, s: all that is kept of one (carry, outputs,
+residuals); they are known from shapes. The outputs exist while their cotangents, of the
+same size, are made, and these while stretches are pulled back, one of which needs a(K):
+that is read off a program with few stretches and slots, which is compiled and not run.
+Where all stretches are kept it is `bptt` that runs; its bytes are read off its program.
 
-    (2)  (evaluations(n, m) + 1 + BACKWARD n) (K + OVERHEAD)
+A byte does more in a slot than among what is kept until all states have a slot, so j is
+above 0 only where m = n - j. Among lengths of a stretch the plan takes that whose
+predicted time
+
+    (2)  (evaluations(n - j, m) + 1 + j + BACKWARD n) (K + OVERHEAD)
 
 is least.
 """
@@ -20,13 +25,12 @@ import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
 from bptt_jax.types import Cell, Layer, PyTree, Side
 from bptt_jax.unrolls import _schedule as schedule
-from bptt_jax.unrolls._bptt import near_divisor
-from bptt_jax.unrolls._door import lift
+from bptt_jax.unrolls._bptt import bptt, default_chunk, near_divisor
+from bptt_jax.unrolls._door import arrays, lift
 from bptt_jax.unrolls._revolve import default_stretch, revolve
 
 PROBE = 4, 2  # stretches and slots of the program that is compiled
@@ -39,16 +43,19 @@ class Plan(NamedTuple):
 
     chunk: steps of a stretch, K.
     slots: states that are stored, m.
-    stretches: n, without a shorter last one.
+    kept: stretches of which all that their backward needs is stored, j; all of them
+        where plain `bptt` fits.
+    stretches: n, without a shorter one.
     evaluations: stretches run forward, in the forward and the backward pass together.
-    recomputation: evaluations over stretches; near 2 at least, since a stretch runs
-        again before it is pulled back.
+    recomputation: evaluations over stretches, from 1 where all are kept; near 2 where
+        none is, since a stretch then runs again before it is pulled back.
     bytes: predicted temporary memory of the gradient, outputs and their cotangents
         included, inputs and gradients not.
     """
 
     chunk: int
     slots: int
+    kept: int
     stretches: int
     evaluations: int
     recomputation: float
@@ -59,6 +66,7 @@ class Plan(NamedTuple):
             "steps of a stretch": f"{self.chunk:,}",
             "stretches": f"{self.stretches:,}",
             "states stored": f"{self.slots:,}",
+            "stretches kept whole": f"{self.kept:,}",
             "stretches run forward": f"{self.evaluations:,}",
             "recomputation": f"{self.recomputation:.2f}",
             "predicted memory": _bytes(self.bytes),
@@ -81,11 +89,12 @@ def plan(
     *,
     memory: int,
     chunk: int | None = None,
+    length: int | None = None,
 ) -> Plan:
     """The fastest way of `checkpointed` within `memory` bytes.
 
     Args:
-      layer, params, carry, xs, side: as of `checkpointed`; arrays or
+      layer, params, carry, xs, side, length: as of `checkpointed`; arrays or
         `jax.ShapeDtypeStruct`s.
       memory: bytes of temporary memory that the gradient may take, see `Plan.bytes`.
       chunk: steps of a stretch; None: chosen.
@@ -97,7 +106,7 @@ def plan(
       ValueError: `memory` is less than any plan takes; the message names the least.
       NotImplementedError: the backend gives no account of memory.
 
-    Cost: up to four small programs are compiled, once for these shapes.
+    Cost: up to five small programs are compiled, once for these shapes.
 
     >>> import jax, jax.numpy as jnp
     >>> from bptt_jax import cells, unrolls
@@ -115,81 +124,95 @@ def plan(
         raise ValueError(
             f"chunk: expected a number of steps of at least 1, got {chunk!r}"
         )
-    shapes = jax.tree.map(_shape, (params, carry, xs, side))
-    layer, T = lift(layer), trees.length(xs)
-    leaves, structure = jax.tree.flatten(shapes)
+    layer = lift(layer)
+    at = jax.eval_shape(lambda *given: arrays(*given, length), params, carry, xs, side)
+    T, (leaves, structure) = trees.length(at[2]), jax.tree.flatten(at)
     of = functools.partial(_fixed, layer, structure, tuple(leaves))
-    found, least = [], math.inf
-    for K in [min(chunk, T)] if chunk else _lengths(T, carry):
-        at = _with_most_slots(of(K), T // K, K, memory)
-        least = min(least, at.bytes)
-        if at.bytes <= memory:
-            found.append(at)
+    units = max((math.prod(a.shape) for a in jax.tree.leaves(at[1])), default=1)
+    ways = [
+        _within(of(K), T // K, K, memory)
+        for K in ([min(chunk, T)] if chunk else _lengths(T, units))
+    ]
+    K = min(chunk or default_chunk(T, units), T)
+    n, by_bptt = T // K, _of_bptt(layer, structure, tuple(leaves), K)
+    ways.append(Plan(K, 0, n, n, n, 1.0, by_bptt))
+    found = [way for way in ways if way.bytes <= memory]
     if not found:
+        least = min(way.bytes for way in ways)
         raise ValueError(f"memory: expected at least {least} bytes, got {memory}")
     return min(found, key=_time)
 
 
-def _shape(a) -> jax.ShapeDtypeStruct:
-    a = a if hasattr(a, "dtype") else jnp.asarray(a)
-    return jax.ShapeDtypeStruct(a.shape, a.dtype)
-
-
-def _lengths(T: int, carry: PyTree) -> list[int]:
+def _lengths(T: int, units: int) -> list[int]:
     """Lengths of a stretch to choose from: that of `checkpointed`, and shorter ones."""
-    units = max((math.prod(a.shape) for a in jax.tree.leaves(carry)), default=1)
     longest = default_stretch(T, units)
     return sorted({near_divisor(T, max(1, longest // 4**k)) for k in range(4)})
 
 
 class _Fixed(NamedTuple):
-    """a, b and c of (1)."""
+    """a, b, c and s of (1)."""
 
     stretch: int
     outputs: int
     carry: int
+    kept: int
 
 
 @functools.lru_cache(maxsize=256)
 def _fixed(layer: Layer, structure, leaves: tuple, K: int) -> _Fixed:
     n, m = PROBE
-    params, carry, xs, side = structure.unflatten(leaves)
+    params, carry, *along = structure.unflatten(leaves)
+    run = functools.partial(revolve, chunk=K, slots=m)
+    temp = _temp(run, layer, params, carry, *_first_steps(along, n * K))
+    _, ys, residuals = jax.eval_shape(layer.fwd, params, carry, *_first_steps(along, K))
+    c, b, s = (_size(tree) for tree in (carry, ys, (carry, ys, residuals)))
+    return _Fixed(temp - 2 * n * b - m * c, b, c, s)
 
-    def short(a):
-        return jax.ShapeDtypeStruct((n * K, *a.shape[1:]), a.dtype)
 
-    xs, side = jax.tree.map(short, (xs, side))
+@functools.lru_cache(maxsize=256)
+def _of_bptt(layer: Layer, structure, leaves: tuple, K: int) -> int:
+    run = functools.partial(bptt, chunk=K)
+    return _temp(run, layer, *structure.unflatten(leaves))
 
-    def run(params, carry, xs, side):
-        return revolve(layer, params, carry, xs, side, chunk=K, slots=m)
+
+def _temp(unroll, layer: Layer, params, carry, xs, side) -> int:
+    """XLA's temporary memory for a gradient through outputs and final carry."""
 
     def gradient(params, carry, xs, side):
-        out, back = trees.pullback(lambda *a: run(*a, side), params, carry, xs)
-        return back(out)
+        out, back = trees.pullback(
+            lambda *at: unroll(layer, *at, side), params, carry, xs
+        )
+        return back(jax.tree.map(lambda a: a + a, out))
 
     program = jax.jit(gradient).lower(params, carry, xs, side).compile()
-    outputs = _size(jax.eval_shape(run, params, carry, xs, side)[1])
-    stored = _size(carry)
     account = program.memory_analysis()
     if account is None:
         raise NotImplementedError(
             "plan: this backend does not say what memory it takes"
         )
-    temp = account.temp_size_in_bytes
-    return _Fixed(temp - outputs - m * stored, outputs // n, stored)
+    return account.temp_size_in_bytes
+
+
+def _first_steps(tree: PyTree, n: int) -> PyTree:
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct((n, *a.shape[1:]), a.dtype), tree
+    )
 
 
 def _size(tree: PyTree) -> int:
     return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
 
 
-def _with_most_slots(of: _Fixed, n: int, K: int, memory: int) -> Plan:
-    """With as many slots as there is memory for, at least one and at most n."""
+def _within(of: _Fixed, n: int, K: int, memory: int) -> Plan:
+    """With as many slots as there is memory for, at least one, and then as much kept."""
     outputs = of.outputs * n
     without = outputs + max(outputs, of.stretch)
     m = min(n, max(1, (memory - without) // max(1, of.carry)))
-    runs = schedule.evaluations(n, m) + 1
-    return Plan(K, m, n, runs, runs / n, without + m * of.carry)
+    more = memory - without - n * of.carry  # (1), with m = n - j
+    j = min(n - 1, max(0, more // max(1, of.kept - of.carry)))
+    m = min(m, n - j)
+    runs = schedule.evaluations(n - j, m) + 1 + j
+    return Plan(K, m, j, n, runs, runs / n, without + m * of.carry + j * of.kept)
 
 
 def _time(plan: Plan) -> float:

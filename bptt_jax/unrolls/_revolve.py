@@ -13,6 +13,9 @@ at most m are stored at any time, in slots that a stack counts:
 
 A row beyond the slots takes the states that are not stored, so that no branch holds the
 slots (XLA would keep them twice); what the forward pass leaves there is c_{n-1}.
+
+Of stretches after these n, `kept` many and a shorter last one, the forward pass keeps
+c_i, ys_i and residuals_i, as `bptt` does of all: they are pulled back first, by (4) alone.
 """
 
 import math
@@ -29,7 +32,9 @@ from bptt_jax.unrolls import _schedule as schedule
 from bptt_jax.unrolls._bptt import CACHED, SHORTEST, near_divisor
 from bptt_jax.unrolls._door import unroll
 
+HOST, DEVICE = jax.memory.Space.Host, jax.memory.Space.Device
 NEVER = -1
+LIGHT = 4  # states that weigh little beside a step of the stretch that is pulled back
 
 
 class _Slots(NamedTuple):
@@ -47,10 +52,11 @@ class _Slots(NamedTuple):
     wanted: Array
 
 
-def _first(betas, carry: PyTree, end: int) -> _Slots:
+def _first(betas, carry: PyTree, end: int, offload: bool) -> _Slots:
     """c_0 in the first slot."""
     m = betas.shape[0] - 1
     rows = jax.tree.map(lambda a: jnp.broadcast_to(a, (m + 1, *a.shape)), carry)
+    rows = jax.device_put(rows, HOST) if offload else rows
     slots = _Slots(rows, jnp.zeros(m, jnp.int32), jnp.int32(0), jnp.int32(NEVER))
     return _look_ahead(betas, slots, end)
 
@@ -63,8 +69,16 @@ def _look_ahead(betas, slots: _Slots, end: int | Array) -> _Slots:
     return slots._replace(wanted=jnp.where((t > 1) & (free > 1), begin + y, NEVER))
 
 
-def _offer(betas, slots: _Slots, carry: PyTree, i: Array, end: int | Array) -> _Slots:
+def _read(slots: _Slots, row: Array, offload: bool) -> PyTree:
+    carry = jax.tree.map(
+        lambda a: lax.dynamic_index_in_dim(a, row, 0, keepdims=False), slots.rows
+    )
+    return jax.device_put(carry, DEVICE) if offload else carry
+
+
+def _offer(betas, slots: _Slots, carry: PyTree, i: Array, end, offload: bool) -> _Slots:
     """Stores c_i if it is wanted, otherwise in the row beyond."""
+    carry = jax.device_put(carry, HOST) if offload else carry
     m, hit = slots.begins.shape[0], i == slots.wanted
     top = slots.top + hit.astype(jnp.int32)
     rows = jax.tree.map(
@@ -77,12 +91,21 @@ def _offer(betas, slots: _Slots, carry: PyTree, i: Array, end: int | Array) -> _
     return ahead._replace(wanted=jnp.where(hit, ahead.wanted, slots.wanted))
 
 
-def default_slots(stretches: int) -> int:
-    """As many that no stretch runs more than three times in all: about √(2n).
+def default_slots(stretches: int, steps: int = 1) -> int:
+    """The states that `checkpointed` stores where it is not told how many.
 
-    >>> default_slots(1000)
-    44
+    All of them where they weigh little beside what one stretch needs to be pulled back;
+    otherwise as many that no stretch runs more than three times: about √(2n).
+
+    Args:
+      stretches: n.
+      steps: of a stretch, K.
+
+    >>> default_slots(40, steps=25), default_slots(1000)
+    (40, 44)
     """
+    if stretches <= LIGHT * steps:
+        return stretches
     slots = 1
     while math.comb(slots + 2, 2) < stretches:
         slots += 1
@@ -103,36 +126,65 @@ def default_stretch(T: int, units: int = 1) -> int:
     return near_divisor(T, wanted)
 
 
-def _options(T: int, carry: PyTree, chunk, slots) -> tuple[int, int]:
-    """K and m."""
+class _Cut(NamedTuple):
+    """How time is cut.
+
+    chunk: steps of a stretch, K.
+    slots: states stored at a time, m.
+    again: stretches that run again, n.
+    kept: stretches after them that do not.
+    done: steps before the shorter last stretch; T if there is none.
+    """
+
+    chunk: int
+    slots: int
+    again: int
+    kept: int
+    done: int
+
+
+def _cut(T: int, carry: PyTree, chunk, slots, kept: int) -> _Cut:
     units = max((a.size for a in jax.tree.leaves(carry)), default=1)
     K = min(T, chunk or default_stretch(T, units))
-    return K, min(slots or default_slots(T // K), T // K)
+    kept = min(kept, T // K - 1)
+    n = T // K - kept
+    return _Cut(K, min(slots or default_slots(n, K), n), n, kept, T - T % K)
 
 
-def _forward(layer, params, carry, xs, side, *, chunk, slots):
+def _forward(layer, params, carry, xs, side, *, chunk, slots, kept=0, offload=False):
     T = trees.length(xs)
-    K, m = _options(T, carry, chunk, slots)
-    n, done = T // K, T - T % K
+    K, m, n, more, done = _cut(T, carry, chunk, slots, kept)
     betas = schedule.table(n, m)
+
+    def run(carry, ys, i):
+        at = trees.steps_from((xs, side), i * K, K)
+        carry, part, residuals = layer.fwd(params, carry, *at)
+        return carry, trees.write_steps(ys, i * K, part), (part, residuals)
 
     def stretch(i, state):
         carry, slots, ys = state
-        slots = _offer(betas, slots, carry, i, n)
-        at = trees.steps_from((xs, side), i * K, K)
-        carry, part, _ = layer.fwd(params, carry, *at)
-        return carry, slots, trees.write_steps(ys, i * K, part)
+        slots = _offer(betas, slots, carry, i, n, offload)
+        carry, ys, _ = run(carry, ys, i)
+        return carry, slots, ys
+
+    def keep(state, i):
+        before, ys = state
+        carry, ys, of_stretch = run(before, ys, i)
+        return (carry, ys), (before, *of_stretch)
 
     ys = _no_outputs(layer, params, carry, *trees.cut((xs, side), 0, K), T)
-    state = carry, _first(betas, carry, n), ys
+    state = carry, _first(betas, carry, n, offload), ys
     carry, stored, ys = lax.fori_loop(np.int32(0), np.int32(n), stretch, state)
-    rest = None
-    if done < T:  # the rest is a shorter stretch, pulled back first
+    whole = rest = None
+    if more:
+        indices = jnp.arange(n, n + more, dtype=jnp.int32)
+        (carry, ys), whole = lax.scan(keep, (carry, ys), indices)
+    if done < T:
         begin, at = carry, trees.cut((xs, side), done, T)
         carry, part, residuals = layer.fwd(params, begin, *at)
         ys = trees.write_steps(ys, done, part)
         rest = begin, part, residuals
-    return (carry, ys), (params, carry, xs, side, stored, rest)
+    return (carry, ys), (params, carry, xs, side, stored, whole, rest)
 
 
 def _no_outputs(layer, params, carry, xs, side, T: int) -> PyTree:
@@ -145,56 +197,65 @@ def _no_outputs(layer, params, carry, xs, side, T: int) -> PyTree:
     )
 
 
-def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots):
-    params, last, xs, side, stored, rest = residuals
+def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots, kept=0, offload=False):
+    params, last, xs, side, stored, whole, rest = residuals
     T = trees.length(xs)
-    K, m = _options(T, last, chunk, slots)
-    n, done = T // K, T - T % K
-    betas = schedule.table(n, m)
+    K, _, n, more, done = _cut(T, last, chunk, slots, kept)
     weights = trees.floats(params, params)
     total = [jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]
 
-    def pull(acc, start, carry, at, ys, residuals, d_ys):  # (4)
+    def pull(acc, start, steps, carry, ys, residuals):  # (4)
         d_carry, total, d_xs = acc
+        *at, d_out = trees.steps_from((xs, side, d_ys), start, steps)
         d_params, d_carry, d_at = layer.bwd(
-            params, carry, *at, ys, residuals, trees.fill(carry, d_carry), d_ys
+            params, carry, *at, ys, residuals, trees.fill(carry, d_carry), d_out
         )
         each = trees.floats(params, d_params)
         total = [t + d.astype(t.dtype) for t, d in zip(total, each, strict=True)]
         d_xs = trees.write_steps(d_xs, start, trees.floats(at[0], d_at))
         return trees.floats(carry, d_carry), total, d_xs
 
+    def pull_kept(acc, at):
+        i, of_stretch = at
+        return pull(acc, i * K, K, *of_stretch), None
+
     def turn(turned, state):
         (acc, slots), i = state, n - 1 - turned
-        done_with = slots.begins[slots.top] > i  # (1)
-        top = slots.top - done_with.astype(jnp.int32)
-        slots = _look_ahead(betas, slots._replace(top=top), i + 1)
-        begin = jnp.where(i == n - 1, n - 1, slots.begins[top])
-        row = jnp.where(begin == slots.begins[top], top, m)
-        carry = jax.tree.map(
-            lambda a: lax.dynamic_index_in_dim(a, row, 0, keepdims=False), slots.rows
-        )
-
-        def again(j, state):  # (2)
-            carry, slots = state
-            there = trees.steps_from((xs, side), j * K, K)
-            carry = layer.fwd(params, carry, *there)[0]
-            return carry, _offer(betas, slots, carry, j + 1, i + 1)
-
-        carry, slots = lax.fori_loop(begin, i, again, (carry, slots))
-        *at, d_out = trees.steps_from((xs, side, d_ys), i * K, K)
+        carry, slots = _reach(layer, params, xs, side, K, n, slots, i, offload)
+        at = trees.steps_from((xs, side), i * K, K)
         _, ys, residuals = layer.fwd(params, carry, *at)  # (3)
-        return pull(acc, i * K, carry, at, ys, residuals, d_out), slots
+        return pull(acc, i * K, K, carry, ys, residuals), slots
 
     d_xs = [jnp.zeros_like(a) for a in trees.floats(xs, xs)]
     acc = trees.floats(last, d_carry), total, d_xs
     if rest is not None:
-        at = trees.cut((xs, side), done, T)
-        acc = pull(acc, done, rest[0], at, *rest[1:], trees.cut(d_ys, done, T))
+        acc = pull(acc, done, T - done, *rest)
+    if more:
+        indices = jnp.arange(n, n + more, dtype=jnp.int32)
+        acc, _ = lax.scan(pull_kept, acc, (indices, whole), reverse=True)
     acc, _ = lax.fori_loop(np.int32(0), np.int32(n), turn, (acc, stored))
     d_carry, total, d_xs = acc
     d_params = [t.astype(p.dtype) for t, p in zip(total, weights, strict=True)]
     return d_params, d_carry, d_xs
+
+
+def _reach(layer, params, xs, side, K: int, n: int, slots: _Slots, i, offload):
+    """c_i, and the slots with the states on the way to it that are wanted."""
+    m = slots.begins.shape[0]
+    betas = schedule.table(n, m)
+    done_with = slots.begins[slots.top] > i  # (1)
+    top = slots.top - done_with.astype(jnp.int32)
+    slots = _look_ahead(betas, slots._replace(top=top), i + 1)
+    begin = jnp.where(i == n - 1, n - 1, slots.begins[top])
+    row = jnp.where(begin == slots.begins[top], top, m)
+
+    def again(j, state):  # (2)
+        carry, slots = state
+        there = trees.steps_from((xs, side), j * K, K)
+        carry = layer.fwd(params, carry, *there)[0]
+        return carry, _offer(betas, slots, carry, j + 1, i + 1, offload)
+
+    return lax.fori_loop(begin, i, again, (_read(slots, row, offload), slots))
 
 
 revolve = unroll(_forward, _backward)

@@ -20,6 +20,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -31,6 +32,10 @@ T, B, I, H = 1000, 16, 16, 64
 SLOTS = (2, 3, 5, 10, 20, 50, 100, 300, 1000)
 ROUNDS = 7
 CELL = cells.lstm(I, H)
+OF_INTERNAL = 2, 4
+SHARES = 0.05, 0.1, 0.2, 0.5, 1, 1.5
+KEPT = (5, 10, 20, 30)
+LENGTH = 25  # steps of a stretch where stretches are kept
 STATE_BYTES = 2 * 4 * B * H
 BACKWARD = 2  # forward evaluations that pulling back a step is worth in the paper
 
@@ -107,6 +112,14 @@ def contestants(steps: int) -> dict:
             for m in slots
         },
         "as it is": ("checkpointed, stretches", of_layer(unrolls.checkpointed)),
+        **{
+            f"{j} kept": (
+                "checkpointed, stretches",
+                of_layer(unrolls.checkpointed, chunk=LENGTH, kept=j),
+            )
+            for j in KEPT
+            if j * LENGTH < steps
+        },
         "bptt": ("bptt", of_layer(unrolls.bptt)),
         "scan": ("lax.scan", by_scan(lambda f: f)),
         "body": ("lax.scan, jax.checkpoint", by_scan(checkpoint)),
@@ -175,6 +188,59 @@ def _runs(n: int, m: int) -> int:
     return r * n - math.comb(m + r, r - 1) if r else 0
 
 
+def mixed(t: int, units: int, of_internal: int) -> np.ndarray:
+    """Steps run forward, `[t + 1, units + 1]`, the fewest there are (MSM, Gruslys et al.).
+
+    A state takes one unit, all that a step's backward needs `of_internal`.
+    """
+    least = np.full((t + 1, units + 1), np.inf)
+    least[0] = 0
+    for m in range(1, units + 1):
+        for n in range(1, t + 1):
+            ys = np.arange(1, n + 1)
+            hidden = ys[:-1] + least[ys[:-1], m] + least[n - ys[:-1], m - 1]
+            internal = np.inf
+            if m > of_internal:
+                after = least[n - ys, m - of_internal]
+                internal = (ys + least[ys - 1, m] + after).min()
+            elif m == of_internal:
+                internal = n + least[n - 1, m]
+            least[n, m] = min(n * (n + 1) / 2, internal, hidden.min(initial=np.inf))
+    return least
+
+
+def by_stretches(t: int, units: int, of_internal: int) -> dict:
+    """The fewest steps run forward, of all stretches, slots and numbers of kept ones."""
+    found = []
+    for K in (k for k in range(1, t + 1) if t % k == 0):
+        n, beside = t // K, K * (of_internal - 1)  # beside the state before a stretch
+        for j in range(n):
+            m = min(units - beside * max(1, j), n) - j
+            if m >= 1 and (j == 0 or m == n - j):
+                again = n - j
+                runs = K * (
+                    again + (_runs(again, m) if m > 1 else again * (again - 1) // 2) + j
+                )
+                found.append((runs, K, m, j))
+        if n * (beside + 1) <= units:
+            found.append((t, K, 0, n))
+    return dict(zip(("evaluations", "chunk", "slots", "kept"), min(found), strict=True))
+
+
+def against_mixed(t: int) -> list[dict]:
+    """The schedule that mixes states and internals against stretches, at equal memory."""
+    rows = []
+    for of_internal in OF_INTERNAL:
+        least = mixed(t, int(max(SHARES) * t), of_internal)
+        for share in SHARES:
+            units = int(share * t)
+            best, ours = int(least[t, units]), by_stretches(t, units, of_internal)
+            ratio = (ours["evaluations"] + BACKWARD * t) / (best + BACKWARD * t)
+            rows.append(dict(of_internal=of_internal, units=units, mixed=best,
+                             time_to_mixed=round(ratio, 3), **ours))  # fmt: skip
+    return rows
+
+
 def figure(result: dict) -> Figure:
     drawing = Figure(figsize=(7.4, 4.6), layout="constrained")
     FigureCanvasAgg(drawing)
@@ -233,6 +299,10 @@ def main():
         print(f"{row['slots']:5} states of {steps}: {row['evaluations']:7} evaluations, "
               f"{row['saved']:.1%} saved, time of plain BPTT x {row['time']:.2f} "
               f"(ISM {row['time_ism']:.2f})")  # fmt: skip
+    for row in (against := against_mixed(steps if args.quick else 240)):
+        print("internals of {of_internal} states, memory of {units:4}: MSM {mixed:5}, "
+              "stretches {evaluations:5} (K {chunk:3}, m {slots:3}, kept {kept:3}), time "
+              "x {time_to_mixed:.2f}".format(**row))  # fmt: skip
     if args.quick:
         return
     result = dict(
@@ -241,6 +311,7 @@ def main():
         state_bytes=STATE_BYTES,
         rows=rows,
         theory=in_theory(steps),
+        against_mixed_240=against,
     )
     (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
     figure(result).savefig(HERE / "memory_versus_time.png", dpi=120)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from bptt_jax import cells, unrolls
+from bptt_jax.layers import recurrent
 from bptt_jax.types import Cell, Side, StepVJP
 from bptt_jax.unrolls import _schedule as schedule
-from bptt_jax.unrolls._revolve import default_slots
+from bptt_jax.unrolls._revolve import default_slots, revolve
 from support import tiers
 from support.gradients import QUICK, Case, arguments_of, gradients, quick_jit, worst
 from support.members import CELLS, LAYERS, Member
@@ -114,12 +115,13 @@ def counting(count: Count) -> Cell:
     )
 
 
-def count_of(t: int, m: int, chunk: int) -> dict:
+def count_of(t: int, m: int, chunk: int, kept: int = 0) -> dict:
     count = Count()
     cell = counting(count)
+    run = functools.partial(unrolls.checkpointed, slots=m, chunk=chunk, kept=kept)
 
     def loss(w, h, xs):
-        return unrolls.checkpointed(cell, w, h, xs, slots=m, chunk=chunk)[0].sum()
+        return run(cell, w, h, xs)[0].sum()
 
     arguments = jnp.full(2, 0.9), jnp.zeros(2), jnp.ones((t, 2))
     jax.block_until_ready(quick_jit(jax.grad(loss))(*arguments))
@@ -159,6 +161,66 @@ def test_a_shorter_stretch_at_the_end_runs_once():
     assert found == dict(forward=4 * (least(5, 2) + 1) + 3, linearize=23)
 
 
+@pytest.mark.parametrize(("t", "m", "kept"), [(8, 3, 2), (8, 7, 1), (5, 2, 9)])
+def test_what_is_kept_does_not_run_again(t, m, kept):
+    found, again = count_of(2 * t + 1, m, 2, kept), max(1, t - kept)
+    runs = 2 * (least(again, m) + 1 + t - again) + 1
+    assert found == dict(forward=runs, linearize=2 * t + 1)
+
+
+def mixed(t: int, units: int, of_internal: int) -> np.ndarray:
+    """Evaluations `[t + 1, units + 1]` by dynamic programming (Gruslys et al., MSM).
+
+    A hidden state takes one unit, all that a step's backward needs `of_internal`.
+    """
+    least = np.full((t + 1, units + 1), np.inf)
+    least[0] = 0
+    for m in range(1, units + 1):
+        for n in range(1, t + 1):
+            ys, internal = np.arange(1, n + 1), np.inf
+            hidden = ys[:-1] + least[ys[:-1], m] + least[n - ys[:-1], m - 1]
+            if m > of_internal:
+                after = least[n - ys, m - of_internal]
+                internal = (ys + least[ys - 1, m] + after).min()
+            elif m == of_internal:
+                internal = n + least[n - 1, m]
+            only_start = n * (n + 1) / 2
+            least[n, m] = min(only_start, internal, hidden.min(initial=np.inf))
+    return least
+
+
+@pytest.mark.parametrize(
+    ("alpha", "of", "t", "m"), [(1, "ISM", 10, 4), (20, "HSM", 10, 4)]
+)
+def test_mixed_states_are_between_the_two_others(alpha, of, t, m):
+    known = {"ISM": 16, "HSM": 24}
+    assert mixed(t, m, alpha)[t, m] == known[of]
+
+
+@pytest.mark.parametrize(("of_internal", "limit"), [(2, 1.06), (4, 1.13)])
+def test_stretches_do_as_well_as_mixed_states(of_internal, limit):
+    """With bytes for a tenth of the steps or more; see decision 0007."""
+    t = 120
+    table = mixed(t, 2 * t, of_internal)
+    for units in (12, 24, 60, 120, 180, 240):
+        ours = by_stretches(t, units, of_internal)
+        assert ours + 2 * t <= limit * (table[t, units] + 2 * t)
+
+
+def by_stretches(t: int, units: int, of_internal: int) -> float:
+    """The fewest steps run forward, of all stretches, slots and numbers of kept ones."""
+    found = [math.inf]
+    for K in (k for k in range(1, t + 1) if t % k == 0):
+        n, beside = t // K, K * (of_internal - 1)  # beside the state before a stretch
+        for kept in range(n):
+            m = min(units - beside * max(1, kept), n) - kept
+            if m >= 1 and (kept == 0 or m == n - kept):
+                found.append(K * (schedule.evaluations(n - kept, m) + kept))
+        if n * (beside + 1) <= units:
+            found.append(t)
+    return min(found)
+
+
 # Gradients
 
 
@@ -174,18 +236,22 @@ def by_scan(steps: int):
     return gradients(*elman(steps), unrolls.scan, compiler_options=QUICK)
 
 
-@pytest.mark.parametrize("slots", [1, 2, 3, 50, None])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        *(dict(slots=m) for m in (1, 2, 3, 50, None)),
+        dict(slots=2, kept=1),
+        dict(kept=2),
+        dict(slots=1, kept=50),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize(
     ("steps", "chunk"), [(1, 1), (11, 1), (11, 3), (12, 3), (5, 9)]
 )
-def test_any_length_chunk_and_slots(steps, chunk, slots):
-    found = gradients(
-        *elman(steps),
-        unrolls.checkpointed,
-        chunk=chunk,
-        slots=slots,
-        compiler_options=QUICK,
-    )
+def test_any_length_chunk_and_slots(steps, chunk, stored):
+    run = functools.partial(unrolls.checkpointed, chunk=chunk, **stored)
+    found = gradients(*elman(steps), run, compiler_options=QUICK)
     assert worst(found, by_scan(steps))[0] <= 1e-12
 
 
@@ -200,6 +266,17 @@ def test_every_cell_and_layer(name):
     found = gradients(
         layer, at, unrolls.checkpointed, chunk=2, slots=2, compiler_options=QUICK
     )
+    want = gradients(layer, at, unrolls.scan, compiler_options=AS_REFERENCE)
+    assert worst(found, want)[0] <= 1e-10
+
+
+def test_slots_on_the_host():
+    """What runs where the device has a memory of its own: it changes no value."""
+    member = CELLS["elman"]
+    layer = recurrent(member.make())
+    at = arguments_of(member, layer, Case(11, (2,), "both", ()))
+    run = functools.partial(revolve, chunk=2, slots=2, kept=1, offload=True)
+    found = gradients(layer, at, run, compiler_options=QUICK)
     want = gradients(layer, at, unrolls.scan, compiler_options=AS_REFERENCE)
     assert worst(found, want)[0] <= 1e-10
 
@@ -286,7 +363,8 @@ def test_default_slots_let_no_stretch_run_more_than_three_times():
     for n in (1, 2, 7, 100, 1000):
         m = default_slots(n)
         assert schedule.evaluations(n, m) <= 3 * n
-        assert m == 1 or math.comb(m + 1, 2) < n
+        assert m == n if n <= 4 else math.comb(m + 1, 2) < n
+    assert default_slots(100, steps=25) == 100
 
 
 # Transformations
@@ -333,7 +411,17 @@ def test_reverse_over_reverse_is_refused():
 
 
 @pytest.mark.parametrize(
-    "options", [dict(slots=0), dict(slots=2.0), dict(chunk=-1), dict(chunk="8")]
+    "options",
+    [
+        dict(slots=0),
+        dict(slots=2.0),
+        dict(chunk=-1),
+        dict(chunk="8"),
+        dict(kept=-1),
+        dict(kept=None),
+        dict(offload=True),
+    ],
+    ids=str,
 )
 def test_senseless_options_are_named(options):
     cell, at = elman(7)

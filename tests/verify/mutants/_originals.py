@@ -110,7 +110,11 @@ ORIGINALS: dict[str, Member] = {
     "elman in stretches": narrow(CELLS["elman"], IN_STRETCHES),
     "checkpointed": narrow(
         CELLS["elman"],
-        OF_SEVEN | dict(unroll=functools.partial(unrolls.checkpointed, slots=2)),
+        OF_SEVEN
+        | dict(
+            lengths=(11,),
+            unroll=functools.partial(unrolls.checkpointed, slots=2, kept=2),
+        ),
     ),
     "truncated": narrow(
         CELLS["elman"],

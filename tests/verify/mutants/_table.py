@@ -92,12 +92,12 @@ def _bptt_backward(wrong: Callable) -> Callable:
 
 
 def _revolve_backward(wrong: Callable) -> Callable:
-    """That of `unrolls.checkpointed` with two slots: `wrong(right, *its arguments)`."""
+    """That of `checkpointed`, two slots, two stretches kept: `wrong(right, *arguments)`."""
     backward = functools.partial(wrong, _revolve._backward)
     passes = unroll(_revolve._forward, backward)
 
     def mutant(*arguments, chunk=None, **options):
-        return passes(*arguments, chunk=chunk, slots=2, **options)
+        return passes(*arguments, chunk=chunk, slots=2, kept=2, **options)
 
     return _unrolled(mutant)
 

@@ -115,9 +115,9 @@ def stretches_of_input_gradients_in_the_wrong_order(
 
 def _with_rows(residuals, change):
     """The residuals of `checkpointed` with other states in its slots."""
-    *others, stored, rest = residuals
+    *others, stored, whole, rest = residuals
     rows = jax.tree.map(change, stored.rows)
-    return *others, stored._replace(rows=rows), rest
+    return *others, stored._replace(rows=rows), whole, rest
 
 
 @in_checkpointed("checkpointed", "w_x w_h b carry xs")
@@ -136,9 +136,18 @@ def last_state_of_the_forward_pass_lost(
 
 @in_checkpointed("checkpointed", "w_x w_h b carry xs")
 def stack_of_states_off_by_one(right, layer, residuals, d_carry, d_ys, **options):
-    *others, stored, rest = residuals
+    *others, stored, whole, rest = residuals
     stored = stored._replace(begins=stored.begins + (stored.begins > 0))
-    return right(layer, (*others, stored, rest), d_carry, d_ys, **options)
+    return right(layer, (*others, stored, whole, rest), d_carry, d_ys, **options)
+
+
+@in_checkpointed("checkpointed", "w_x w_h b carry xs")
+def kept_stretches_in_the_wrong_order(
+    right, layer, residuals, d_carry, d_ys, **options
+):
+    *others, whole, rest = residuals
+    wrong = whole and jax.tree.map(lambda a: a[::-1], whole)
+    return right(layer, (*others, wrong, rest), d_carry, d_ys, **options)
 
 
 @in_checkpointed("checkpointed")
