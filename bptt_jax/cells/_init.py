@@ -12,8 +12,17 @@ _orthogonal = jax.nn.initializers.orthogonal()
 
 
 def orthogonal(key: Array, shape, dtype=jnp.float32) -> Array:
-    """Orthogonal columns; drawn in at least float32, since QR knows no bfloat16."""
-    return _orthogonal(key, shape, trees.at_least_float32(dtype)).astype(dtype)
+    """Orthogonal columns; drawn in at least float32, since QR knows no bfloat16.
+
+    Under `vmap` one after another: XLA:CPU (JAX 0.10.2) waits for itself where several
+    QR decompositions of a batch run at the same time.
+    """
+
+    @jax.custom_batching.sequential_vmap
+    def draw(key):
+        return _orthogonal(key, shape, trees.at_least_float32(dtype)).astype(dtype)
+
+    return draw(key)
 
 
 def by_gate(init, key: Array, n_in: int, n_hidden: int, gates: int, dtype) -> Array:

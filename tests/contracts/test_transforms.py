@@ -3,6 +3,7 @@ documented."""
 
 import functools
 import os
+import re
 import subprocess
 import sys
 
@@ -294,3 +295,19 @@ def test_shard_map_with_default_settings():
         [sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True
     )
     assert done.stdout.strip() == "equal", done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "elman"])
+def test_configs_are_initialised_without_a_batch_of_qr(name):
+    """XLA:CPU of JAX 0.10.2 hangs where several such batches run at the same time."""
+    cell = CELLS[name].make()
+    keys = jax.random.split(jax.random.key(0), 16)
+    program = jax.jit(jax.vmap(cell.init)).lower(keys)
+    factored = re.findall(r"geqrf.*?tensor<([\dx]+)xf", program.as_text())
+    assert factored
+    assert all(shape.count("x") == 1 for shape in factored)
+    each = [cell.init(key) for key in keys]
+    for a, *b in zip(
+        *map(jax.tree.leaves, (jax.vmap(cell.init)(keys), *each)), strict=True
+    ):
+        np.testing.assert_allclose(a, np.stack(b), rtol=1e-6, atol=1e-7)
