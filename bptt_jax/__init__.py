@@ -12,6 +12,7 @@ is computed. Everything else is built on those three.
     estimators   ways to get a gradient: exact, truncated stream
     tasks        synthetic problems, and text and digits that are really there
     train        one training step, and the loop that shows, saves and resumes
+    sweep        many trainings as one program
     verify       is a gradient right? for your own cells, too
     diagnose     how far an estimator is from the exact gradient
 
@@ -35,7 +36,9 @@ from bptt_jax.types import (
 
 __version__ = "0.1.0"
 
-_ROOMS = ("diagnose", "estimators", "models", "objectives", "tasks", "train", "verify")
+_ROOMS = (
+    "diagnose", "estimators", "models", "objectives", "sweep", "tasks", "train", "verify"
+)  # fmt: skip
 
 __all__ = [
     "Batch",

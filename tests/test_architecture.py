@@ -24,6 +24,7 @@ ARROWS = {
     "diagnose": set(),
     "tasks": {"objectives"},
     "train": {"estimators"},
+    "sweep": {"estimators", "train"},
     "verify": {"cells", "layers", "objectives", "unrolls"},
     "plots": set(),
     "__main__": {"cli"},

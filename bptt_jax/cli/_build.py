@@ -117,13 +117,14 @@ def lr_of(s: Settings, task: Task) -> float:
     return s.lr or (6e-3 if task.symbols else 2e-3)
 
 
-def optimizer_of(s: Settings, lr: float, steps: int) -> optax.GradientTransformation:
+def optimizer_of(s: Settings, steps: int, lr, clip) -> optax.GradientTransformation:
+    """`lr` and `clip` may be traced."""
     warmup = max(1, min(100, steps // 10))
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, lr, warmup, max(steps, warmup + 1)
-    )
+    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1))
     make = _choose("optimizer", s.optimizer, OPTIMIZERS)
-    return optax.chain(optax.clip_by_global_norm(s.clip), make(schedule))
+    return optax.chain(
+        optax.clip_by_global_norm(clip), make(lambda count: lr * shape(count))
+    )
 
 
 def check_names(s: Settings) -> None:
@@ -147,7 +148,7 @@ def job(s: Settings, chunk: int | None = None) -> Job:
     make = estimators.stream if task.stateful else estimators.exact
     steps = steps_of(s, task)
     estimator = make(model, task.objective, unroll=unroll)
-    optimizer = optimizer_of(s, lr_of(s, task), steps)
+    optimizer = optimizer_of(s, steps, lr_of(s, task), s.clip)
     return Job(task, model, estimator, optimizer, steps, chunk)
 
 

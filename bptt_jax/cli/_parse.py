@@ -2,12 +2,14 @@
 
 import contextlib
 import io
+import pathlib
 import re
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 
 T = TypeVar("T")
+Folder = Annotated[pathlib.Path, tyro.conf.Positional]
 
 
 def parse(kind: type[T], argv: list[str], prog: str, default: T | None = None) -> T:

@@ -3,17 +3,15 @@
 import dataclasses
 import math
 import pathlib
-from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from bptt_jax import models, tasks, train
 from bptt_jax.cli import _settings
 from bptt_jax.cli._build import model_of, recorded_task
-from bptt_jax.cli._parse import parse
+from bptt_jax.cli._parse import Folder, parse
 from bptt_jax.types import Task
 
 
@@ -21,7 +19,7 @@ from bptt_jax.types import Task
 class Sample:
     """Write text with a trained network."""
 
-    run: Annotated[pathlib.Path, tyro.conf.Positional]
+    run: Folder
     """A run's folder."""
     prompt: str = "\n"
     """What the text begins with."""

@@ -6,8 +6,6 @@ import json
 import math
 import pathlib
 import platform
-import signal
-import threading
 
 import jax
 import numpy as np
@@ -19,6 +17,7 @@ import bptt_jax
 from bptt_jax import plots, tasks, train
 from bptt_jax.cli import _settings
 from bptt_jax.cli._build import Job, job, lr_of
+from bptt_jax.cli._interrupts import Interrupts
 from bptt_jax.cli._sample import written
 from bptt_jax.cli._settings import Settings
 
@@ -42,7 +41,7 @@ def command(argv: list[str]) -> int:
         final_batches=20 if settings.quick else 1000,
     )
     with (
-        _Interrupts(console) as interrupts,
+        Interrupts(console) as interrupts,
         _Screen(console, work, settings, out, interrupts) as screen,
     ):
         run = train.run(
@@ -171,35 +170,10 @@ def _show_timings(console: Console, work: Job, s: Settings) -> None:
     console.print(f"a step: {text}")
 
 
-class _Interrupts:
-    """Ctrl-C and SIGTERM, noted for the loop, which saves and stops; a second Ctrl-C
-    stops at once.
-    """
-
-    def __init__(self, console: Console):
-        self.console, self.noted, self.former = console, False, {}
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            for sign in (signal.SIGINT, signal.SIGTERM):
-                self.former[sign] = signal.signal(sign, self._note)
-        return self
-
-    def _note(self, sign, frame):
-        if self.noted:
-            raise KeyboardInterrupt
-        self.noted = True
-        self.console.print("stopping: saving first (Ctrl-C again: at once)")
-
-    def __exit__(self, *error):
-        for sign, handler in self.former.items():
-            signal.signal(sign, handler)
-
-
 class _Screen:
     """The progress bar, and lines above it; on no terminal, lines alone."""
 
-    def __init__(self, console, work: Job, settings, out, interrupts: _Interrupts):
+    def __init__(self, console, work: Job, settings, out, interrupts: Interrupts):
         self.console, self.total = console, work.steps
         self.unit, self.factor = _unit(work.task)
         self.bar = Progress(

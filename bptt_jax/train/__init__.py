@@ -1,6 +1,6 @@
 """Training: one pure step, and the loop that runs, shows, saves and resumes it."""
 
-from bptt_jax.train._checkpoint import Checkpoints
+from bptt_jax.train._checkpoint import Checkpoints, digest
 from bptt_jax.train._loop import NonFiniteError, Plan, Progress, Run, run
 from bptt_jax.train._metrics import MetricsFile
 from bptt_jax.train._step import (
@@ -11,10 +11,12 @@ from bptt_jax.train._step import (
     many_steps,
     step,
     timings,
+    update,
 )
 
 __all__ = [
     "Checkpoints",
+    "digest",
     "MetricsFile",
     "NonFiniteError",
     "Plan",
@@ -28,4 +30,5 @@ __all__ = [
     "run",
     "step",
     "timings",
+    "update",
 ]

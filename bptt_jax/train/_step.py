@@ -83,6 +83,23 @@ def step(
       `update_norm` (after). Where one is not finite the state is unchanged, but for
       `bad`.
     """
+    after, metrics = update(estimator, optimizer, batch, state, item)
+    finite = jnp.stack([jnp.isfinite(a) for a in metrics.values()]).all()
+    fine = (state.bad < 0) & finite
+    first_bad = jnp.where(state.bad < 0, state.position, state.bad)
+    stuck = state._replace(bad=first_bad)
+    chosen = jax.tree.map(lambda a, b: jnp.where(fine, a, b), after, stuck)
+    return chosen, metrics
+
+
+def update(
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    batch: Callable,
+    state: TrainState,
+    item: PyTree,
+) -> tuple[TrainState, dict[str, Array]]:
+    """`step`, whatever its metrics: one that is not finite changes the state, too."""
     key, k_data = jax.random.split(jax.random.fold_in(state.key, state.position))
     loss, grads, carry, _ = estimator.grad(
         state.params, state.carry, batch(item, k_data), key
@@ -91,16 +108,10 @@ def step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = dict(loss=loss, grad_norm=norm, update_norm=optax.tree.norm(updates))
-
-    finite = jnp.stack([jnp.isfinite(a) for a in metrics.values()]).all()
-    fine = (state.bad < 0) & finite
-    first_bad = jnp.where(state.bad < 0, state.position, state.bad)
     after = TrainState(
         params, opt_state, carry, state.position + 1, state.key, state.bad
     )
-    stuck = state._replace(bad=first_bad)
-    chosen = jax.tree.map(lambda a, b: jnp.where(fine, a, b), after, stuck)
-    return chosen, metrics
+    return after, metrics
 
 
 @factory

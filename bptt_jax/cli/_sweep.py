@@ -1,0 +1,326 @@
+"""`bptt-jax sweep`: many trainings as one program; `bptt-jax sweep show RUN`: its table."""
+
+import dataclasses
+import math
+import os
+import pathlib
+import re
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bptt_jax import plots, sweep
+from bptt_jax.cli import _build, _parse, _settings
+from bptt_jax.cli._interrupts import Interrupts
+from bptt_jax.cli._settings import Settings
+
+TRACED = ("lr", "clip", "seed")
+SINGLE = (
+    "text", "quick", "tensorboard", "out", "config", "patience", "evaluate_every",
+    "checkpoint_every", "epochs", "remat",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep(Settings):
+    """Train a network for each of many settings, as few compiled programs.
+
+    Every option of `bptt-jax train` is there. A value may be a list, 0.1,0.01 (or
+    lstm,gru), a range of whole numbers, 0:8 (0 to 7), or n numbers from a to b,
+    1e-4:1e-1:log:16 or 0.1:0.9:lin:5. The same command again continues a sweep that was
+    stopped. `bptt-jax sweep show RUN` shows what one has found.
+    """
+
+    halving: int | None = None
+    """Successive halving: of each rung the best one in so many goes on."""
+    lanes: int | None = None
+    """Settings on a device at a time; by default measured."""
+    keep: int = 3
+    """Of how many of the best the parameters are kept."""
+
+
+def command(argv: list[str]) -> int:
+    if argv[:1] == ["show"]:
+        return _show(argv[1:])
+    first, lists = split(argv)
+    given = _parse.parse(Sweep, first, "bptt-jax sweep")
+    _refuse(given)
+    out = given.out or pathlib.Path("runs") / f"sweep-{given.task}"
+    _devices(out)
+    space, settings = _space(given, lists)
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{given.text or given.task}[/bold]  {space.size:,} settings: "
+        + ", ".join(f"{len(v)} × {k}" for k, v in lists.items())
+        + f" -> {out}"
+    )
+    jobs: dict[int, _build.Job] = {}
+
+    def of(**choice) -> _build.Job:
+        key = hash(frozenset(choice.items()))
+        if key not in jobs:
+            jobs[key] = _build.job(_with(settings, choice))
+        return jobs[key]
+
+    def training(**choice) -> sweep.Training:
+        s, job = _with(settings, choice), of(**choice)
+        return sweep.training(
+            job.task, job.model, job.estimator,
+            lambda lr, clip: _build.optimizer_of(s, job.steps, lr, clip),
+            held_out_batches=10,
+        )  # fmt: skip
+
+    if not space.static:
+        training = training()
+    steps = max(of(**choice).steps for choice, _ in sweep.groups(space))
+    every = min(given.evaluate_every, max(1, steps // 10))
+    with (
+        Interrupts(console) as interrupts,
+        _Screen(console, interrupts) as screen,
+    ):
+        result = sweep.run(
+            training, space, steps=lambda **choice: of(**choice).steps, out=out,
+            evaluate_every=every, lanes=given.lanes, keep=given.keep,
+            halving=sweep.halving(given.halving) if given.halving else None,
+            progress=screen.progress,
+        )  # fmt: skip
+    _report(console, out, result)
+    return 0
+
+
+def split(argv: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """The arguments with the first of each list, and the lists by option."""
+    first, lists, name = [], {}, None
+    fields = {f.name for f in dataclasses.fields(Settings)}
+    for word in argv:
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            name = option[2:].replace("-", "_")
+            if equals and name in fields:
+                values = _values(name, value)
+                lists |= {name: values} if len(values) > 1 else {}
+                word = f"{option}={values[0]}"
+        elif name in fields and name not in SINGLE:
+            values = _values(name, word)
+            lists |= {name: values} if len(values) > 1 else {}
+            word = values[0]
+        elif name in fields and ("," in word or re.search(r"\d:\d", word)):
+            if name not in ("text", "out", "config"):
+                raise ValueError(
+                    f"--{name.replace('_', '-')} takes one value, got {word}"
+                )
+        first.append(word)
+    return first, lists
+
+
+def _values(name: str, text: str) -> list[str]:
+    """`0:8`, `1e-4:1e-1:log:16`, `0.1:0.9:lin:5`, `a,b,c`, or one value."""
+    option = f"--{name.replace('_', '-')} {text}"
+    if "," in text:
+        values = [v for part in text.split(",") for v in _values(name, part)]
+        if len(set(values)) < len(values):
+            raise ValueError(f"{option}: a value more than once")
+        return values
+    parts = text.split(":")
+    if len(parts) == 1:
+        if not text:
+            raise ValueError(f"{option}: an empty value")
+        return [text]
+    try:
+        if len(parts) == 2:
+            low, high = map(int, parts)
+            if not low < high:
+                raise ValueError
+            return [str(i) for i in range(low, high)]
+        low, high, n = float(parts[0]), float(parts[1]), int(parts[3])
+        spaced = dict(log=_log, lin=_lin)[parts[2]]
+        if n < 2 or len(parts) > 4:
+            raise ValueError
+        return [repr(v) for v in spaced(low, high, n)]
+    except (ValueError, KeyError, IndexError):
+        raise ValueError(
+            f"{option}: expected a list a,b,c, a range 0:8, or low:high:log:n "
+            "(or lin) with n of at least 2"
+        ) from None
+
+
+def _log(low: float, high: float, n: int) -> list[float]:
+    if not (low > 0 and high > 0):
+        raise ValueError
+    return [float(f"{low * (high / low) ** (i / (n - 1)):.6g}") for i in range(n)]
+
+
+def _lin(low: float, high: float, n: int) -> list[float]:
+    return [float(f"{low + (high - low) * i / (n - 1):.6g}") for i in range(n)]
+
+
+def _refuse(given: Sweep) -> None:
+    _settings.check(given)
+    if given.tensorboard or given.patience is not None:
+        name = "--tensorboard" if given.tensorboard else "--patience"
+        raise ValueError(f"{name} is of bptt-jax train alone")
+    if given.config is not None:
+        raise ValueError("--config is of bptt-jax train alone")
+    for name in ("lanes", "keep"):
+        value = getattr(given, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    if given.halving is not None and given.halving < 2:
+        raise ValueError(f"--halving must be at least 2, got {given.halving}")
+
+
+def _devices(out: pathlib.Path) -> None:
+    """As many CPU devices as cores, or as the sweep was begun with; before JAX starts."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if (out / "sweep.json").exists():
+        cores = sweep.read_config(out)["devices"]
+    jax.config.update("jax_num_cpu_devices", cores)
+
+
+def _space(given: Sweep, lists: dict[str, list[str]]) -> tuple[sweep.Space, Settings]:
+    """The settings of the sweep as a space, and those that all have."""
+    common = Settings(
+        **{f.name: getattr(given, f.name) for f in dataclasses.fields(Settings)}
+    )
+    typed = {name: [_typed(name, v) for v in values] for name, values in lists.items()}
+    static = {k: v for k, v in typed.items() if k not in TRACED}
+    task = _build.task_of(common)
+    alone = dict(lr=_build.lr_of(common, task), clip=common.clip, seed=common.seed)
+    traced = {name: typed.get(name, [alone[name]]) for name in TRACED}
+    grid = sweep.grid(**traced)
+    space = sweep.product(sweep.static(**static), grid) if static else grid
+    for choice, _ in sweep.groups(space):
+        s = _with(common, choice)
+        _settings.check(s)
+        _build.check_names(s)
+    for i in range(space.size):
+        row = space.row(i)
+        _settings.check(dataclasses.replace(common, **{k: row[k] for k in TRACED}))
+    return space, common
+
+
+def _typed(name: str, value: str) -> Any:
+    option = f"--{name.replace('_', '-')}"
+    return getattr(_parse.parse(Settings, [option, value], "bptt-jax sweep"), name)
+
+
+def _with(s: Settings, choice: dict[str, Any]) -> Settings:
+    return dataclasses.replace(s, **choice)
+
+
+class _Screen:
+    """The progress bar; on no terminal a line for each tenth."""
+
+    def __init__(self, console: Console, interrupts: Interrupts):
+        self.console, self.tenth = console, 0
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(),
+            TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(),
+            console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.row = self.bar.add_task("measuring and compiling", total=None)
+        self.progress = sweep.Progress(
+            lambda text: console.print(text, soft_wrap=True),
+            self.advanced,
+            lambda: interrupts.noted,
+        )
+
+    def __enter__(self):
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error):
+        self.bar.stop()
+
+    def advanced(self, status: sweep.Status) -> None:
+        best = f", best {status.best[0]:.4g}" if status.best else ""
+        text = f"{status.alive:,} alive{best}"
+        self.bar.update(
+            self.row, completed=status.done, total=status.total, description=text
+        )
+        tenth = 10 * status.done // max(1, status.total)
+        if tenth > self.tenth and not self.console.is_terminal:
+            self.tenth = tenth
+            self.console.print(f"{10 * tenth:3} %  {text}")
+
+
+def _report(console: Console, out: pathlib.Path, result: sweep.Result) -> None:
+    ended = ended_rows(result)
+    diverged = sum(row["diverged_at"] is not None for row in ended)
+    console.print(f"\n{len(ended):,} settings, {diverged:,} diverged")
+    names = [k for k in result.table.column_names if k not in _NOT_SHOWN]
+    score = "held_out" if "held_out" in names else "loss"
+    options = [k for k in names[: names.index("rung")] if k != "config"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (*options, "steps", score):
+        table.add_column(name, justify="right")
+    for row in sorted(ended, key=lambda r: _worth(r, score))[:10]:
+        value = "diverged" if row[score] is None else f"{row[score]:.5g}"
+        table.add_row(*(f"{row[k]}" for k in options), f"{row['step']}", value)
+    console.print(table)
+    written = figures(out, result, options, score)
+    files = ", ".join(["results.parquet", "best/", *written])
+    console.print(f"\n{out}: {files}", soft_wrap=True)
+
+
+_NOT_SHOWN = ("grad_norm", "update_norm")
+
+
+def ended_rows(result: sweep.Result) -> list[dict[str, Any]]:
+    """The last row of each setting."""
+    last = {row["config"]: row for row in result.table.to_pylist()}
+    return list(last.values())
+
+
+def _worth(row: dict[str, Any], score: str) -> tuple:
+    return -row["step"], math.inf if row[score] is None else row[score]
+
+
+def figures(
+    out: pathlib.Path, result: sweep.Result, options: list[str], score: str
+) -> list[str]:
+    rows = ended_rows(result)
+    varied = [k for k in options if len({row[k] for row in rows}) > 1]
+    columns = {k: [row[k] for row in rows] for k in varied}
+    scores = [math.nan if row[score] is None else row[score] for row in rows]
+    numbers = [
+        k for k in varied if k != "seed" and isinstance(columns[k][0], int | float)
+    ]
+    lines = [k for k in varied if k not in numbers and k != "seed"]
+    drawn = {}
+    if numbers:
+        drawn[f"{score}-{numbers[0]}.png"] = plots.against(
+            columns[numbers[0]], scores, label=numbers[0], unit=score,
+            by=[" ".join(str(columns[k][i]) for k in lines) for i in range(len(rows))],
+        )  # fmt: skip
+    if len(numbers) > 1:
+        drawn[f"{score}-{numbers[0]}-{numbers[1]}.png"] = plots.heat_map(
+            columns[numbers[0]], columns[numbers[1]], scores,
+            labels=(numbers[0], numbers[1]), unit=score,
+        )  # fmt: skip
+    if len(varied) > 1:
+        drawn["parallel.png"] = plots.parallel_coordinates(columns, scores, unit=score)
+    for name, figure in drawn.items():
+        figure.savefig(out / name, dpi=130)
+    return list(drawn)
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """Show what a sweep has found."""
+
+    run: _parse.Folder
+    """A sweep's folder."""
+
+
+def _show(argv: list[str]) -> int:
+    s = _parse.parse(Show, argv, "bptt-jax sweep show")
+    result = sweep.load(s.run)
+    console = Console(highlight=False)
+    for text in result.layouts:
+        console.print(text, soft_wrap=True)
+    _report(console, s.run, result)
+    return 0

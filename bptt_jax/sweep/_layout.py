@@ -1,0 +1,138 @@
+"""How many lanes: measured on the machine at hand.
+
+On a CPU more lanes than one are often slower, because what several configurations store
+leaves the cache; a GPU needs many to be busy. So group sizes are tried, four times as many
+lanes at a time, as long as a configuration gets faster.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import time
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from bptt_jax.sweep import _training
+from bptt_jax.sweep._program import Program, configs, count, program
+from bptt_jax.sweep._training import Training
+
+FACTOR = 4
+GAIN = 0.95  # of the time a configuration takes, for which more lanes are taken
+SECONDS = 0.3  # of a measurement, about
+
+
+class Layout(NamedTuple):
+    """How a group of configurations is spread.
+
+    lanes: configurations on a device at a time.
+    devices: of all processes.
+    milliseconds: measured lanes -> time of a step of one configuration.
+    """
+
+    lanes: int
+    devices: int
+    milliseconds: dict[int, float]
+
+    def __str__(self) -> str:
+        tried = ", ".join(f"{n}: {t:.3g} ms" for n, t in self.milliseconds.items())
+        why = f" (a step of one configuration by lanes: {tried})" if tried else ""
+        lanes = f"{self.lanes} lane{'s' if self.lanes > 1 else ''}"
+        return f"{lanes} on {self.devices} device{'s' if self.devices > 1 else ''}{why}"
+
+
+def measured(
+    training: Training, columns: dict[str, list], rows: list[int], mesh: Mesh
+) -> tuple[Layout, Program]:
+    """The fastest layout for these rows, from the cache where it was measured before."""
+    most = -(-len(rows) // mesh.size)
+    first = 1 if mesh.devices.flat[0].platform == "cpu" else min(64, most)
+    key = _key(training, columns, rows, mesh, most)
+    known = _remembered(key)
+    if known is not None:
+        return known, program(training, known.lanes, mesh)
+    times: dict[int, float] = {}
+    lanes, found, best = first, None, first
+    while True:
+        candidate = program(training, lanes, mesh)
+        times[lanes] = _milliseconds(training, columns, rows, candidate)
+        if found is not None and times[lanes] > GAIN * times[best]:
+            break
+        found, best = candidate, lanes
+        if lanes * FACTOR > most:
+            break
+        lanes *= FACTOR
+    assert found is not None
+    layout = Layout(best, mesh.size, {n: round(t, 6) for n, t in times.items()})
+    _remember(key, layout)
+    return layout, found
+
+
+def _milliseconds(training, columns, rows, candidate: Program) -> float:
+    """Of a step of one configuration: the least of three measurements."""
+    some = (rows * candidate.size)[: candidate.size]
+    config = configs(columns, some, candidate.mesh)
+    lanes = candidate.begin(config)
+    steps, best = 1, float("inf")
+    for _ in range(5):
+        items = training.read(0, 8)
+        began = time.perf_counter()
+        for _ in range(steps):
+            lanes, metrics = candidate.advance(config, lanes, items, count(8))
+        jax.block_until_ready(metrics)
+        took = time.perf_counter() - began
+        if steps == 1 and best == float("inf"):
+            best = took  # compilation
+            continue
+        best = min(best, took / steps)
+        steps = max(1, min(64, int(SECONDS / 3 / max(took / steps, 1e-6))))
+    return 1e3 * best / 8 / candidate.size
+
+
+def _key(training: Training, columns, rows, mesh: Mesh, most: int) -> str:
+    """The same program on the same machine."""
+    row = {
+        k: jax.ShapeDtypeStruct((), "int32" if isinstance(v[0], int) else "float32")
+        for k, v in columns.items()
+    }
+    lane = jax.eval_shape(lambda c: _training.begin(training, c), row)
+    item = jax.tree.map(lambda a: a[0], training.read(0, 1))
+    text = str(jax.make_jaxpr(training.step)(row, lane.state, item))
+    device = mesh.devices.flat[0]
+    parts = text, jax.__version__, device.device_kind, mesh.size, os.cpu_count(), most
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def _file() -> pathlib.Path:
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(home) / "bptt_jax" / "layouts.json"
+
+
+def _all() -> dict:
+    try:
+        found = json.loads(_file().read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remembered(key: str) -> Layout | None:
+    try:
+        found = _all()[key]
+        times = {int(n): float(t) for n, t in found["milliseconds"].items()}
+        return Layout(int(found["lanes"]), int(found["devices"]), times)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _remember(key: str, layout: Layout) -> None:
+    """Best effort: a machine without a home measures again."""
+    try:
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        new = _file().with_suffix(f".{os.getpid()}")
+        new.write_text(json.dumps(_all() | {key: layout._asdict()}))
+        new.replace(_file())
+    except OSError:
+        pass

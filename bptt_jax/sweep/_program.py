@@ -1,0 +1,108 @@
+"""A group of configurations as one compiled program, over lanes and devices.
+
+Of a group of D·L configurations each of D devices has L, its lanes, mapped by `vmap`; one
+lane is run as it would be alone. Nothing is exchanged between devices.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bptt_jax.sweep import _training
+from bptt_jax.sweep._training import Training
+
+AXIS = "configs"
+
+
+class Program(NamedTuple):
+    """What runs a group, compiled; all arguments but the shared ones are of a group.
+
+    begin: `(configs) -> lanes`.
+    advance: `(configs, lanes, items, n) -> (lanes, metrics)`; the lanes' buffers are
+        donated, items and n are shared.
+    measure: `(configs, lanes, held_out) -> metrics`; held_out is shared.
+    size: configurations of a group.
+    mesh: the devices.
+    """
+
+    begin: Callable
+    advance: Callable
+    measure: Callable
+    size: int
+    mesh: Mesh
+
+
+def mesh_of(devices: list[Any]) -> Mesh:
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def program(training: Training, lanes: int, mesh: Mesh) -> Program:
+    over = functools.partial(_over_group, mesh=mesh, lanes=lanes)
+    begin, advance, measure = (
+        functools.partial(f, training)
+        for f in (_training.begin, _training.advance, _training.measure)
+    )
+    return Program(
+        jax.jit(over(begin)),
+        jax.jit(over(advance, shared=2), donate_argnums=1),
+        jax.jit(over(measure, shared=1)),
+        lanes * mesh.size,
+        mesh,
+    )
+
+
+def _over_group(f: Callable, mesh: Mesh, lanes: int, shared: int = 0) -> Callable:
+    """`f` of one configuration as a function of a group; its last arguments are shared."""
+    one, own = PartitionSpec(), PartitionSpec(AXIS)
+
+    def block(*arguments):
+        cut = len(arguments) - shared
+        each, same = arguments[:cut], arguments[cut:]
+        if lanes > 1:
+            return jax.vmap(f, (0,) * cut + (None,) * shared)(*arguments)
+        out = f(*jax.tree.map(lambda a: a[0], each), *same)
+        return jax.tree.map(lambda a: a[None], out)
+
+    def group(*arguments):
+        specs = (own,) * (len(arguments) - shared) + (one,) * shared
+        # functions of users make what does not vary over the mesh, and carry it in loops
+        return jax.shard_map(
+            block, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False
+        )(*arguments)
+
+    return group
+
+
+def configs(columns: dict[str, list], rows: list[int], mesh: Mesh) -> dict[str, Array]:
+    """The rows' numbers as arrays `[G]` over the devices, float32 or int32."""
+
+    def column(values):
+        kind = np.int32 if all(isinstance(v, int) for v in values) else np.float32
+        return np.array([values[i] for i in rows], kind)
+
+    return {name: spread(column(values), mesh) for name, values in columns.items()}
+
+
+def spread(a: np.ndarray, mesh: Mesh) -> Array:
+    """An array `[G, ...]` over the devices of the mesh, of all processes."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.make_array_from_callback(a.shape, sharding, lambda index: a[index])
+
+
+def gathered(tree: Any) -> Any:
+    """Arrays `[G, ...]` whole, on the host of every process."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        tree = multihost_utils.process_allgather(tree, tiled=True)
+    return jax.tree.map(np.asarray, tree)
+
+
+def count(n: int) -> Array:
+    return jnp.int32(n)

@@ -1,0 +1,80 @@
+"""Arrays of a sweep on disk: safetensors files, written aside and renamed, and checked."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from bptt_jax import _pytrees as trees
+from bptt_jax.train import digest
+
+
+def save(path: pathlib.Path, tree: Any, **record: Any) -> None:
+    """Writes the leaves of `tree`, whole or not at all, and numbers beside them."""
+    host = jax.tree.map(_on_host, tree)
+    named = {
+        jax.tree_util.keystr(at) or "value": np.ascontiguousarray(a)
+        for at, a in jax.tree_util.tree_leaves_with_path(host)
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    about = {k: str(v) for k, v in record.items()} | {"sha256": digest(host)}
+    save_file(named, new, metadata=about)
+    new.replace(path)
+
+
+def load(path: pathlib.Path, like: Any) -> tuple[Any, dict[str, str]]:
+    """The tree that `save` wrote, in NumPy arrays (keys as keys), and the numbers.
+
+    Raises:
+      ValueError: the file is damaged, or holds another tree.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    try:
+        with safe_open(path, "numpy") as file:
+            names = [jax.tree_util.keystr(at) or "value" for at, _ in leaves]
+            if set(names) != set(file.keys()):
+                raise ValueError("it holds other arrays")
+            found = [file.get_tensor(name) for name in names]
+            about = dict(file.metadata())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    host = structure.unflatten(found)
+    if about.pop("sha256", None) != digest(host):
+        raise ValueError(f"{path} is damaged: its arrays are not those that were saved")
+    for (at, want), got in zip(leaves, found, strict=True):
+        want = jax.eval_shape(jax.random.key_data, want) if trees.is_key(want) else want
+        if (want.shape, want.dtype) != (got.shape, got.dtype):
+            raise ValueError(
+                f"{path}{jax.tree_util.keystr(at)}: expected {want.dtype}"
+                f"{list(want.shape)}, got {got.dtype}{list(got.shape)}"
+            )
+    return host, about
+
+
+def record(path: pathlib.Path) -> dict[str, str]:
+    """The numbers that were saved beside the arrays."""
+    try:
+        with safe_open(path, "numpy") as file:
+            return dict(file.metadata())
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def as_like(like: Any, host: Any) -> Any:
+    """Arrays of the kinds of `like`: key data as keys again."""
+    return jax.tree.map(
+        lambda want, a: (
+            jax.random.wrap_key_data(jnp.asarray(a)) if trees.is_key(want) else a
+        ),
+        like,
+        host,
+    )
+
+
+def _on_host(a: Any) -> np.ndarray:
+    return np.asarray(jax.random.key_data(a) if trees.is_key(a) else a)
