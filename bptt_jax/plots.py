@@ -84,6 +84,8 @@ def against(
         axes.set_xscale("log")
     fine = np.isfinite(y)
     top = y[fine].max() if fine.any() else 1.0
+    if fine.any() and y[fine].min() > 0 and top / y[fine].min() >= 30:
+        axes.set_yscale("log")
     for name, colour in zip(dict.fromkeys(names), _cycle(), strict=False):
         at = (names == name) & fine
         axes.plot(x[at], y[at], "o", color=colour, ms=4, alpha=0.5)
@@ -128,8 +130,8 @@ def heat_map(
     axes.set_facecolor("#cccccc")
     image = axes.imshow(values, origin="lower", aspect="auto", cmap="cividis_r")
     every = max(1, len(across) // 8)
-    axes.set_xticks(range(0, len(across), every), [f"{x:g}" for x in across[::every]])
-    axes.set_yticks(range(len(up)), [f"{y:g}" for y in up])
+    axes.set_xticks(range(0, len(across), every), [f"{x:.2g}" for x in across[::every]])
+    axes.set_yticks(range(len(up)), [f"{y:.2g}" for y in up])
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     figure.colorbar(image, label=unit)
@@ -158,7 +160,7 @@ def parallel_coordinates(
         places.append([at[v] for v in values])
         every = max(1, len(levels) // 10)
         for v in levels[::every]:
-            shown = f"{v:g}" if isinstance(v, int | float) else str(v)
+            shown = f"{v:.3g}" if isinstance(v, int | float) else str(v)
             axes.annotate(shown, (i, at[v]), textcoords="offset points", xytext=(4, 2),
                           fontsize=8, color=GREY)  # fmt: skip
     order = np.argsort(-np.where(fine, y, np.inf))

@@ -1,5 +1,6 @@
 """`bptt-jax sweep`: many trainings as one program; `bptt-jax sweep show RUN`: its table."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -177,7 +178,8 @@ def _devices(out: pathlib.Path) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     if (out / "sweep.json").exists():
         cores = sweep.read_config(out)["devices"]
-    jax.config.update("jax_num_cpu_devices", cores)
+    with contextlib.suppress(RuntimeError):  # JAX has started already
+        jax.config.update("jax_num_cpu_devices", cores)
 
 
 def _space(given: Sweep, lists: dict[str, list[str]]) -> tuple[sweep.Space, Settings]:
@@ -253,7 +255,11 @@ def _report(console: Console, out: pathlib.Path, result: sweep.Result) -> None:
     console.print(f"\n{len(ended):,} settings, {diverged:,} diverged")
     names = [k for k in result.table.column_names if k not in _NOT_SHOWN]
     score = "held_out" if "held_out" in names else "loss"
-    options = [k for k in names[: names.index("rung")] if k != "config"]
+    options = [
+        k
+        for k in names[: names.index("rung")]
+        if k != "config" and len({row[k] for row in ended}) > 1
+    ]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in (*options, "steps", score):
         table.add_column(name, justify="right")

@@ -96,7 +96,7 @@ def product(*spaces: Space) -> Space:
     return _checked(Space(columns, frozenset().union(*(s.static for s in spaces))))
 
 
-def random(n: int, key: Array, **values: Callable | Any) -> Space:
+def random(n: int, key: Array, /, **values: Callable | Any) -> Space:
     """n configurations drawn at random.
 
     Args:

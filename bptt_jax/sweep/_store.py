@@ -17,7 +17,7 @@ def save(path: pathlib.Path, tree: Any, **record: Any) -> None:
     """Writes the leaves of `tree`, whole or not at all, and numbers beside them."""
     host = jax.tree.map(_on_host, tree)
     named = {
-        jax.tree_util.keystr(at) or "value": np.ascontiguousarray(a)
+        jax.tree_util.keystr(at) or "value": np.asarray(a, order="C")
         for at, a in jax.tree_util.tree_leaves_with_path(host)
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,120 @@
+"""`bptt-jax sweep`: lists and ranges, one table, and what is wrong in one line."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bptt_jax import cli, sweep
+from bptt_jax.cli import _sweep
+from bptt_jax.cli._sweep import split
+
+TINY = (
+    "sweep", "--task", "adding", "--hidden", "4", "--length", "8", "--batch", "3",
+    "--steps", "4", "--lanes", "1",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def devices_as_they_are(monkeypatch):
+    """In this process other tests have one."""
+    monkeypatch.setattr(_sweep, "_devices", lambda out: None)
+
+
+@pytest.mark.parametrize(
+    ("value", "values"),
+    [
+        ("--lr 0.1,0.01", ["0.1", "0.01"]),
+        ("--lr=1e-3:1e-1:log:3", ["0.001", "0.01", "0.1"]),
+        ("--clip 1:5:lin:3", ["1.0", "3.0", "5.0"]),
+        ("--seed 2:5", ["2", "3", "4"]),
+        ("--seed 0:2,7", ["0", "1", "7"]),
+        ("--cell lstm,gru", ["lstm", "gru"]),
+    ],
+)
+def test_a_value_may_be_a_list_or_a_range(value, values):
+    name = value[2:].replace("=", " ").split()[0]
+    first, lists = split(value.split())
+    assert lists == {name: values}
+    assert values[0] in first[-1]
+
+
+def test_one_value_is_no_list_and_files_are_left_alone():
+    assert split(["--lr", "0.1", "--text", "a,b:c.txt"])[1] == {}
+
+
+WRONG = {
+    "--lr 1:2:log": "--lr 1:2:log: expected a list a,b,c, a range 0:8, or low:high:log:n",
+    "--lr 0:1:log:3": "--lr 0:1:log:3: expected",
+    "--lr 1:2:log:1": "n of at least 2",
+    "--seed 5:5": "--seed 5:5: expected",
+    "--seed 0,0": "--seed 0,0: a value more than once",
+    "--lr 0.1,,0.2": "an empty value",
+    "--lr 0.1,x": "could not convert string to float: 'x'",
+    "--lr 0.1,-1": "--lr must be finite and positive, got -1.0",
+    "--cell lstm,nope": "--cell nope: expected one of lstm, gru,",
+    "--hidden 4,0": "--hidden must be at least 1, got 0",
+    "--epochs 1,2": "--epochs takes one value, got 1,2",
+    "--patience 3": "--patience is of bptt-jax train alone",
+    "--halving 1": "--halving must be at least 2, got 1",
+    "--lanes 0": "--lanes must be at least 1",
+    "--keep 0": "--keep must be at least 1",
+    "--lrr 1": "did you mean",
+    "show": "Missing from bptt-jax sweep show",
+    "show nowhere": "nowhere is not a sweep",
+}
+
+
+@pytest.mark.parametrize("options", WRONG)
+def test_what_is_wrong_is_said_in_one_line(options, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start = ("sweep",) if options.startswith("show") else TINY[:9]
+    assert cli.main([*start, *options.split()]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("bptt-jax: ")
+    assert line.count("\n") == 1
+    assert WRONG[options] in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_from_the_command_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--cell", "gru,elman", "--lr", "1e-3:1e-1:log:2", "--clip", "1,5",
+               "--seed", "0:2", "--out", "s")  # fmt: skip
+    assert cli.main([*TINY, *options]) == 0
+    said = capsys.readouterr().out
+    assert "16 settings: 2 × cell, 2 × lr, 2 × clip, 2 × seed" in said
+    assert "16 settings, 0 diverged" in said
+    table = sweep.load(tmp_path / "s").table
+    assert {"cell", "lr", "clip", "seed", "held_out"} <= set(table.column_names)
+    assert set(table["cell"].to_pylist()) == {"gru", "elman"}
+    for name in ("held_out-lr.png", "held_out-lr-clip.png", "parallel.png"):
+        assert (tmp_path / "s" / name).stat().st_size > 5000
+    assert cli.main(["sweep", "show", "s"]) == 0
+    assert "16 settings, 0 diverged" in capsys.readouterr().out
+    assert cli.main([*TINY, *options[:-2], "--steps", "5", "--out", "s"]) == 2
+    assert "holds another sweep" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_uses_all_cores_and_halves(tmp_path):
+    out = tmp_path / "s"
+    options = (
+        "--lr",
+        "0.01,0.1,1,10",
+        "--seed",
+        "0:2",
+        "--steps",
+        "8",
+        "--halving",
+        "2",
+    )
+    command = [sys.executable, "-m", "bptt_jax", *TINY[:9], *options, "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((out / "sweep.json").read_text())
+    assert record["devices"] == len(os.sched_getaffinity(0))
+    last = {r["config"]: r["rung"] for r in sweep.load(out).table.to_pylist()}
+    assert sorted(last.values()) == [0, 0, 0, 0, 1, 1, 2, 3]

@@ -1,0 +1,311 @@
+"""`sweep.run`: every configuration as if it were alone, and again after a stop."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from bptt_jax import cells, estimators, models, sweep, tasks, train
+from support.sweeping import SPACE, descent, go
+
+CELLS = dict(lstm=cells.lstm, gru=cells.gru)
+
+
+def adding(cell="lstm", batch=4):
+    task = tasks.adding(batch=batch, T=12)
+    model = models.features((CELLS[cell](2, 8),), 1, 8)
+    return task, model, estimators.exact(model, task.objective)
+
+
+def of_adding(optimizer=optax.sgd, cell="lstm"):
+    return sweep.training(*adding(cell), lambda lr: optimizer(lr), held_out_batches=2)
+
+
+def curve(result, config):
+    at = [r for r in result.table.to_pylist() if r["config"] == config]
+    return [(r["step"], r["loss"], r["held_out"], r["grad_norm"]) for r in at]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return go(tmp_path_factory.mktemp("whole") / "s")
+
+
+# What a configuration gets
+
+
+def test_a_configuration_is_trained_as_by_itself(tmp_path):
+    task, model, estimator = adding()
+    space = sweep.grid(lr=[0.1, 0.01], seed=[0, 5])
+    found = sweep.run(
+        of_adding(), space, steps=9, evaluate_every=3, out=tmp_path, lanes=1
+    )
+    optimizer = optax.inject_hyperparams(optax.sgd)(np.float32(0.01))
+    state = train.init(model, estimator, optimizer, task.train, jax.random.key(5))
+    _, metrics = train.many_steps(estimator, optimizer, task.train.batch)(
+        state, task.train.read(0, 9)
+    )
+    means = np.asarray(metrics["loss"]).reshape(3, 3).mean(1)
+    np.testing.assert_allclose(
+        [loss for _, loss, *_ in curve(found, 3)], means, rtol=2e-5
+    )
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_neighbours_change_nothing_even_if_they_diverge(tmp_path, lanes):
+    """Bit for bit: one training beside three others, and beside three that diverge."""
+    calm = sweep.grid(lr=[0.1, 0.03, 0.01, 0.003])
+    wild = sweep.grid(lr=[1e30, 0.03, 1e20, 1e25])
+    one = of_adding()
+    options = dict(steps=8, evaluate_every=2, lanes=lanes)
+    a = sweep.run(one, calm, out=tmp_path / "a", **options)
+    b = sweep.run(one, wild, out=tmp_path / "b", **options)
+    assert curve(a, 1) == curve(b, 1)
+    assert curve(a, 0) != curve(b, 0)
+    diverged = {r["config"]: r["diverged_at"] for r in b.table.to_pylist()}
+    assert diverged[1] is None
+    assert all(1 <= diverged[i] <= 8 for i in (0, 2, 3))
+    assert [best.config for best in b.best] == [1]
+
+
+def test_what_has_diverged_is_frozen_and_says_where(tmp_path):
+    found = go(tmp_path / "s", steps=60, evaluate_every=10)
+    rows = [r for r in found.table.to_pylist() if r["lr"] == 3.0]
+    steps = {r["diverged_at"] for r in rows if r["config"] == rows[0]["config"]}
+    (at,) = steps - {None}
+    assert 20 < at < 35  # 5^2t leaves float32 after 27 steps
+    assert rows[0]["loss"] > 1
+    assert all(r["loss"] is None and r["x"] is None for r in rows if r["step"] >= at)
+
+
+def test_layouts_agree(tmp_path, whole):
+    other = go(tmp_path / "s", lanes=7)
+    for name in ("loss", "x"):
+        np.testing.assert_allclose(
+            np.array(other.table[name], float), np.array(whole.table[name], float), 1e-5
+        )
+
+
+def test_results_are_a_tidy_table_and_are_there_again(whole, tmp_path):
+    found = go(tmp_path / "s")
+    assert found.table.equals(whole.table)
+    assert found.table.column_names == [
+        "config", "lr", "seed", "rung", "step", "loss", "x", "diverged_at"
+    ]  # fmt: skip
+    assert found.table.num_rows == SPACE.size * 6
+    again = sweep.load(tmp_path / "s")
+    assert again.table.equals(found.table)
+    assert again.best == found.best
+    scores = [b.score for b in found.best]
+    assert scores == sorted(scores)
+    assert all(b.values["lr"] != 3.0 for b in found.best)
+    state = sweep.parameters(found.best[0].path, np.zeros(2, np.float32))
+    x = {r["config"]: r["x"] for r in found.table.to_pylist()}[found.best[0].config]
+    assert abs(state[0] - 3) < 0.5
+    assert abs(state[0] - x) < 0.5
+
+
+def test_static_choices_are_compiled_apart(tmp_path):
+    space = sweep.product(
+        sweep.static(cell=["lstm", "gru"]), sweep.grid(lr=[0.1, 0.01])
+    )
+    found = sweep.run(
+        lambda cell: of_adding(cell=cell), space, out=tmp_path, evaluate_every=2, lanes=2,
+        steps=lambda cell: 4 if cell == "lstm" else 6,
+    )  # fmt: skip
+    rows = found.table.to_pylist()
+    last = {r["config"]: (r["cell"], r["step"]) for r in rows}
+    assert last == {0: ("lstm", 4), 1: ("lstm", 4), 2: ("gru", 6), 3: ("gru", 6)}
+    assert len(found.layouts) == 2
+    alone = sweep.run(
+        of_adding(cell="gru"), sweep.grid(lr=[0.1, 0.01]), steps=6, evaluate_every=2,
+        lanes=2, out=tmp_path / "alone",
+    )  # fmt: skip
+    assert curve(alone, 1) == curve(found, 3)
+
+
+def test_values_are_no_constants_of_the_program(tmp_path):
+    """One compilation for any number of learning rates."""
+    one = of_adding()
+    counts = []
+    for n in (2, 6):
+        space = sweep.grid(lr=list(np.linspace(0.01, 0.1, n)))
+        seen = []
+        with jax.log_compiles(False):
+            jax.monitoring.register_event_duration_secs_listener(
+                lambda name, *_, seen=seen, **__: seen.append(name)
+            )
+            sweep.run(
+                one, space, steps=4, lanes=1, out=tmp_path / f"{n}", evaluate_every=2
+            )
+        counts.append(sum("backend_compile" in name for name in seen))
+    assert counts[0] >= 2
+    assert counts[1] <= counts[0]
+
+
+def test_the_layout_is_measured_kept_and_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    said = []
+    progress = sweep.Progress(message=said.append)
+    options = dict(steps=20, evaluate_every=10, lanes=None, progress=progress)
+
+    def run(name):
+        sweep.run(descent, SPACE, out=tmp_path / name, **options)
+        return json.loads((tmp_path / name / "sweep.json").read_text())["layouts"]
+
+    first = run("a")
+    assert "a step of one configuration by lanes: 1: " in " ".join(said)
+    kept = json.loads((tmp_path / "cache" / "bptt_jax" / "layouts.json").read_text())
+    assert len(kept) == 1
+    assert run("b") == first
+    assert json.loads((tmp_path / "cache/bptt_jax/layouts.json").read_text()) == kept
+    (tmp_path / "cache" / "bptt_jax" / "layouts.json").write_text("{")
+    assert run("c")["0"] >= 1
+
+
+def test_one_device_on_several_cores_is_told(tmp_path, monkeypatch):
+    from bptt_jax.sweep import _run
+
+    monkeypatch.setattr(_run, "_cores", lambda: 4)
+    said = []
+    sweep.run(descent, SPACE, steps=2, lanes=1, out=tmp_path / "s",
+              progress=sweep.Progress(message=said.append))  # fmt: skip
+    assert any("one CPU device on 4 cores" in text for text in said)
+
+
+# Halving
+
+
+def test_rungs():
+    from bptt_jax.sweep import _halving
+
+    found = _halving.rungs(sweep.halving(3), 27)
+    assert [r.configs for r in found] == [27, 9, 3, 1]
+    np.testing.assert_allclose([r.share for r in found], [1 / 27, 1 / 9, 1 / 3, 1])
+    few = _halving.rungs(sweep.halving(2, rungs=2), 5)
+    assert few == [(0.5, 5), (1.0, 3)]
+    assert _halving.best({0: 1.0, 1: math.nan, 2: 0.5, 3: 1.0}, 2) == [0, 2]
+
+
+def test_halving_goes_on_with_the_best_from_where_they_were(tmp_path, whole):
+    found = go(tmp_path / "s", halving=sweep.halving(2, rungs=3), evaluate_every=10)
+    rows = found.table.to_pylist()
+    each = {k: {r["config"] for r in rows if r["rung"] == k} for k in range(3)}
+    assert [len(v) for v in each.values()] == [15, 8, 4]
+    assert each[2] < each[1] < each[0]
+    ends = {r["config"]: r["loss"] for r in rows if r["rung"] == 0 and r["step"] == 30}
+    fine = {i: math.inf if v is None else v for i, v in ends.items()}
+    assert each[1] == set(sorted(fine, key=lambda i: (fine[i], i))[:8])
+    longest = {r["config"]: r["step"] for r in rows}
+    assert {longest[i] for i in each[2]} == {120}
+    # the survivors' numbers are those they have without halving
+    plain = {(r["config"], r["step"]): r["x"] for r in whole.table.to_pylist()}
+    last = {r["config"]: r["x"] for r in rows}
+    for i in each[2]:
+        assert abs(last[i] - plain[i, 120]) < 0.3
+    assert {b.config for b in found.best} <= each[2]
+    assert not list((tmp_path / "s" / "lanes").rglob("*.safetensors"))
+
+
+# Stops
+
+
+def killed_and_continued(out, devices, eta, kills):
+    for units in kills:
+        command = [sys.executable, "-m", "support.sweeping", out, devices, units, eta]
+        done = subprocess.run([*map(str, command)], cwd="tests", timeout=120)
+        assert done.returncode == -signal.SIGKILL
+    command = [sys.executable, "-m", "support.sweeping", out, devices, 0, eta]
+    subprocess.run([*map(str, command)], cwd="tests", check=True, timeout=120)
+    return sweep.load(out)
+
+
+def test_killed_and_continued(tmp_path, whole):
+    found = killed_and_continued(tmp_path / "s", 1, 0, (1, 3, 20))
+    assert found.table.equals(whole.table)
+    assert [b.config for b in found.best] == [b.config for b in whole.best]
+
+
+@pytest.mark.slow
+def test_killed_in_rungs_on_two_devices(tmp_path):
+    plain = killed_and_continued(tmp_path / "plain", 2, 2, ())
+    found = killed_and_continued(tmp_path / "s", 2, 2, (2, 5, 3))
+    assert found.table.equals(plain.table)
+
+
+def test_interrupted_and_continued(tmp_path, whole):
+    units = iter(range(100))
+    progress = sweep.Progress(interrupted=lambda: next(units) == 4)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(descent, SPACE, steps=120, evaluate_every=20, lanes=2,
+                  out=tmp_path / "s", progress=progress)  # fmt: skip
+    with pytest.raises(ValueError, match="has not ended"):
+        sweep.load(tmp_path / "s")
+    assert go(tmp_path / "s").table.equals(whole.table)
+
+
+# Bad input
+
+
+def test_another_sweep_is_refused_and_nothing_is_changed(tmp_path):
+    go(tmp_path / "s")
+    before = {p: p.read_bytes() for p in (tmp_path / "s").rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match=r"another sweep \(steps differ\)"):
+        go(tmp_path / "s", steps=60)
+    with pytest.raises(ValueError, match="another sweep"):
+        sweep.run(descent, sweep.grid(lr=[0.1]), steps=120, out=tmp_path / "s")
+    assert before == {p: p.read_bytes() for p in before}
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("x")
+    with pytest.raises(ValueError, match="is not empty and holds no sweep"):
+        go(tmp_path / "full")
+    with pytest.raises(ValueError, match="is not a sweep"):
+        sweep.load(tmp_path / "full")
+
+
+def test_damaged_files_are_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(
+            descent, SPACE, steps=120, evaluate_every=20, lanes=2, out=tmp_path / "s",
+            checkpoint_seconds=0.0, progress=sweep.Progress(interrupted=lambda: True),
+        )  # fmt: skip
+    now = tmp_path / "s" / "now.safetensors"
+    good = now.read_bytes()
+    for damage in (good[:-4] + b"\0\0\0\1", good[:40], b""):
+        now.write_bytes(damage)
+        with pytest.raises(ValueError, match="damaged"):
+            go(tmp_path / "s")
+        assert now.read_bytes() == damage
+    now.write_bytes(good)
+    go(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (dict(steps=0), "steps: expected a whole number"),
+        (dict(lanes=0), "lanes: expected at least 1"),
+        (dict(evaluate_every=0), "evaluate_every: expected"),
+        (dict(keep=0), "keep: expected"),
+    ],
+)
+def test_senseless_options_are_named(tmp_path, options, said):
+    with pytest.raises(ValueError, match=said):
+        go(tmp_path / "s", **options)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_training_without_a_loss_is_refused(tmp_path):
+    def silent(config, key):
+        return config["lr"], lambda state: (state, dict(x=state))
+
+    with pytest.raises(ValueError, match="step: expected metrics with 'loss'"):
+        sweep.run(silent, SPACE, steps=2, lanes=1, out=tmp_path / "s")
+    with pytest.raises(TypeError, match=r"training: expected a sweep\.Training"):
+        sweep.run(3, SPACE, steps=2, lanes=1, out=tmp_path / "s2")
