@@ -1,4 +1,4 @@
-"""The command line: `bptt-jax train | sweep | sample | check`.
+"""The command line: `bptt-jax train | sweep | launch | sample | check`.
 
 Exit status: 0 done; 1 the training diverged, or a gradient is wrong; 2 bad input, in one
 line; 130 interrupted.
@@ -8,13 +8,14 @@ import os
 import sys
 import traceback
 
-COMMANDS = ("train", "sweep", "sample", "check")
+COMMANDS = ("train", "sweep", "launch", "sample", "check")
 
 USAGE = """\
 usage: bptt-jax COMMAND [options]
 
   train    train a recurrent network (default: a character LSTM on text that is here)
   sweep    train it for many settings at once: bptt-jax sweep --lr 1e-4:1e-1:log:16
+  launch   in several processes: bptt-jax launch --processes 2 -- sweep …
   sample   write text with a trained network: bptt-jax sample RUN --prompt "def "
   check    are the hand-derived gradients right on this machine?
 
@@ -57,10 +58,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(name: str):
     """Each command loads what it needs, so that help is quick."""
+    if "BPTT_JAX_COORDINATOR" in os.environ:  # one of the processes of `launch`
+        from bptt_jax.cli._launch import join
+
+        join()
     if name == "train":
         from bptt_jax.cli._train import command
     elif name == "sweep":
         from bptt_jax.cli._sweep import command
+    elif name == "launch":
+        from bptt_jax.cli._launch import command
     elif name == "sample":
         from bptt_jax.cli._sample import command
     else:

@@ -52,7 +52,7 @@ def command(argv: list[str]) -> int:
     out = given.out or pathlib.Path("runs") / f"sweep-{given.task}"
     _devices(out)
     space, settings = _space(given, lists)
-    console = Console(highlight=False)
+    console = Console(highlight=False, quiet=jax.process_index() > 0)
     console.print(
         f"[bold]{given.text or given.task}[/bold]  {space.size:,} settings: "
         + ", ".join(f"{len(v)} × {k}" for k, v in lists.items())
@@ -88,7 +88,8 @@ def command(argv: list[str]) -> int:
             halving=sweep.halving(given.halving) if given.halving else None,
             progress=screen.progress,
         )  # fmt: skip
-    _report(console, out, result)
+    if jax.process_index() == 0:
+        _report(console, out, result)
     return 0
 
 
@@ -175,6 +176,8 @@ def _refuse(given: Sweep) -> None:
 
 def _devices(out: pathlib.Path) -> None:
     """As many CPU devices as cores, or as the sweep was begun with; before JAX starts."""
+    if jax.distributed.is_initialized():
+        return  # one in each process
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     if (out / "sweep.json").exists():
         cores = sweep.read_config(out)["devices"]

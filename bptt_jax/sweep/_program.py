@@ -104,5 +104,18 @@ def gathered(tree: Any) -> Any:
     return jax.tree.map(np.asarray, tree)
 
 
+def anyone(*flags: bool) -> list[bool]:
+    """For each flag, whether it is set in any process: they go on alike."""
+    if jax.process_count() == 1:
+        return list(flags)
+    return np.asarray(gathered(np.array([flags]))).any(0).tolist()
+
+
+@jax.jit
+def add(sums: Any, more: Any, share: Array) -> Any:
+    """Compiled: arrays of several processes are no operands of single operations."""
+    return jax.tree.map(lambda a, b: a + share * b, sums, more)
+
+
 def count(n: int) -> Array:
     return jnp.int32(n)

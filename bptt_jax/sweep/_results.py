@@ -5,7 +5,6 @@ import math
 import pathlib
 from typing import Any, NamedTuple
 
-import jax
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -145,4 +144,4 @@ def parameters(path: pathlib.Path | str, like: PyTree) -> PyTree:
       ValueError: the file is damaged or of another model.
     """
     found, _ = _store.load(pathlib.Path(path), like)
-    return _store.as_like(like, jax.tree.map(lambda a: a, found))
+    return _store.as_like(like, found)

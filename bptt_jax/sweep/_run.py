@@ -24,6 +24,8 @@ from bptt_jax.sweep._halving import Halving, Rung
 from bptt_jax.sweep._layout import Layout
 from bptt_jax.sweep._program import (
     Program,
+    add,
+    anyone,
     configs,
     count,
     gathered,
@@ -144,7 +146,11 @@ def run(
     if lanes is not None and (not isinstance(lanes, int) or lanes < 1):
         raise ValueError(f"lanes: expected at least 1, or None, got {lanes!r}")
     mesh = _mesh(mesh, progress)
+    if jax.process_index() > 0:
+        _together("claimed")  # by the first process; the others find it there
     there = _claim(out, plan, mesh)
+    if jax.process_index() == 0:
+        _together("claimed")
     made = [
         lift(training(**choice) if space.static else training) for choice, _ in choices
     ]
@@ -178,7 +184,7 @@ def _mesh(mesh: Mesh | None, progress: Progress) -> Mesh:
     if mesh is not None:
         return mesh_of(list(mesh.devices.flat))
     devices = jax.devices()
-    cores = _cores()
+    cores = _cores() if jax.process_count() == 1 else 1
     if devices[0].platform == "cpu" and jax.local_device_count() == 1 and cores > 1:
         progress.message(
             f"one CPU device on {cores} cores: a sweep is faster with one for each, "
@@ -224,9 +230,7 @@ def _claim(out: pathlib.Path, plan: _Plan, mesh: Mesh) -> dict[str, Any]:
     if out.exists() and any(p.name != "sweep.new" for p in out.iterdir()):
         raise ValueError(f"out: {out} is not empty and holds no sweep")
     there = dict(sweep=what, devices=mesh.size, layouts={}, layouts_shown=[])
-    if jax.process_index() == 0:
-        _write_json(out / "sweep.json", there)
-    _together("claimed")
+    _write_json(out / "sweep.json", there)
     return there
 
 
@@ -365,8 +369,8 @@ class _Sweep:
             found, diverged = gathered((found, lanes.diverged_at))
             self._write_rows(unit, rows, found, diverged, unit.step == until)
             self._tell(unit, rows)
-            stop = self.progress.interrupted()
-            due = time.monotonic() - self.saved_at >= self.plan.seconds
+            late = time.monotonic() - self.saved_at >= self.plan.seconds
+            stop, due = anyone(self.progress.interrupted(), late)
             if unit.step < until and (stop or due):
                 self._save(unit, lanes)
             if stop:
@@ -384,7 +388,10 @@ class _Sweep:
                 training.read(first + at, some), min(PIECE, self.plan.every)
             )
             lanes, means = made.advance(config, lanes, items, count(some))
-            sums = {k: sums.get(k, 0) + a * (some / n) for k, a in means.items()}
+            if n <= PIECE:
+                return lanes, means
+            share = np.float32(some / n)
+            sums = add(sums or dict.fromkeys(means, np.float32(0)), means, share)
         return lanes, sums
 
     def _entering(self, unit: _Unit, made: Program, config, rows: list[int]) -> Lane:
@@ -523,10 +530,7 @@ def _padded(items: Any, n: int) -> Any:
 
 
 def _on_host(lanes: Lane) -> Any:
-    plain = jax.tree.map(
-        lambda a: jax.random.key_data(a) if trees.is_key(a) else a, lanes
-    )
-    return gathered(plain)
+    return gathered(_store.plain(lanes))
 
 
 def _params(state: Any) -> Any:

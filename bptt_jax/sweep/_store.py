@@ -4,7 +4,6 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -65,15 +64,22 @@ def record(path: pathlib.Path) -> dict[str, str]:
         raise ValueError(f"{path} is damaged: {error}") from None
 
 
-def as_like(like: Any, host: Any) -> Any:
-    """Arrays of the kinds of `like`: key data as keys again."""
+@jax.jit
+def plain(tree: Any) -> Any:
+    """Keys as the numbers they are."""
     return jax.tree.map(
-        lambda want, a: (
-            jax.random.wrap_key_data(jnp.asarray(a)) if trees.is_key(want) else a
-        ),
-        like,
-        host,
+        lambda a: jax.random.key_data(a) if trees.is_key(a) else a, tree
     )
+
+
+def as_like(like: Any, arrays: Any) -> Any:
+    """Arrays of the kinds of `like`: the numbers of keys as keys again."""
+    return jax.tree.map(
+        lambda want, a: _as_key(a) if trees.is_key(want) else a, like, arrays
+    )
+
+
+_as_key = jax.jit(jax.random.wrap_key_data)
 
 
 def _on_host(a: Any) -> np.ndarray:

@@ -132,7 +132,7 @@ class Lane(NamedTuple):
 
 def begin(training: Training, config: dict[str, Array]) -> Lane:
     """Before the first step; drawn from the column `seed` (0 where there is none)."""
-    key = jax.random.key(config.get("seed", jnp.int32(0)))
+    key = jax.random.key(config["seed"] if "seed" in config else 0)
     state = training.init(config, key)
     return Lane(state, jnp.int32(0), jnp.int32(-1))
 
