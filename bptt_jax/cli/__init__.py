@@ -10,6 +10,9 @@ import traceback
 
 COMMANDS = ("train", "sweep", "launch", "sample", "check")
 
+JOINED = "BPTT_JAX_COORDINATOR"
+"""The variable that the processes of `launch` have."""
+
 USAGE = """\
 usage: bptt-jax COMMAND [options]
 
@@ -58,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(name: str):
     """Each command loads what it needs, so that help is quick."""
-    if "BPTT_JAX_COORDINATOR" in os.environ:  # one of the processes of `launch`
+    if JOINED in os.environ:
         from bptt_jax.cli._launch import join
 
         join()
@@ -93,7 +96,12 @@ def entry() -> None:
     """The console script."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        sys.exit(main())
+        status = main()
+        if status and JOINED in os.environ:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)  # at once: the way out waits for the other processes
+        sys.exit(status)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

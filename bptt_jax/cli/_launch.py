@@ -17,9 +17,9 @@ import time
 
 import jax
 
-from bptt_jax.cli import _parse
+from bptt_jax.cli import JOINED, _parse, main
 
-VARIABLES = "BPTT_JAX_COORDINATOR", "BPTT_JAX_PROCESSES", "BPTT_JAX_PROCESS"
+VARIABLES = JOINED, "BPTT_JAX_PROCESSES", "BPTT_JAX_PROCESS"
 CLEAR = "bptt-jax: ", "interrupted"  # how a process says why it has ended
 LOCAL = "localhost"
 GRACE = 3.0  # seconds a process has to end by itself once another has
@@ -46,8 +46,6 @@ class Launch:
 
 
 def command(argv: list[str]) -> int:
-    from bptt_jax import cli
-
     mine, ran = (
         (argv[: argv.index("--")], argv[argv.index("--") + 1 :])
         if "--" in argv
@@ -60,7 +58,7 @@ def command(argv: list[str]) -> int:
         raise ValueError(f"--processes must be at least 1, got {s.processes}")
     if s.join:
         join()
-        return cli.main(ran)
+        return main(ran)
     hosts = s.hosts.split(",") if s.hosts else [LOCAL] * s.processes
     if not all(hosts):
         raise ValueError(f"--hosts {s.hosts}: an empty name")
@@ -145,11 +143,16 @@ def _failed(hosts, processes, errors, first: int) -> int:
     ends = time.monotonic() + GRACE
     while time.monotonic() < ends and any(p.poll() is None for p in processes):
         time.sleep(0.05)
+    died = [i for i, p in enumerate(processes) if (p.poll() or 0) < 0]
     _stop(processes)
     statuses = [p.wait() for p in processes]
-    for i, status in enumerate(statuses):
-        said = errors[i].read_text(errors="replace").strip().splitlines()
-        if status in (1, 2, 130) and said and said[-1].startswith(CLEAR):
+    # a process that was killed is why others say that they have lost it
+    killed = [i for i in died if statuses[i] != -signal.SIGABRT]
+    first = killed[0] if killed else first
+    for status, path in zip(statuses, errors, strict=True):
+        said = path.read_text(errors="replace").strip().splitlines()
+        clear = status in (1, 2, 130) and said and said[-1].startswith(CLEAR)
+        if clear and not killed:
             print(said[-1], file=sys.stderr)
             return status
     how = f"signal {-statuses[first]}" if statuses[first] < 0 else f"{statuses[first]}"

@@ -74,8 +74,6 @@ def command(argv: list[str]) -> int:
             held_out_batches=10,
         )  # fmt: skip
 
-    if not space.static:
-        training = training()
     steps = max(of(**choice).steps for choice, _ in sweep.groups(space))
     every = min(given.evaluate_every, max(1, steps // 10))
     with (
@@ -83,7 +81,7 @@ def command(argv: list[str]) -> int:
         _Screen(console, interrupts) as screen,
     ):
         result = sweep.run(
-            training, space, steps=lambda **choice: of(**choice).steps, out=out,
+            training if space.static else training(), space, steps=lambda **choice: of(**choice).steps, out=out,
             evaluate_every=every, lanes=given.lanes, keep=given.keep,
             halving=sweep.halving(given.halving) if given.halving else None,
             progress=screen.progress,

@@ -10,13 +10,15 @@ import json
 import os
 import pathlib
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from bptt_jax.sweep import _training
-from bptt_jax.sweep._program import Program, configs, count, program
+from bptt_jax import _pytrees as trees
+from bptt_jax.sweep import _store, _training
+from bptt_jax.sweep._program import Program, configs, count, program, spread
 from bptt_jax.sweep._training import Training
 
 FACTOR = 4
@@ -74,7 +76,7 @@ def _milliseconds(training, columns, rows, candidate: Program) -> float:
     """Of a step of one configuration: the least of three measurements."""
     some = (rows * candidate.size)[: candidate.size]
     config = configs(columns, some, candidate.mesh)
-    lanes = candidate.begin(config)
+    lanes = _zeros(jax.eval_shape(candidate.begin, config), candidate.mesh)
     steps, best = 1, float("inf")
     for _ in range(5):
         items = training.read(0, 8)
@@ -89,6 +91,18 @@ def _milliseconds(training, columns, rows, candidate: Program) -> float:
         best = min(best, took / steps)
         steps = max(1, min(64, int(SECONDS / 3 / max(took / steps, 1e-6))))
     return 1e3 * best / 8 / candidate.size
+
+
+def _zeros(shapes: Any, mesh: Mesh) -> Any:
+    """Lanes that nothing has been compiled for; how long a step takes they can tell."""
+
+    def zeros(a):
+        if trees.is_key(a):
+            data = jax.eval_shape(jax.random.key_data, a)
+            return spread(np.zeros(data.shape, data.dtype), mesh)
+        return spread(np.zeros(a.shape, a.dtype), mesh)
+
+    return _store.as_like(shapes, jax.tree.map(zeros, shapes))
 
 
 def _key(training: Training, columns, rows, mesh: Mesh, most: int) -> str:

@@ -108,7 +108,7 @@ def anyone(*flags: bool) -> list[bool]:
     """For each flag, whether it is set in any process: they go on alike."""
     if jax.process_count() == 1:
         return list(flags)
-    return np.asarray(gathered(np.array([flags]))).any(0).tolist()
+    return [bool(f) for f in gathered(np.array([flags])).any(0)]
 
 
 @jax.jit

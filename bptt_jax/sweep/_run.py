@@ -161,7 +161,7 @@ def run(
 def _plan(space, choices, steps, every, halving, keep, seconds) -> _Plan:
     if not isinstance(space, Space):
         raise TypeError(f"space: expected a sweep.Space, got {type(space).__name__}")
-    each = {
+    each: dict[int, Any] = {
         c: steps(**choice) if callable(steps) else steps
         for c, (choice, _) in enumerate(choices)
     }
