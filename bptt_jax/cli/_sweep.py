@@ -81,7 +81,8 @@ def command(argv: list[str]) -> int:
         _Screen(console, interrupts) as screen,
     ):
         result = sweep.run(
-            training if space.static else training(), space, steps=lambda **choice: of(**choice).steps, out=out,
+            training if space.static else training(), space, out=out,
+            steps=lambda **choice: of(**choice).steps,
             evaluate_every=every, lanes=given.lanes, keep=given.keep,
             halving=sweep.halving(given.halving) if given.halving else None,
             progress=screen.progress,

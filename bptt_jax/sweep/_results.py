@@ -74,24 +74,11 @@ def table_of(columns: dict[str, list], rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table(made)
 
 
-def scores(rows: list[dict[str, Any]]) -> dict[int, float]:
-    """Of each configuration the last score; NaN where it has diverged."""
-    last: dict[int, dict[str, Any]] = {}
-    for row in rows:
-        if row["config"] not in last or row["at"] >= last[row["config"]]["at"]:
-            last[row["config"]] = row
-    return {i: _score(row) for i, row in last.items()}
-
-
-def _score(row: dict[str, Any]) -> float:
+def score(row: dict[str, Any]) -> float:
+    """The held-out loss, the training loss where there is none; NaN: it has diverged."""
     metrics = row["metrics"]
     value = metrics.get("held_out", metrics.get("loss"))
     return math.nan if value is None or row["diverged_at"] >= 0 else value
-
-
-def finished(rows: list[dict[str, Any]], rung: int) -> list[dict[str, Any]]:
-    """The last rows of the configurations that the rung trained to its end."""
-    return [row for row in rows if row["rung"] == rung and row["last"]]
 
 
 def write(path: pathlib.Path, table: pa.Table) -> None:

@@ -270,6 +270,9 @@ class _Sweep:
         }
         self.writes = jax.process_index() == 0
         self.programs: dict[int, Program] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.last: dict[int, dict[str, Any]] = {}  # of each configuration its last row
+        self.ended: list[dict[int, float]] = [{} for _ in plan.rungs]  # their scores
         self.saved_at = time.monotonic()
         self.total = self._total()
 
@@ -304,8 +307,7 @@ class _Sweep:
     def _alive(self, rung: int) -> list[int]:
         if rung == 0:
             return list(range(self.plan.space.size))
-        ended = _results.scores(_results.finished(self.rows, rung - 1))
-        return _halving.best(ended, self.plan.rungs[rung].configs)
+        return _halving.best(self.ended[rung - 1], self.plan.rungs[rung].configs)
 
     def _until(self, rung: int, choice: int) -> int:
         return max(1, round(self.plan.rungs[rung].share * self.plan.steps[choice]))
@@ -368,7 +370,7 @@ class _Sweep:
             found = means | made.measure(config, lanes, training.held_out)
             found, diverged = gathered((found, lanes.diverged_at))
             self._write_rows(unit, rows, found, diverged, unit.step == until)
-            self._tell(unit, rows)
+            self._tell(unit)
             late = time.monotonic() - self.saved_at >= self.plan.seconds
             stop, due = anyone(self.progress.interrupted(), late)
             if unit.step < until and (stop or due):
@@ -414,7 +416,7 @@ class _Sweep:
     def _leave(self, unit: _Unit, rows: list[int], lanes: Lane) -> _Unit:
         """What is needed of a group that has ended: for the next rung, or its best."""
         last = unit.rung == len(self.plan.rungs) - 1
-        ended = _results.scores(_results.finished(self.rows, unit.rung))
+        ended = self.ended[unit.rung]
         wanted = (
             set(_halving.best(ended, self.plan.keep)) if last else set(rows)
         ) & set(rows)
@@ -444,9 +446,16 @@ class _Sweep:
             )
             for j, i in enumerate(rows)
         ]  # fmt: skip
-        self.rows += lines
+        self._add(lines)
         if self.writes:
             self.file.append(lines)
+
+    def _add(self, lines: list[dict[str, Any]]) -> None:
+        for row in lines:
+            self.rows.append(row)
+            self.last[row["config"]] = row
+            if row["last"]:
+                self.ended[row["rung"]][row["config"]] = _results.score(row)
 
     def _save(self, unit: _Unit, lanes: Lane | None) -> None:
         host = np.zeros(1) if lanes is None else _on_host(lanes)
@@ -459,11 +468,10 @@ class _Sweep:
         self.file = train.MetricsFile(self.out / "rows.jsonl")
         path = self.out / "now.safetensors"
         unit, lanes = _Unit(0, 0, 0, 0, 0), None
-        self.rows: list[dict[str, Any]] = []
         if path.exists():
             about = _store.record(path)
             unit = _Unit(*(int(about[name]) for name in _Unit._fields))
-            self.rows = [r for r in self.file.lines() if r["step"] <= unit.number]
+            self._add([r for r in self.file.lines() if r["step"] <= unit.number])
             if unit.step:
                 lanes = self._running(unit, path)
             self.progress.message(f"continues after {len(self.rows):,} evaluations")
@@ -479,11 +487,11 @@ class _Sweep:
         config = configs(self.columns, rows, self.mesh)
         return _store.load(path, jax.eval_shape(made.begin, config))[0]
 
-    def _tell(self, unit: _Unit, rows: list[int]) -> None:
-        ended = _results.scores(self.rows)
-        alive = sum(1 for i in self._alive(unit.rung) if not np.isnan(ended.get(i, 0)))
-        fine = [(s, i) for i, s in ended.items() if not np.isnan(s)]
-        done = sum(row["at"] for row in _last_rows(self.rows))
+    def _tell(self, unit: _Unit) -> None:
+        now = {i: _results.score(row) for i, row in self.last.items()}
+        alive = sum(1 for i in self._alive(unit.rung) if not np.isnan(now.get(i, 0)))
+        fine = [(s, i) for i, s in now.items() if not np.isnan(s)]
+        done = sum(row["at"] for row in self.last.values())
         self.progress.advanced(
             Status(done, self.total, alive, min(fine) if fine else None)
         )
@@ -491,8 +499,7 @@ class _Sweep:
     def _finish(self) -> Result:
         columns = _results.columns_of(self.plan.space)
         table = _results.table_of(columns, self.rows)
-        ended = _results.scores(_results.finished(self.rows, len(self.plan.rungs) - 1))
-        fine = {i: s for i, s in ended.items() if not np.isnan(s)}
+        fine = {i: s for i, s in self.ended[-1].items() if not np.isnan(s)}
         order = sorted(_halving.best(fine, self.plan.keep), key=lambda i: (fine[i], i))
         best = [
             Best(i, fine[i], {k: v[i] for k, v in columns.items()}, self._best(i))
@@ -541,10 +548,3 @@ def _params(state: Any) -> Any:
 def _number(a: Any) -> float | None:
     """As JSON has it: there is no NaN."""
     return float(a) if np.isfinite(a) else None
-
-
-def _last_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    last: dict[int, dict[str, Any]] = {}
-    for row in rows:
-        last[row["config"]] = row
-    return list(last.values())
