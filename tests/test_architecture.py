@@ -14,6 +14,7 @@ PACKAGE = pathlib.Path(importlib.util.find_spec("bptt_jax").origin).parent
 ARROWS = {
     "types": set(),
     "_factory": set(),
+    "_processes": set(),
     "_pytrees": set(),
     "cells": set(),
     "layers": {"cells"},
@@ -29,7 +30,7 @@ ARROWS = {
     "plots": set(),
     "__main__": {"cli"},
 }
-FOR_ALL = {"types", "_factory", "_pytrees"}
+FOR_ALL = {"types", "_factory", "_processes", "_pytrees"}
 TOP = {"__init__", "cli"}  # these see everything
 
 

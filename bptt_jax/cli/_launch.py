@@ -62,7 +62,7 @@ def command(argv: list[str]) -> int:
     hosts = s.hosts.split(",") if s.hosts else [LOCAL] * s.processes
     if not all(hosts):
         raise ValueError(f"--hosts {s.hosts}: an empty name")
-    return _supervised(hosts, s.port or _free_port(), ran)
+    return _supervised(hosts, s.port or free_port(), ran)
 
 
 def join() -> None:
@@ -79,7 +79,7 @@ def join() -> None:
     )  # fmt: skip
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("", 0))
         return s.getsockname()[1]
@@ -91,8 +91,9 @@ def _supervised(hosts: list[str], port: int, ran: list[str]) -> int:
     first = socket.gethostname() if first == LOCAL else first
     with tempfile.TemporaryDirectory() as folder:
         errors = [pathlib.Path(folder) / f"{i}" for i in range(len(hosts))]
+        run = [sys.executable, "-m", "bptt_jax", *ran]
         processes = [
-            _start(host, f"{first}:{port}", len(hosts), i, ran, errors[i])
+            start(host, f"{first}:{port}", len(hosts), i, run, errors[i])
             for i, host in enumerate(hosts)
         ]
         former = signal.signal(
@@ -105,9 +106,9 @@ def _supervised(hosts: list[str], port: int, ran: list[str]) -> int:
             signal.signal(signal.SIGTERM, former)
 
 
-def _start(host, coordinator, n, i, ran, errors) -> subprocess.Popen:
+def start(host, coordinator, n, i, run, errors) -> subprocess.Popen:
+    """Process i of n, in a session of its own: signals come from here, to all alike."""
     variables = dict(zip(VARIABLES, (coordinator, str(n), str(i)), strict=True))
-    run = [sys.executable, "-m", "bptt_jax", *ran]
     if host != LOCAL:
         there = [f"{k}={v}" for k, v in variables.items()]
         remote = shlex.join(["env", *there, *run])
@@ -118,7 +119,7 @@ def _start(host, coordinator, n, i, ran, errors) -> subprocess.Popen:
         stdin=subprocess.DEVNULL,
         stdout=None if i == 0 else subprocess.DEVNULL,
         stderr=errors.open("wb"),
-        start_new_session=True,  # signals come from here, to all alike
+        start_new_session=True,
     )
 
 
@@ -156,6 +157,8 @@ def _failed(hosts, processes, errors, first: int) -> int:
             print(said[-1], file=sys.stderr)
             return status
     how = f"signal {-statuses[first]}" if statuses[first] < 0 else f"{statuses[first]}"
+    if os.environ.get("BPTT_JAX_DEBUG"):
+        print(errors[first].read_text(errors="replace"), file=sys.stderr)
     print(
         f"bptt-jax: process {first} on {hosts[first]} ended with {how}; all "
         f"{len(hosts)} were stopped. The same command continues a run",

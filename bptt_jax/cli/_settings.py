@@ -64,6 +64,8 @@ class Settings:
     """Of everything that is drawn."""
     quick: bool = False
     """A small model and 60 steps: does it run at all?"""
+    mesh: str | None = None
+    """data: the examples of a batch are spread over all devices (for the CPU: cores)."""
     tensorboard: bool = False
     """Write TensorBoard event files, too."""
     out: pathlib.Path | None = None
@@ -152,6 +154,8 @@ def check(s: Settings) -> None:
     if not 0 <= s.dropout < 1:
         raise ValueError(f"--dropout must lie in [0, 1), got {s.dropout}")
     check_seed(s.seed)
+    if s.mesh not in (None, "data"):
+        raise ValueError(f"--mesh {s.mesh}: expected data")
     if s.steps is not None and s.epochs is not None:
         raise ValueError("--steps and --epochs exclude each other")
 

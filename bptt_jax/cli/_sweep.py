@@ -1,9 +1,7 @@
 """`bptt-jax sweep`: many trainings as one program; `bptt-jax sweep show RUN`: its table."""
 
-import contextlib
 import dataclasses
 import math
-import os
 import pathlib
 import re
 from typing import Any
@@ -15,13 +13,14 @@ from rich.table import Table
 
 from bptt_jax import plots, sweep
 from bptt_jax.cli import _build, _parse, _settings
+from bptt_jax.cli._cores import use_cores
 from bptt_jax.cli._interrupts import Interrupts
 from bptt_jax.cli._settings import Settings
 
 TRACED = ("lr", "clip", "seed")
 SINGLE = (
     "text", "quick", "tensorboard", "out", "config", "patience", "evaluate_every",
-    "checkpoint_every", "epochs", "remat",
+    "checkpoint_every", "epochs", "remat", "mesh",
 )  # fmt: skip
 
 
@@ -160,11 +159,9 @@ def _lin(low: float, high: float, n: int) -> list[float]:
 
 def _refuse(given: Sweep) -> None:
     _settings.check(given)
-    if given.tensorboard or given.patience is not None:
-        name = "--tensorboard" if given.tensorboard else "--patience"
-        raise ValueError(f"{name} is of bptt-jax train alone")
-    if given.config is not None:
-        raise ValueError("--config is of bptt-jax train alone")
+    for name in ("tensorboard", "patience", "config", "mesh"):
+        if getattr(given, name) not in (None, False):
+            raise ValueError(f"--{name} is of bptt-jax train alone")
     for name in ("lanes", "keep"):
         value = getattr(given, name)
         if value is not None and value < 1:
@@ -174,14 +171,9 @@ def _refuse(given: Sweep) -> None:
 
 
 def _devices(out: pathlib.Path) -> None:
-    """As many CPU devices as cores, or as the sweep was begun with; before JAX starts."""
-    if jax.distributed.is_initialized():
-        return  # one in each process
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if (out / "sweep.json").exists():
-        cores = sweep.read_config(out)["devices"]
-    with contextlib.suppress(RuntimeError):  # JAX has started already
-        jax.config.update("jax_num_cpu_devices", cores)
+    """As many CPU devices as cores, or as the sweep was begun with."""
+    begun = (out / "sweep.json").exists()
+    use_cores(sweep.read_config(out)["devices"] if begun else None)
 
 
 def _space(given: Sweep, lists: dict[str, list[str]]) -> tuple[sweep.Space, Settings]:

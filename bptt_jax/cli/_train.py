@@ -15,8 +15,10 @@ from rich.text import Text
 
 import bptt_jax
 from bptt_jax import plots, tasks, train
+from bptt_jax._processes import first, together
 from bptt_jax.cli import _settings
 from bptt_jax.cli._build import Job, job, lr_of
+from bptt_jax.cli._cores import use_cores
 from bptt_jax.cli._interrupts import Interrupts
 from bptt_jax.cli._sample import written
 from bptt_jax.cli._settings import Settings
@@ -25,11 +27,18 @@ from bptt_jax.cli._settings import Settings
 def command(argv: list[str]) -> int:
     settings = _quick(_settings.parse(argv))
     out = settings.out or pathlib.Path("runs") / _name(settings)
+    if not first():
+        together("claimed")  # by the first process; the others find it there
     there = _there(out, settings)
     _needs(settings)
+    if settings.mesh:
+        use_cores()
     work = job(settings, there["chunk"] if there else None)
     _claim(out, settings, work, there)
-    console = Console(highlight=False)
+    if first():
+        together("claimed")
+    mesh = _mesh(settings)
+    console = Console(highlight=False, quiet=not first())
     _show_setup(console, settings, work, out)
     baselines = _baselines(work.task, console)
     _show_timings(console, work, settings)
@@ -46,10 +55,22 @@ def command(argv: list[str]) -> int:
     ):
         run = train.run(
             work.task, work.model, work.estimator, work.optimizer, plan, out,
-            seed=settings.seed, progress=screen.progress,
+            seed=settings.seed, mesh=mesh, progress=screen.progress,
         )  # fmt: skip
     _finish(console, work, run, out, baselines)
     return 0
+
+
+def _mesh(s: Settings) -> jax.sharding.Mesh | None:
+    """All devices of all processes, where batches are to be spread over them."""
+    if s.mesh is None:
+        if jax.process_count() > 1:
+            raise ValueError("train in several processes: say --mesh data")
+        return None
+    n = jax.device_count()
+    if s.batch % n:
+        raise ValueError(f"--batch {s.batch}: expected a multiple of the {n} devices")
+    return jax.make_mesh((n,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def _quick(s: Settings) -> Settings:
@@ -136,7 +157,9 @@ def _show_setup(console: Console, s: Settings, work: Job, out: pathlib.Path) -> 
     epoch = work.task.train.length
     share = f" ({work.steps / epoch:.2f} epochs)" if epoch else ""
     console.print(f"{work.steps:,} steps of {s.batch} sequences{share} -> {out}")
-    console.print(f"[dim]JAX {jax.__version__}, {jax.devices()[0].device_kind}[/dim]")
+    devices = f"{jax.device_count()} × " if s.mesh else ""
+    kind = jax.devices()[0].device_kind
+    console.print(f"[dim]JAX {jax.__version__}, {devices}{kind}[/dim]")
 
 
 def _unit(task) -> tuple[str, float]:
@@ -240,7 +263,8 @@ def _board(out: pathlib.Path):
 
 def _finish(console, work: Job, run, out: pathlib.Path, baselines) -> None:
     unit, factor = _unit(work.task)
-    _figure(out, work.task, baselines)
+    if first():
+        _figure(out, work.task, baselines)
     if run.stopped_early:
         console.print("stopped: the held-out loss has not improved (--patience)")
     console.print(f"\nheld out: [bold]{factor * run.held_out:.3f}[/bold] {unit}")

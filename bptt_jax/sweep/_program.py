@@ -95,22 +95,6 @@ def spread(a: np.ndarray, mesh: Mesh) -> Array:
     return jax.make_array_from_callback(a.shape, sharding, lambda index: a[index])
 
 
-def gathered(tree: Any) -> Any:
-    """Arrays `[G, ...]` whole, on the host of every process."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        tree = multihost_utils.process_allgather(tree, tiled=True)
-    return jax.tree.map(np.asarray, tree)
-
-
-def anyone(*flags: bool) -> list[bool]:
-    """For each flag, whether it is set in any process: they go on alike."""
-    if jax.process_count() == 1:
-        return list(flags)
-    return [bool(f) for f in gathered(np.array([flags])).any(0)]
-
-
 @jax.jit
 def add(sums: Any, more: Any, share: Array) -> Any:
     """Compiled: arrays of several processes are no operands of single operations."""

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import train
+from bptt_jax._processes import anyone, first, gathered, together
 from bptt_jax.sweep import _halving, _results, _store
 from bptt_jax.sweep import _layout as layouts
 from bptt_jax.sweep._halving import Halving, Rung
@@ -25,10 +26,8 @@ from bptt_jax.sweep._layout import Layout
 from bptt_jax.sweep._program import (
     Program,
     add,
-    anyone,
     configs,
     count,
-    gathered,
     mesh_of,
     program,
     spread,
@@ -146,11 +145,11 @@ def run(
     if lanes is not None and (not isinstance(lanes, int) or lanes < 1):
         raise ValueError(f"lanes: expected at least 1, or None, got {lanes!r}")
     mesh = _mesh(mesh, progress)
-    if jax.process_index() > 0:
-        _together("claimed")  # by the first process; the others find it there
+    if not first():
+        together("claimed")  # by the first process; the others find it there
     there = _claim(out, plan, mesh)
-    if jax.process_index() == 0:
-        _together("claimed")
+    if first():
+        together("claimed")
     made = [
         lift(training(**choice) if space.static else training) for choice, _ in choices
     ]
@@ -241,14 +240,6 @@ def _write_json(path: pathlib.Path, what: Any) -> None:
     new.replace(path)
 
 
-def _together(name: str) -> None:
-    """All processes have come here before one goes on."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
-
-
 class _Unit(NamedTuple):
     """Where a sweep is: the next unit of work. step: of the group's configurations."""
 
@@ -268,7 +259,7 @@ class _Sweep:
         self.columns = {
             k: v for k, v in plan.space.columns.items() if k not in plan.space.static
         }
-        self.writes = jax.process_index() == 0
+        self.writes = first()
         self.programs: dict[int, Program] = {}
         self.rows: list[dict[str, Any]] = []
         self.last: dict[int, dict[str, Any]] = {}  # of each configuration its last row
@@ -447,8 +438,7 @@ class _Sweep:
             for j, i in enumerate(rows)
         ]  # fmt: skip
         self._add(lines)
-        if self.writes:
-            self.file.append(lines)
+        self.file.append(lines)
 
     def _add(self, lines: list[dict[str, Any]]) -> None:
         for row in lines:
@@ -475,10 +465,7 @@ class _Sweep:
             if unit.step:
                 lanes = self._running(unit, path)
             self.progress.message(f"continues after {len(self.rows):,} evaluations")
-        _together("read")
-        if self.writes:
-            self.file.resume(unit.number)
-        _together("resumed")
+        self.file.resume(unit.number)
         return unit, lanes
 
     def _running(self, unit: _Unit, path: pathlib.Path) -> Any:
@@ -510,7 +497,7 @@ class _Sweep:
             _write_json(self.out / "best.json", named)
             _results.write(self.out / "results.parquet", table)
             self._tidy(set(order))
-        _together("finished")
+        together("finished")
         return Result(table, best, self.there["layouts_shown"])
 
     def _tidy(self, kept: set[int]) -> None:

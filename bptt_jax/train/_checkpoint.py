@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from bptt_jax import _pytrees as trees
+from bptt_jax._processes import gathered
 from bptt_jax.train._step import TrainState
 from bptt_jax.types import PyTree
 
@@ -41,7 +42,7 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         """Saves in the background; waits for the save before."""
         # A copy: the next step is given the state's own buffers to write into.
-        parts = _parts(jax.tree.map(jnp.copy, state))
+        parts = _parts(_copied(state))
         digests = {name: digest(part) for name, part in parts.items()}
         self._manager.save(
             int(state.position),
@@ -106,6 +107,12 @@ class Checkpoints:
         return {name: jax.tree.map(jnp.copy, read[name]) for name in like}
 
 
+@jax.jit
+def _copied(state):
+    """Compiled: arrays of several processes are no operands of single operations."""
+    return jax.tree.map(jnp.copy, state)
+
+
 @contextlib.contextmanager
 def _no_late_reports():
     """Where one array cannot be read, the reads of others end with nobody to tell.
@@ -143,7 +150,16 @@ def digest(tree: PyTree) -> str:
     """SHA-256 of all leaves, in order."""
     sha256 = hashlib.sha256()
     for a in jax.tree.leaves(tree):
-        a = np.asarray(jax.random.key_data(a) if trees.is_key(a) else a)
+        a = _on_host(jax.random.key_data(a) if trees.is_key(a) else a)
         sha256.update(f"{a.dtype}{a.shape}".encode())
         sha256.update(np.ascontiguousarray(a).tobytes())
     return sha256.hexdigest()
+
+
+def _on_host(a) -> np.ndarray:
+    """Of an array over several processes all of it."""
+    if isinstance(a, jax.Array) and not (
+        a.is_fully_addressable or a.is_fully_replicated
+    ):
+        a = gathered(a)
+    return np.asarray(a)

@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
+from bptt_jax import estimators
+from bptt_jax._processes import anyone, everywhere
 from bptt_jax.train._checkpoint import Checkpoints
 from bptt_jax.train._metrics import MetricsFile
 from bptt_jax.train._step import TrainState, evaluator, init, many_steps
@@ -92,6 +95,7 @@ def run(
     out: pathlib.Path,
     *,
     seed: int = 0,
+    mesh: Mesh | None = None,
     progress: Progress = Progress(),
 ) -> Run:
     """Trains until the plan ends, from the newest checkpoint in `out` if there is one.
@@ -107,6 +111,8 @@ def run(
       plan: how long and how often.
       out: folder for `metrics.jsonl` and `checkpoint/`; made where it is missing.
       seed: of everything that is drawn.
+      mesh: of one axis: batches are spread over its devices, of all processes
+        (`estimators.data_parallel`); all processes call this with the same arguments.
       progress: what is told meanwhile.
 
     Returns:
@@ -130,6 +136,9 @@ def run(
     _check(plan)
     out.mkdir(parents=True, exist_ok=True)
     state = init(model, estimator, optimizer, task.train, jax.random.key(seed))
+    if mesh is not None:
+        state = everywhere(state, mesh)
+        estimator = estimators.data_parallel(estimator, mesh)
     checkpoints = Checkpoints(out / "checkpoint", plan.keep)
     try:
         found = checkpoints.restore(state)
@@ -167,7 +176,7 @@ class _Loop:
             state, record = self.advance(state, self.task.train.read(position, n))
             self.write_down(running)  # the one before, while the device works
             running, position = (position, record), position + n
-            stop, ends = self.progress.interrupted(), position == plan.steps
+            (stop,), ends = anyone(self.progress.interrupted()), position == plan.steps
             evaluates = _due(position, plan.evaluate_every, n) and not ends
             saves = stop or ends or _due(position, plan.checkpoint_every, n)
             if evaluates or saves:

@@ -52,6 +52,7 @@ OPTIONS = {
     "--lr nan": "got nan",
     "--lr inf": "got inf",
     "--lr -1": "got -1.0",
+    "--mesh nope": "--mesh nope: expected data",
     "--clip nan": "--clip must be finite and positive",
     "--clip 0": "--clip must be finite and positive",
     "--hidden 0": "--hidden must be at least 1",

@@ -1,5 +1,6 @@
 """`bptt-jax launch`: several processes, one table, and an end if one of them ends."""
 
+import json
 import os
 import pathlib
 import signal
@@ -108,6 +109,50 @@ def test_one_that_is_killed_ends_all_and_the_same_command_goes_on(tmp_path, vict
     table = launched(("--processes", 2), out, steps)
     assert table.num_rows == 4 * 48
     assert rows.read_text().startswith(first)
+
+
+TRAIN = (
+    "train", "--task", "adding", "--cell", "gru", "--hidden", "8", "--length", "10",
+    "--batch", "4", "--steps", "30", "--evaluate-every", "10", "--checkpoint-every", "10",
+)  # fmt: skip
+
+
+def trained(out: pathlib.Path, *options, launch: tuple = ()) -> list[dict]:
+    """The lines of the metrics of a training run."""
+    command = [
+        sys.executable,
+        "-m",
+        "bptt_jax",
+        *launch,
+        *TRAIN,
+        *options,
+        "--out",
+        out,
+    ]
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=LIMIT
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("held out") >= 1
+    return [
+        json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+@pytest.mark.slow
+def test_one_large_model_over_devices_and_processes(tmp_path):
+    """The numbers of one device, to rounding; the same after a stop."""
+    alone = trained(tmp_path / "alone")
+    devices = trained(tmp_path / "devices", "--mesh", "data")
+    launch = ("launch", "--processes", "2", "--")
+    processes = trained(tmp_path / "processes", "--mesh", "data", launch=launch)
+    for found in (devices, processes):
+        assert [line.keys() for line in found] == [line.keys() for line in alone]
+        for a, b in zip(alone, found, strict=True):
+            for name in a:
+                assert b[name] == pytest.approx(a[name], rel=2e-4), (a, b)
+    again = trained(tmp_path / "processes", "--mesh", "data", launch=launch)
+    assert again == processes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,56 @@
+"""Several processes that run one program (`jax.distributed`), and how they agree.
+
+All functions do their work in one process, too. Each that exchanges something waits for it:
+collectives that nobody waits for have been seen to hang.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def first() -> bool:
+    """Whether this is the process that writes files and speaks."""
+    return jax.process_index() == 0
+
+
+def together(name: str) -> None:
+    """All processes have come here before one goes on."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def gathered(tree: Any) -> Any:
+    """Arrays over all processes' devices, whole, on the host of every process."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        tree = multihost_utils.process_allgather(tree, tiled=True)
+    return jax.tree.map(np.asarray, tree)
+
+
+def anyone(*flags: bool) -> list[bool]:
+    """For each flag, whether it is set in any process: they go on alike."""
+    if jax.process_count() == 1:
+        return list(flags)
+    from jax.experimental import multihost_utils
+
+    each = multihost_utils.process_allgather(np.array(flags))
+    return [bool(f) for f in np.asarray(each).any(0)]
+
+
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that all processes have alike, on all devices of the mesh."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+
+    def put(a):
+        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+            return jax.jit(jax.random.wrap_key_data)(put(jax.random.key_data(a)))
+        host = np.asarray(a)
+        return jax.make_array_from_callback(host.shape, sharding, lambda i: host[i])
+
+    return jax.tree.map(put, tree)
