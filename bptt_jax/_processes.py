@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bptt_jax import _pytrees as trees
+
 
 def first() -> bool:
     """Whether this is the process that writes files and speaks."""
@@ -40,7 +42,7 @@ def anyone(*flags: bool) -> list[bool]:
     from jax.experimental import multihost_utils
 
     each = multihost_utils.process_allgather(np.array(flags))
-    return [bool(f) for f in np.asarray(each).any(0)]
+    return np.asarray(each).any(axis=0).tolist()
 
 
 def everywhere(tree: Any, mesh: Mesh) -> Any:
@@ -48,7 +50,7 @@ def everywhere(tree: Any, mesh: Mesh) -> Any:
     sharding = NamedSharding(mesh, PartitionSpec())
 
     def put(a):
-        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        if trees.is_key(a):
             return jax.jit(jax.random.wrap_key_data)(put(jax.random.key_data(a)))
         host = np.asarray(a)
         return jax.make_array_from_callback(host.shape, sharding, lambda i: host[i])
