@@ -172,9 +172,57 @@ def character() -> str:
     return table(rows)
 
 
+def sweep() -> str:
+    """Time of a sweep over that of its configurations one by one."""
+    result = read(RESULTS / "sweep.json")
+    rows = {
+        f"H = {r['H']}, {r['configs']} configurations": {
+            "command": f"{r['command_to_alone']:.2f}",
+            "command, layout known": f"{r['command_again_to_alone']:.2f}",
+            "one device, in a process": f"{r['process_to_alone']:.2f}",
+            "command over PyTorch": f"{r['command_to_torch']:.2f}",
+            "alone, s": f"{min(r['alone_seconds']):.3f}",
+        }
+        for r in result["cases"]
+    }
+    return table(rows) + "\n\n" + _about(result)
+
+
+def processes() -> str:
+    """The same sweep in several processes of one machine."""
+    result = read(RESULTS / "processes.json")
+    rows = {
+        f"{n}": {
+            "command, s": r["seconds"],
+            "with one step, s": r["of_one_step"],
+            "a gather, ms": r["gather_ms"],
+        }
+        for n, r in result["processes"].items()
+    }
+    about = f"{result['configs']} configurations of {result['steps']} steps"
+    return table(rows) + f"\n\n{about}; " + _about(result)
+
+
+def on_paper() -> str:
+    result = read(RESULTS / "processes.json")
+    names = dict(
+        training_hours="training, h",
+        gathers_tree_hours="gathers, a tree, h",
+        gathers_ring_hours="gathers, a ring, h",
+        gathers_ring_one_evaluation_hours="a ring, one evaluation, h",
+    )
+    return table(
+        {
+            f"{r['hosts']:,} hosts": {to: r[name] for name, to in names.items()}
+            for r in result["on_paper"]
+        }
+    )
+
+
 PAGES = {
     "README.md": (memory, peers, peers_memory, training_step, character),
-    "benchmarks/README.md": (all_cases, goals, profile, levers),
+    "benchmarks/README.md": (all_cases, goals, profile, levers, sweep),
+    "docs/scaling.md": (processes, on_paper),
 }
 
 

@@ -42,7 +42,7 @@ def anyone(*flags: bool) -> list[bool]:
     from jax.experimental import multihost_utils
 
     each = multihost_utils.process_allgather(np.array(flags))
-    return np.asarray(each).any(axis=0).tolist()
+    return np.any(each, axis=0).tolist()
 
 
 def everywhere(tree: Any, mesh: Mesh) -> Any:

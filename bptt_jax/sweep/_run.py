@@ -275,15 +275,10 @@ class _Sweep:
                     here = rung, choice, group
                     if here < (unit.rung, unit.choice, unit.group):
                         continue
-                    begun = (
-                        lanes if here == (unit.rung, unit.choice, unit.group) else None
-                    )
-                    step = (
-                        unit.step if begun is not None else self._before(rung, choice)
-                    )
-                    unit = _Unit(unit.number, *here, step)
-                    unit = self._group(unit, rows, begun)
-                    lanes = None
+                    if lanes is None:
+                        before = self._before(rung, choice)
+                        unit = _Unit(unit.number, *here, before)
+                    unit, lanes = self._group(unit, rows, lanes), None
         return self._finish()
 
     def _groups(self, rung: int, choice: int) -> list[list[int]]:
@@ -307,7 +302,7 @@ class _Sweep:
         return self._until(rung - 1, choice) if rung else 0
 
     def _total(self) -> int:
-        """Steps of single configurations, had all of them the steps of the first choice."""
+        """Steps of single configurations, as if all choices took the most steps."""
         shares = [0.0, *(r.share for r in self.plan.rungs)]
         n = sum(
             (b - a) * r.configs
@@ -398,8 +393,8 @@ class _Sweep:
 
     def _placed(self, made: Program, config, host: Any) -> Lane:
         like = jax.eval_shape(made.begin, config)
-        spreaded = jax.tree.map(lambda a: spread(np.asarray(a), self.mesh), host)
-        return _store.as_like(like, spreaded)
+        arrays = jax.tree.map(lambda a: spread(np.asarray(a), self.mesh), host)
+        return _store.as_like(like, arrays)
 
     def _kept(self, rung: int, row: int) -> pathlib.Path:
         return self.out / "lanes" / f"rung-{rung}" / f"config-{row}.safetensors"
