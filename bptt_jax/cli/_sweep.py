@@ -57,10 +57,10 @@ def command(argv: list[str]) -> int:
         + ", ".join(f"{len(v)} × {k}" for k, v in lists.items())
         + f" -> {out}"
     )
-    jobs: dict[int, _build.Job] = {}
+    jobs: dict[frozenset, _build.Job] = {}
 
     def of(**choice) -> _build.Job:
-        key = hash(frozenset(choice.items()))
+        key = frozenset(choice.items())
         if key not in jobs:
             jobs[key] = _build.job(_with(settings, choice))
         return jobs[key]

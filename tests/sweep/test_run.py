@@ -149,6 +149,25 @@ def test_values_are_no_constants_of_the_program(tmp_path):
     assert counts[1] <= counts[0]
 
 
+def test_memory_is_that_of_a_group(tmp_path):
+    """Ten times as many configurations hold no more on the device."""
+    one, held = of_adding(), {}
+    for n in (4, 40):
+        most = 0
+
+        def look(status):
+            nonlocal most
+            most = max(most, sum(a.nbytes for a in jax.live_arrays()))
+
+        before = sum(a.nbytes for a in jax.live_arrays())
+        space = sweep.grid(lr=list(np.linspace(0.01, 0.1, n)))
+        progress = sweep.Progress(advanced=look)
+        sweep.run(one, space, steps=2, evaluate_every=1, lanes=2, out=tmp_path / f"{n}",
+                  progress=progress)  # fmt: skip
+        held[n] = most - before
+    assert 0 < held[40] <= 1.01 * held[4]
+
+
 def test_the_layout_is_measured_kept_and_remembered(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     said = []
