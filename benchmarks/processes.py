@@ -71,7 +71,8 @@ def role():
     import jax
     import numpy as np
 
-    from bptt_jax.sweep._program import gathered, mesh_of, spread
+    from bptt_jax._processes import gathered
+    from bptt_jax.sweep._program import mesh_of, spread
 
     mesh = mesh_of(jax.devices())
     tree = {f"m{i}": spread(np.ones(mesh.size, np.float32), mesh) for i in range(7)}

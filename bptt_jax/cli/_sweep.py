@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+import bptt_jax
 from bptt_jax import plots, sweep
 from bptt_jax.cli import _build, _parse, _settings
 from bptt_jax.cli._cores import use_cores
@@ -58,11 +59,13 @@ def command(argv: list[str]) -> int:
         + f" -> {out}"
     )
     jobs: dict[frozenset, _build.Job] = {}
+    chunks = _chunks_of(out)
 
     def of(**choice) -> _build.Job:
         key = frozenset(choice.items())
         if key not in jobs:
-            jobs[key] = _build.job(_with(settings, choice))
+            chunk = chunks.get(_label(choice))
+            jobs[key] = _build.job(_with(settings, choice), chunk)
         return jobs[key]
 
     def training(**choice) -> sweep.Training:
@@ -75,6 +78,11 @@ def command(argv: list[str]) -> int:
 
     steps = max(of(**choice).steps for choice, _ in sweep.groups(space))
     every = min(given.evaluate_every, max(1, steps // 10))
+    record = dict(
+        settings=_settings.saved(settings),
+        chunks={_label(c): of(**c).chunk for c, _ in sweep.groups(space)},
+        versions=dict(bptt_jax=bptt_jax.__version__, jax=jax.__version__),
+    )
     with (
         Interrupts(console) as interrupts,
         _Screen(console, interrupts) as screen,
@@ -82,13 +90,24 @@ def command(argv: list[str]) -> int:
         result = sweep.run(
             training if space.static else training(), space, out=out,
             steps=lambda **choice: of(**choice).steps,
-            evaluate_every=every, lanes=given.lanes, keep=given.keep,
+            evaluate_every=every, lanes=given.lanes, keep=given.keep, record=record,
             halving=sweep.halving(given.halving) if given.halving else None,
             progress=screen.progress,
         )  # fmt: skip
     if jax.process_index() == 0:
         _report(console, out, result)
     return 0
+
+
+def _label(choice: dict[str, Any]) -> str:
+    return " ".join(f"{k}={v}" for k, v in sorted(choice.items()))
+
+
+def _chunks_of(out: pathlib.Path) -> dict[str, int | None]:
+    """The stretch lengths that a sweep has taken so far, by static choice."""
+    if not (out / "sweep.json").exists():
+        return {}
+    return sweep.read_config(out).get("record", {}).get("chunks", {})
 
 
 def split(argv: list[str]) -> tuple[list[str], dict[str, list[str]]]:

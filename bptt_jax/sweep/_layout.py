@@ -1,8 +1,8 @@
 """How many lanes: measured on the machine at hand.
 
 On a CPU more lanes than one are often slower, because what several configurations store
-leaves the cache; a GPU needs many to be busy. So group sizes are tried, eight times as many
-lanes at a time, as long as a configuration gets faster.
+leaves the cache; a GPU needs many to be busy. So a CPU is tried with one lane and with eight,
+others with 64 and eight times as many, as long as a configuration gets faster.
 """
 
 import hashlib
@@ -23,7 +23,9 @@ from bptt_jax.sweep._training import Training
 
 FACTOR = 8
 GAIN = 0.9  # of the time a configuration takes, for which more lanes are taken
-SECONDS = 0.3  # of a measurement, about
+LANES = {"cpu": (1, 8)}  # what is tried, by platform; others: 64, 512, …
+MOST_STEPS = 8  # in a call
+SECONDS = 0.1  # of a measurement, about
 
 
 class Layout(NamedTuple):
@@ -50,26 +52,31 @@ def measured(
 ) -> tuple[Layout, Program]:
     """The fastest layout for these rows, from the cache where it was measured before."""
     most = -(-len(rows) // mesh.size)
-    first = 1 if mesh.devices.flat[0].platform == "cpu" else min(64, most)
+    tried = _tried(mesh.devices.flat[0].platform, most)
     key = _key(training, columns, rows, mesh, most)
     known = _remembered(key)
     if known is not None:
         return known, program(training, known.lanes, mesh)
     times: dict[int, float] = {}
-    lanes, found, best = first, None, first
-    while True:
+    found, best = None, 1
+    for lanes in tried:
         candidate = program(training, lanes, mesh)
         times[lanes] = _milliseconds(training, columns, rows, candidate)
         if found is not None and times[lanes] > GAIN * times[best]:
             break
         found, best = candidate, lanes
-        if lanes * FACTOR > most:
-            break
-        lanes *= FACTOR
     assert found is not None
     layout = Layout(best, mesh.size, {n: round(t, 6) for n, t in times.items()})
     _remember(key, layout)
     return layout, found
+
+
+def _tried(platform: str, most: int) -> list[int]:
+    """Lanes to try, in order: no more than there are configurations for."""
+    if platform in LANES:
+        return [n for n in LANES[platform] if n <= most]
+    powers = [64 * FACTOR**k for k in range(8)]
+    return [n for n in powers if n <= most] or [most]
 
 
 def _milliseconds(training, columns, rows, candidate: Program) -> float:
@@ -77,20 +84,22 @@ def _milliseconds(training, columns, rows, candidate: Program) -> float:
     some = (rows * candidate.size)[: candidate.size]
     config = configs(columns, some, candidate.mesh)
     lanes = _zeros(jax.eval_shape(candidate.begin, config), candidate.mesh)
-    steps, best = 1, float("inf")
-    for _ in range(5):
-        items = training.read(0, 8)
-        began = time.perf_counter()
-        for _ in range(steps):
-            lanes, metrics = candidate.advance(config, lanes, items, count(8))
+    items = training.read(0, MOST_STEPS)
+
+    def seconds(steps: int, calls: int) -> float:
+        """Of a step of the group."""
+        nonlocal lanes
+        metrics, began = None, time.perf_counter()
+        for _ in range(calls):
+            lanes, metrics = candidate.advance(config, lanes, items, count(steps))
         jax.block_until_ready(metrics)
-        took = time.perf_counter() - began
-        if steps == 1 and best == float("inf"):
-            best = took  # compilation
-            continue
-        best = min(best, took / steps)
-        steps = max(1, min(64, int(SECONDS / 3 / max(took / steps, 1e-6))))
-    return 1e3 * best / 8 / candidate.size
+        return (time.perf_counter() - began) / (steps * calls)
+
+    seconds(1, 1)  # compiles
+    once = seconds(1, 1)
+    steps = max(1, min(MOST_STEPS, int(SECONDS / once)))
+    calls = max(1, min(64, int(SECONDS / (once * steps))))
+    return 1e3 * min(seconds(steps, calls) for _ in range(3)) / candidate.size
 
 
 def _zeros(shapes: Any, mesh: Mesh) -> Any:

@@ -88,6 +88,7 @@ def run(
     lanes: int | None = None,
     keep: int = 3,
     checkpoint_seconds: float = 30.0,
+    record: dict[str, Any] | None = None,
     progress: Progress = Progress(),
 ) -> Result:
     """Trains all configurations of a space; again after a stop, it goes on.
@@ -115,6 +116,8 @@ def run(
       lanes: configurations on a device at a time; None: measured.
       keep: of how many of the best the parameters are kept.
       checkpoint_seconds: between two saves of the group that is running.
+      record: what else `sweep.json` is to say (versions, settings), as JSON has it; not
+        compared when the sweep goes on.
       progress: what is told meanwhile.
 
     Returns:
@@ -147,7 +150,7 @@ def run(
     mesh = _mesh(mesh, progress)
     if not first():
         together("claimed")  # by the first process; the others find it there
-    there = _claim(out, plan, mesh)
+    there = _claim(out, plan, mesh, record or {})
     if first():
         together("claimed")
     made = [
@@ -196,7 +199,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
-def _claim(out: pathlib.Path, plan: _Plan, mesh: Mesh) -> dict[str, Any]:
+def _claim(out: pathlib.Path, plan: _Plan, mesh: Mesh, record: dict) -> dict[str, Any]:
     """The folder's `sweep.json`, which is made where there is none."""
     what = json.loads(
         json.dumps(
@@ -228,7 +231,9 @@ def _claim(out: pathlib.Path, plan: _Plan, mesh: Mesh) -> dict[str, Any]:
         raise ValueError(f"out: {out} is a file")
     if out.exists() and any(p.name != "sweep.new" for p in out.iterdir()):
         raise ValueError(f"out: {out} is not empty and holds no sweep")
-    there = dict(sweep=what, devices=mesh.size, layouts={}, layouts_shown=[])
+    there = dict(
+        sweep=what, devices=mesh.size, layouts={}, layouts_shown=[], record=record
+    )
     _write_json(out / "sweep.json", there)
     return there
 

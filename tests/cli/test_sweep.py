@@ -92,6 +92,9 @@ def test_a_sweep_from_the_command_line(capsys, tmp_path, monkeypatch):
     assert set(table["cell"].to_pylist()) == {"gru", "elman"}
     for name in ("held_out-lr.png", "held_out-lr-clip.png", "parallel.png"):
         assert (tmp_path / "s" / name).stat().st_size > 5000
+    record = json.loads((tmp_path / "s" / "sweep.json").read_text())["record"]
+    assert set(record["chunks"]) == {"cell=gru", "cell=elman"}
+    assert all(1 <= chunk <= 8 for chunk in record["chunks"].values())
     assert cli.main(["sweep", "show", "s"]) == 0
     assert "16 settings, 0 diverged" in capsys.readouterr().out
     assert cli.main([*TINY, *options[:-2], "--steps", "5", "--out", "s"]) == 2
