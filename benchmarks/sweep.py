@@ -1,6 +1,7 @@
 """A sweep against its configurations one by one, and against PyTorch.
 
 python -m benchmarks.sweep            # writes benchmarks/results/sweep.json
+python -m benchmarks.sweep --only 64  # one of the cases again
 python -m benchmarks.sweep --quick    # few, writes nothing
 
 An LSTM on the adding problem (8 sequences of 100 steps), Adam, 16 learning rates with so
@@ -183,14 +184,17 @@ def case(H: int, n: int) -> dict:
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep")
     parser.add_argument("--quick", action="store_true", help="16 configurations")
+    parser.add_argument(
+        "--only", type=int, choices=CASES, help="hidden units of one case"
+    )
     parser.add_argument("--role", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.role:
         role, H, n = args.role
         return print(json.dumps(ROLES[role](int(H), int(n))))
-    cases = []
-    for H, n in (QUICK if args.quick else CASES).items():
-        cases.append(row := case(H, n))
+    chosen = {args.only: CASES[args.only]} if args.only else CASES
+    for H, n in (QUICK if args.quick else chosen).items():
+        row = case(H, n)
         print(
             f"H {H}, {n} configurations: command {row['command_to_alone']:.2f} of one by "
             f"one (again {row['command_again_to_alone']:.2f}), in a process with one "
@@ -199,10 +203,23 @@ def main():
             flush=True,
         )
         if not args.quick:
-            what = dict(batch=BATCH, T=T, steps=STEPS, cases=cases)
-            RESULTS.write_text(
-                json.dumps(_machine.describe("cpu") | what, indent=1) + "\n"
-            )
+            _keep(row)
+
+
+def _keep(row: dict) -> None:
+    """In place of an earlier row of the same width; each says what it was taken on."""
+    machine = _machine.describe("cpu")
+    earlier = json.loads(RESULTS.read_text()) if RESULTS.exists() else dict(cases=[])
+    others = [
+        dict(commit=earlier["commit"]) | r
+        for r in earlier["cases"]
+        if r["H"] != row["H"]
+    ]
+    cases = sorted(
+        [*others, row | dict(commit=machine["commit"])], key=lambda r: r["H"]
+    )
+    what = dict(batch=BATCH, T=T, steps=STEPS, cases=cases)
+    RESULTS.write_text(json.dumps(machine | what, indent=1) + "\n")
 
 
 if __name__ == "__main__":
