@@ -45,9 +45,14 @@ def anyone(*flags: bool) -> list[bool]:
     return np.any(each, axis=0).tolist()
 
 
+def auto(mesh: Any) -> Any:
+    """The mesh with axes that arrays need not be typed for (`jax.make_mesh` makes others)."""
+    return Mesh(mesh.devices, mesh.axis_names) if isinstance(mesh, Mesh) else mesh
+
+
 def everywhere(tree: Any, mesh: Mesh) -> Any:
     """Arrays that all processes have alike, on all devices of the mesh."""
-    sharding = NamedSharding(mesh, PartitionSpec())
+    sharding = NamedSharding(auto(mesh), PartitionSpec())
 
     def put(a):
         if trees.is_key(a):

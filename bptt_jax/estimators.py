@@ -16,6 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from bptt_jax import _pytrees as trees
 from bptt_jax import layers, unrolls
 from bptt_jax._factory import factory
+from bptt_jax._processes import auto
 from bptt_jax.types import (
     Batch,
     Estimator,
@@ -249,7 +250,7 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
     >>> batch = task.train.batch(jnp.int32(0), jax.random.key(1))
     >>> loss, grads, _, _ = parallel.grad(params, (), batch, jax.random.key(2))
     """
-    (axis,) = mesh.axis_names
+    (axis,), mesh = mesh.axis_names, auto(mesh)
     whole, examples, by_time = (PartitionSpec(), PartitionSpec(axis),
                                 PartitionSpec(None, axis))  # fmt: skip
 
