@@ -232,8 +232,9 @@ def against_mixed(t: int) -> list[dict]:
     rows = []
     for of_internal in OF_INTERNAL:
         least = mixed(t, int(max(SHARES) * t), of_internal)
-        for share in SHARES:
-            units = int(share * t)
+        for units in (int(share * t) for share in SHARES):
+            if units <= of_internal:  # too little for a single step
+                continue
             best, ours = int(least[t, units]), by_stretches(t, units, of_internal)
             ratio = (ours["evaluations"] + BACKWARD * t) / (best + BACKWARD * t)
             rows.append(dict(of_internal=of_internal, units=units, mixed=best,
