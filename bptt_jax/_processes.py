@@ -4,6 +4,7 @@ All functions do their work in one process, too. Each that exchanges something w
 collectives that nobody waits for have been seen to hang.
 """
 
+import os
 from typing import Any
 
 import jax
@@ -11,6 +12,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bptt_jax import _pytrees as trees
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def first() -> bool:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 import bptt_jax
 from bptt_jax import plots, sweep
+from bptt_jax._processes import first as first_process
 from bptt_jax.cli import _build, _parse, _settings
 from bptt_jax.cli._cores import use_cores
 from bptt_jax.cli._interrupts import Interrupts
@@ -52,7 +53,7 @@ def command(argv: list[str]) -> int:
     out = given.out or pathlib.Path("runs") / f"sweep-{given.task}"
     _devices(out)
     space, settings = _space(given, lists)
-    console = Console(highlight=False, quiet=jax.process_index() > 0)
+    console = Console(highlight=False, quiet=not first_process())
     console.print(
         f"[bold]{given.text or given.task}[/bold]  {space.size:,} settings: "
         + ", ".join(f"{len(v)} × {k}" for k, v in lists.items())
@@ -94,7 +95,7 @@ def command(argv: list[str]) -> int:
             halving=sweep.halving(given.halving) if given.halving else None,
             progress=screen.progress,
         )  # fmt: skip
-    if jax.process_index() == 0:
+    if first_process():
         _report(console, out, result)
     return 0
 

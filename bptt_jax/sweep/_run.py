@@ -6,7 +6,6 @@ goes on writes the table of one that was not.
 """
 
 import json
-import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from jax.sharding import Mesh
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import train
-from bptt_jax._processes import anyone, first, gathered, together
+from bptt_jax._processes import anyone, cores, first, gathered, together
 from bptt_jax.sweep import _halving, _results, _store
 from bptt_jax.sweep import _layout as layouts
 from bptt_jax.sweep._halving import Halving, Rung
@@ -186,17 +185,13 @@ def _mesh(mesh: Mesh | None, progress: Progress) -> Mesh:
     if mesh is not None:
         return mesh_of(list(mesh.devices.flat))
     devices = jax.devices()
-    cores = _cores() if jax.process_count() == 1 else 1
-    if devices[0].platform == "cpu" and jax.local_device_count() == 1 and cores > 1:
+    alone = jax.process_count() == 1 and jax.local_device_count() == 1
+    if alone and devices[0].platform == "cpu" and (n := cores()) > 1:
         progress.message(
-            f"one CPU device on {cores} cores: a sweep is faster with one for each, "
-            f'jax.config.update("jax_num_cpu_devices", {cores}) before JAX is used'
+            f"one CPU device on {n} cores: a sweep is faster with one for each, "
+            f'jax.config.update("jax_num_cpu_devices", {n}) before JAX is used'
         )
     return mesh_of(devices)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _claim(out: pathlib.Path, plan: _Plan, mesh: Mesh, record: dict) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def test_the_layout_is_measured_kept_and_remembered(tmp_path, monkeypatch):
 def test_one_device_on_several_cores_is_told(tmp_path, monkeypatch):
     from bptt_jax.sweep import _run
 
-    monkeypatch.setattr(_run, "_cores", lambda: 4)
+    monkeypatch.setattr(_run, "cores", lambda: 4)
     said = []
     sweep.run(descent, SPACE, steps=2, lanes=1, out=tmp_path / "s",
               progress=sweep.Progress(message=said.append))  # fmt: skip
