@@ -10,6 +10,7 @@ from matplotlib import figure as mpl
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
 
@@ -55,11 +56,17 @@ def strokes() -> Iterator[dict[str, Any]]:
 
 
 def level(axes: Axes, name: str, y: float) -> None:
-    """A named line across."""
+    """A named line across; its name beside it, where no data are."""
     axes.axhline(y, color=GREY, linestyle="--", linewidth=1)
+    note(axes, name, (1, y), xycoords=("axes fraction", "data"), va="center",
+         textcoords="offset points", xytext=(4, 0))  # fmt: skip
+
+
+def note(axes: Axes, text: str, at: tuple[float, float], **where: Any) -> None:
+    """A short text which is read on top of lines, too."""
     axes.annotate(
-        name, (1, y), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-        fontsize=8, color=GREY,
+        text, at, fontsize=8, color=GREY, zorder=5,
+        path_effects=[Stroke(linewidth=2, foreground="white"), Normal()], **where,
     )  # fmt: skip
 
 

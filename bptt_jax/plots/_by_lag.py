@@ -20,7 +20,7 @@ def by_lag(
     norms: Mapping[str, ArrayLike],
     *,
     rates: Mapping[str, tuple[int, float]] | None = None,
-    unit: str = "‖∂ℓ_t/∂h_{t−k}‖",
+    unit: str = r"$\|\partial \ell_t / \partial h_{t-k}\|$",
 ) -> Figure:
     """How a gradient fades, or grows, with the lag it has come back through.
 
@@ -29,7 +29,7 @@ def by_lag(
         zeros and NaN are left out.
       rates: name -> `(τ, β)`: a decay fitted from lag τ on, drawn as the dashed line
         φ_τ β^(k - τ). Not every name needs one.
-      unit: label of the vertical axis.
+      unit: label of the vertical axis; without one ‖∂ℓ_t/∂h_{t-k}‖.
 
     Returns:
       The figure; one line a name, and one a rate.
@@ -58,14 +58,15 @@ def by_lag(
         ks = np.flatnonzero(each > 0)
         mark = "o" if len(ks) < MANY else ""
         axes.plot(
-            ks, each[ks], marker=mark, ms=3, color=colour, label=name, linewidth=1.8
-        )
+            ks, each[ks], marker=mark, ms=3, color=colour, label=name, linewidth=1.8,
+            alpha=0.5 if name in fitted else 1,
+        )  # fmt: skip
         if name in fitted:
             lag, rate = fitted[name]
             ks = np.arange(lag, len(each))
             axes.plot(
                 ks, each[lag] * rate ** (ks - lag), color=colour, linestyle="--",
-                linewidth=1, label=f"β = {rate:.3g} from lag {lag}",
+                linewidth=1.4, label=f"β = {rate:.3g} from lag {lag}",
             )  # fmt: skip
     labelled(axes, "lag k, steps", unit)
     return figure

@@ -16,7 +16,7 @@ from bptt_jax.plots._axes import (
 
 
 def gradient_flow(
-    norms: ArrayLike, *, steps: ArrayLike | None = None, unit: str = "‖dL/dh_t‖"
+    norms: ArrayLike, *, steps: ArrayLike | None = None, unit: str = r"$\|dL/dh_t\|$"
 ) -> Figure:
     """Where in time a gradient lives, over training: a heat map with a logarithmic scale.
 
@@ -24,7 +24,7 @@ def gradient_flow(
       norms: `[S, T]`, of the gradient with respect to the state at each time, in each of S
         training steps. Zeros, NaN and infinity are grey.
       steps: `[S]`, rising; without any 0 … S - 1.
-      unit: label of the colours.
+      unit: label of the colours; without one ‖dL/dh_t‖.
 
     Returns:
       The figure: time across, training steps upward.
@@ -54,6 +54,9 @@ def gradient_flow(
         rasterized=True,
     )  # fmt: skip
     labelled(axes, "time t, steps", "training step")
-    grey = "" if there.all() else " (grey: none)"
-    figure.colorbar(image, label=unit + grey)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if len(rows) == 1:
+        axes.set_yticks(rows)
+    grey = "grey: 0" if np.isfinite(found).all() else "grey: 0 or not finite"
+    figure.colorbar(image, label=unit if there.all() else f"{unit} ({grey})")
     return figure

@@ -41,9 +41,12 @@ def heat_map(
         values[j, i] = np.median(each) if len(each) else np.nan
     axes.set_facecolor(PALE)
     image = axes.imshow(values, origin="lower", aspect="auto", cmap="cividis_r")
-    every = max(1, len(across) // 8)
-    axes.set_xticks(range(0, len(across), every), [f"{x:.2g}" for x in across[::every]])
-    axes.set_yticks(range(len(up)), [f"{y:.2g}" for y in up])
+    every = -(-len(across) // 6)
+    axes.set_xticks(
+        range(0, len(across), every),
+        [f"{x:.2g}" if x < 1 else f"{x:.3g}" for x in across[::every]],
+    )
+    axes.set_yticks(range(len(up)), [f"{y:.3g}" for y in up])
     labelled(axes, *labels)
     figure.colorbar(image, label=unit)
     return figure

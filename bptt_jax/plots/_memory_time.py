@@ -12,6 +12,7 @@ from bptt_jax.plots._axes import (
     labelled,
     line,
     named,
+    note,
     plain_logarithm,
     spans,
 )
@@ -59,11 +60,10 @@ def memory_time(
             raise ValueError(f"notes[{name!r}]: expected {expected}, got {len(texts)}")
     figure, axes = canvas(7.4, 4.6)
     for (name, (xs, ys)), colour in zip(found.items(), colours()):
-        axes.plot(xs, ys, "o-", color=colour, label=name, ms=5, linewidth=1)
+        path = "o-" if len(xs) > 1 else "o"
+        axes.plot(xs, ys, path, color=colour, label=name, ms=5, linewidth=1)
         for x, y, text in zip(xs, ys, (notes or {}).get(name, ())):
-            axes.annotate(
-                text, (x, y), textcoords="offset points", xytext=(4, 5), fontsize=8
-            )
+            note(axes, text, (x, y), textcoords="offset points", xytext=(4, 5))
     for (name, (xs, ys)), dashes in zip(computed.items(), ("--", ":", "-.") * 9):
         axes.plot(xs, ys, linestyle=dashes, color=GREY, label=name, linewidth=1)
     shown = [*found.values(), *computed.values()]

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import ArrayLike
 
-from bptt_jax.plots._axes import GREY, Figure, canvas, named, numbers
+from bptt_jax.plots._axes import GREY, Figure, canvas, named, note, numbers
 
 
 def parallel_coordinates(
@@ -46,8 +46,7 @@ def parallel_coordinates(
         every = max(1, len(levels) // 10)
         for v in levels[::every]:
             shown = f"{v:.3g}" if isinstance(v, int | float) else str(v)
-            axes.annotate(shown, (i, at[v]), textcoords="offset points", xytext=(4, 2),
-                          fontsize=8, color=GREY)  # fmt: skip
+            note(axes, shown, (i, at[v]), textcoords="offset points", xytext=(4, 2))
     order = np.argsort(-np.where(fine, y, np.inf))
     colours = colormaps["cividis"]
     for k in order[~np.isin(order, np.flatnonzero(~fine))]:
@@ -56,8 +55,8 @@ def parallel_coordinates(
     last = len(columns)
     for level in (0.0, 0.5, 1.0):
         value = low + level * (high - low)
-        axes.annotate(f"{value:.3g}", (last, level), textcoords="offset points",
-                      xytext=(4, 2), fontsize=8, color=GREY)  # fmt: skip
+        note(axes, f"{value:.3g}", (last, level), textcoords="offset points",
+             xytext=(4, 2))  # fmt: skip
     axes.set_xticks(range(last + 1), [*columns, unit])
     axes.set_yticks([])
     axes.set_xlim(-0.1, last + 0.4)

@@ -246,7 +246,7 @@ def figure(result: dict):
     series: dict = {}
     for row in rows.values():
         memory, time = series.setdefault(row["kind"], ([], []))
-        memory.append(row["temp_bytes"])
+        memory.append(row["temp_bytes"] / 1e6)
         time.append(row["ms"] / base)
     few = [name for name, row in rows.items() if row["kind"] == "checkpointed"]
     in_theory = [row["time"] for row in result["theory"]]
@@ -259,6 +259,7 @@ def figure(result: dict):
             )
         },
         notes={"checkpointed": [name.split()[0] for name in few]},
+        label="temporary memory, MB",
         unit="time of a gradient, that of bptt = 1",
     )
 
