@@ -23,6 +23,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_extensions"]
 
+nb_merge_streams = True
 nb_execution_mode = "off"  # the tests run the notebooks; their outputs are committed
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
@@ -48,5 +49,6 @@ html_title = "bptt_jax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_sphinx = False
 pygments_style = "friendly"
 pygments_dark_style = "native"

@@ -34,8 +34,13 @@ def plain(text: str) -> str:
     for i in range(0, len(parts), 2):
         parts[i] = re.sub(r"([*|\\])", r"\\\1", parts[i])
         parts[i] = re.sub(r"_(?=\W|$)", r"\\_", parts[i])
-    marked = CODE.sub(lambda m: f"``{m[1].strip()}``", "".join(parts))
-    return re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", marked)
+    return CODE.sub(_code, "".join(parts))
+
+
+def _code(match: re.Match) -> str:
+    """Literal text ends where no letter follows, so an empty escape comes between."""
+    after = match.string[match.end() : match.end() + 1]
+    return f"``{match[1].strip()}``" + ("\\ " if after.isalnum() else "")
 
 
 def fields(block: list[str]) -> list[str]:
@@ -75,6 +80,9 @@ def converted(lines: list[str], record: bool) -> list[str]:
 
 def process(app, what, name, obj, options, lines):
     del app, name, options
+    if what == "module":  # its page begins with it
+        lines[:] = []
+        return
     record = what == "class" and hasattr(obj, "_fields")
     lines[:] = converted(lines, record)
 

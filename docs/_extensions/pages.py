@@ -3,11 +3,13 @@
 They lie in folders which git ignores. A page is written only where it changes.
 """
 
-import importlib
+import inspect
 import os
 import pathlib
 import re
 import shutil
+
+from docstrings import converted
 
 import bptt_jax
 
@@ -17,8 +19,8 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
 def rooms() -> dict[str, object]:
-    names = sorted({"types", "cells", "layers", "unrolls", *bptt_jax._ROOMS})
-    return {name: importlib.import_module(f"bptt_jax.{name}") for name in names}
+    found = {name: getattr(bptt_jax, name) for name in ["types", *bptt_jax.__all__]}
+    return {name: room for name, room in found.items() if inspect.ismodule(room)}
 
 
 def public(room) -> list[str]:
@@ -35,10 +37,14 @@ def public(room) -> list[str]:
 
 def api(name: str, room) -> str:
     names = "\n   ".join(sorted(public(room), key=str.lower))
-    return f"""# `{name}`
+    text = inspect.cleandoc(room.__doc__ or "").split("\n")
+    about = "\n".join(converted(text, record=False))
+    return f"""# {name}
 
 ```{{eval-rst}}
 .. currentmodule:: bptt_jax.{name}
+
+{about}
 
 .. autosummary::
 
