@@ -39,7 +39,7 @@ def marked(page: str):
     return pytest.param(page, marks=[pytest.mark.slow] if page in LONG else [])
 
 
-@pytest.mark.parametrize("page", map(marked, PAGES))
+@pytest.mark.parametrize("page", [marked(page) for page in PAGES])
 def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = "\n".join(blocks(page))

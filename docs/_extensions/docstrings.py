@@ -63,7 +63,10 @@ def converted(lines: list[str], record: bool) -> list[str]:
             in_section = True
         elif indent(first) == 0:
             in_section = False
-        if first.lstrip().startswith(">>>"):
+        if first == "Returns:":  # napoleon takes what is before a colon for a type
+            text = plain("\n".join(line.strip() for line in block[1:])).split("\n")
+            found += [f":returns: {text[0]}", *(f"    {line}" for line in text[1:]), ""]
+        elif first.lstrip().startswith(">>>"):
             found += [*block, ""]
         elif indent(first) and not in_section:
             found += ["::", "", *block, ""]

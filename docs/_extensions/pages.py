@@ -39,6 +39,12 @@ def api(name: str, room) -> str:
     names = "\n   ".join(sorted(public(room), key=str.lower))
     text = inspect.cleandoc(room.__doc__ or "").split("\n")
     about = "\n".join(converted(text, record=False))
+    tables = [n for n in public(room) if isinstance(getattr(room, n), dict)]
+
+    def table(name: str) -> str:
+        entries = ", ".join(f"``{key}``" for key in getattr(room, name))
+        return f".. py:data:: {name}\n\n   By name: {entries}.\n\n"
+
     return f"""# {name}
 
 ```{{eval-rst}}
@@ -50,7 +56,9 @@ def api(name: str, room) -> str:
 
    {names}
 
+{"".join(map(table, tables))}
 .. automodule:: bptt_jax.{name}
+   :exclude-members: {", ".join(tables)}
 ```
 """
 
