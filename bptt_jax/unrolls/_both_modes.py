@@ -7,11 +7,13 @@ Write the backward over a stretch, `layer.bwd`, as Jᵀ: it takes (d c_{i+1}, d 
 
 so the one derivation serves both. JAX is given (1) as a linear map of the tangents whose
 transpose is the backward of `_bptt`, and takes whichever it needs.
+
+For second derivatives JAX differentiates all of this; by `jax.checkpoint` each stretch is
+then run again, so that of one stretch alone it keeps what that takes.
 """
 
-from typing import Any, NamedTuple
-
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +22,16 @@ from jax.custom_derivatives import SymbolicZero
 
 from bptt_jax import _pytrees as trees
 from bptt_jax.types import Cell, Layer, PyTree, Side
-from bptt_jax.unrolls._bptt import _backward, _chunk, forward
+from bptt_jax.unrolls._bptt import _backward, _chunk, check_chunk, forward
 from bptt_jax.unrolls._door import door
 from bptt_jax.unrolls._linear import Map, linear
+
+
+@functools.cache
+def _run_again(layer: Layer) -> Layer:
+    """The layer whose passes, where JAX differentiates them, are not stored but run twice."""
+    again = functools.partial(jax.checkpoint, prevent_cse=False)
+    return layer._replace(fwd=again(layer.fwd), bwd=again(layer.bwd))
 
 
 def _split(params, carry, xs, each: list) -> tuple[list, list, list]:
@@ -50,6 +59,7 @@ def _push(layer, wanted, residuals, tangents, *, chunk):
     ]
     d_xs = list(each)
 
+    @functools.partial(jax.checkpoint, prevent_cse=False)
     def stretch(d_carry, at):
         xs, side, ys, (carry, residuals), d_xs = at
 
@@ -69,7 +79,9 @@ def _push(layer, wanted, residuals, tangents, *, chunk):
         )
         like, transposed = jax.vjp(back, *zeros)
         return transposed(
-            jax.tree.map(lambda d, a: d.astype(a.dtype), (d_params, d_carry, d_xs), like)
+            jax.tree.map(
+                lambda d, a: d.astype(a.dtype), (d_params, d_carry, d_xs), like
+            )
         )
 
     if rest:
@@ -111,7 +123,7 @@ class _Reverse(NamedTuple):
         _, carry, _, _, ys, _ = residuals
         n = len(trees.floats(carry, carry))
         d_out = trees.fill(carry, cotangents[:n]), trees.fill(ys, cotangents[n:])
-        parts = _backward(layer, residuals, *d_out, **dict(options))
+        parts = _backward(_run_again(layer), residuals, *d_out, **dict(options))
         return _only(list(wanted), [d for part in parts for d in part])
 
 
@@ -124,7 +136,7 @@ def _core(layer, options, spec, floats, others):
 def _core_jvp(layer, options, spec, primals, tangents):
     """Only tangents that are there enter, so nothing is computed for the others."""
     wanted = tuple(not isinstance(d, SymbolicZero) for d in tangents[0])
-    out, residuals = forward(layer, *spec.merge(*primals), **dict(options))
+    out, residuals = forward(_run_again(layer), *spec.merge(*primals), **dict(options))
     flat, structure = jax.tree.flatten(residuals)
     at = _Static(layer, options, structure, wanted)
     both_ways = Map(_Forward(at), _Reverse(at))
@@ -147,9 +159,60 @@ def both_modes(
     chunk: int | None = None,
     length: int | None = None,
 ) -> tuple[PyTree, PyTree]:
-    """TODO"""
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-        raise ValueError(
-            f"chunk: expected a number of steps of at least 1, got {chunk!r}"
-        )
+    """Runs a layer through time; has forward mode beside the hand-derived reverse mode.
+
+    The same values and the same gradient as `unrolls.bptt`, from the same program in
+    reverse mode, and forward mode beside it: tangents go through time by the transpose of
+    `layer.bwd`, as a loop in Python
+
+        for i in range(0, T, K):
+            d_carry, d_ys[i:i+K] = transpose(layer.bwd)(d_params, d_carry, d_xs[i:i+K])
+
+    Nothing is computed for arguments without a tangent.
+
+    Works under `jit`, `grad`, `jvp`, `linearize`, `jacfwd`, `jacrev`, `hessian` and
+    whatever is composed of them (`jvp` of `grad`, `grad` of `jvp`, `grad` of `grad`),
+    `vmap`, `jax.checkpoint`, `shard_map`, inside an outer `scan`. An edit of the cotangent
+    of the state (`layers.recurrent`'s `on_d_carry`) that is linear, a gain or a detached
+    state, acts in both directions; of another, such as clipping, forward mode has the
+    derivative at a cotangent of zero.
+
+    Args:
+      layer: a cell or a layer.
+      params: its parameters; leaves that are not floating are left alone.
+      carry: the state before the first step, leaves `[..., H]`.
+      xs: inputs, leaves `[T, ..., I]`, T of at least 1; None: no inputs, with `length`.
+      side: masks, resets, keys, targets; see `Side`. No derivative is taken of it.
+      chunk: steps of a stretch, K; None: `default_chunk`.
+      length: the number of steps, where `xs` is None.
+
+    Returns:
+      The state after the last step, and the outputs `[T, ..., O]`.
+
+    Raises:
+      ValueError, TypeError: an argument does not fit; the message names it.
+
+    Cost: a gradient takes the time and the memory of `unrolls.bptt`; a tangent one more
+    forward pass and about a backward's memory, O(T·B·H), since the linear map is made from
+    what a gradient stores (for one `jvp` alone `unrolls.scan` needs only the outputs). A
+    product of the Hessian with a vector takes least as `jvp` of `grad`: about twice a
+    gradient. Where the outer derivative is in reverse mode (`grad` of `jvp`, `grad` of
+    `grad`), stretches run again. Figures: `benchmarks/forward_mode.py`; why it is built
+    so: decision 0009.
+
+    Pearlmutter (1994), "Fast exact multiplication by the Hessian".
+
+    >>> import jax, jax.numpy as jnp
+    >>> from bptt_jax import cells, unrolls
+    >>> cell = cells.lstm(3, 8)
+    >>> params = cell.init(jax.random.key(0))
+    >>> def loss(params):
+    ...     carry = cell.init_carry(params, (2,))
+    ...     return jnp.mean(unrolls.both_modes(cell, params, carry, jnp.ones((50, 2, 3)))[1])
+    >>> value, slope = jax.jvp(loss, (params,), (params,))
+    >>> grads, product = jax.jvp(jax.grad(loss), (params,), (params,))
+    >>> product["w_h"].shape
+    (8, 32)
+    """
+    check_chunk(chunk)
     return _both_modes(layer, params, carry, xs, side, length=length, chunk=chunk)

@@ -64,7 +64,9 @@ def _jvp(primals, tangents, *, map, n, kinds):
             args[i] = a
         return map.apply(args[:n], args[n:])
 
-    return jax.jvp(of, ([primals[i] for i in moving],), ([tangents[i] for i in moving],))
+    return jax.jvp(
+        of, ([primals[i] for i in moving],), ([tangents[i] for i in moving],)
+    )
 
 
 def _transpose(d_results, *args, map, n, kinds):
@@ -97,9 +99,7 @@ class _Batched(NamedTuple):
 
 def _batch(args, axes, *, map, n, kinds):
     del kinds
-    size = next(
-        a.shape[i] for a, i in zip(args, axes, strict=True) if i is not None
-    )
+    size = next(a.shape[i] for a, i in zip(args, axes, strict=True) if i is not None)
     residuals = list(args[:n])
     arguments = [
         batching.bdim_at_front(a, i, size)
@@ -107,9 +107,7 @@ def _batch(args, axes, *, map, n, kinds):
     ]
     batched = Map(*(_Batched(f, tuple(axes[:n])) for f in map))
     kinds = jax.make_jaxpr(batched.apply)(residuals, arguments).out_avals
-    results = _linear.bind(
-        *residuals, *arguments, map=batched, n=n, kinds=tuple(kinds)
-    )
+    results = _linear.bind(*residuals, *arguments, map=batched, n=n, kinds=tuple(kinds))
     return results, [0] * len(results)
 
 
