@@ -12,6 +12,7 @@ For second derivatives JAX differentiates all of this; by `jax.checkpoint` each 
 then run again, so that of one stretch alone it keeps what that takes.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -104,7 +105,8 @@ class _Static(NamedTuple):
     wanted: tuple[bool, ...]
 
 
-class _Forward(NamedTuple):
+@dataclasses.dataclass(frozen=True)  # tuples of two classes would be equal
+class _Forward:
     at: _Static
 
     def __call__(self, residuals, tangents):
@@ -114,7 +116,8 @@ class _Forward(NamedTuple):
         return [*d_carry, *d_ys]
 
 
-class _Reverse(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Reverse:
     at: _Static
 
     def __call__(self, residuals, cotangents):

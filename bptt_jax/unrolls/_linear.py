@@ -12,6 +12,7 @@ documented interface for extensions (`jax.extend.core`, `jax.interpreters`). Its
     (4)  a batch of x, of r or of both   the map with both functions under `jax.vmap`
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,7 +23,10 @@ from jax.interpreters import ad, batching, mlir
 
 
 class Map(NamedTuple):
-    """Static. Both functions `(residuals, arguments) -> results`, lists of arrays."""
+    """Static. Both functions `(residuals, arguments) -> results`, lists of arrays.
+
+    They are compared where programs are kept: equal ones must do the same.
+    """
 
     apply: Callable
     transpose: Callable
@@ -44,8 +48,6 @@ def _kinds(*_, map, n, kinds):
     return kinds
 
 
-@_linear.def_impl
-@functools.partial(jax.jit, static_argnames=("map", "n", "kinds"))
 def _apply(*args, map, n, kinds):
     del kinds
     return map.apply(list(args[:n]), list(args[n:]))
@@ -87,11 +89,12 @@ def _transpose(d_results, *args, map, n, kinds):
     return [None] * n + wanted
 
 
-class _Batched(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Batched:
     """A function of residuals, mapped where `axes` has an axis, and of mapped arguments."""
 
     f: Callable
-    axes: tuple
+    axes: tuple[int | None, ...]
 
     def __call__(self, residuals, arguments):
         return jax.vmap(self.f, (list(self.axes), 0))(residuals, arguments)
@@ -111,6 +114,7 @@ def _batch(args, axes, *, map, n, kinds):
     return results, [0] * len(results)
 
 
+_linear.def_impl(jax.jit(_apply, static_argnames=("map", "n", "kinds")))
 ad.primitive_jvps[_linear] = _jvp
 ad.primitive_transposes[_linear] = _transpose
 batching.primitive_batchers[_linear] = _batch

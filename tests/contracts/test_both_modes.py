@@ -272,7 +272,7 @@ def test_any_chunk(chunk):
     equal(run(functools.partial(unrolls.both_modes, chunk=chunk)), run(unrolls.scan))
 
 
-def test_in_float32_and_bfloat16():
+def test_in_bfloat16():
     cell = cells.gru(I, H, param_dtype=jnp.bfloat16)
     params = cell.init(jax.random.key(0))
     carry, xs = cell.init_carry(params, (B,)), jnp.ones((T, B, I), jnp.bfloat16)
@@ -284,6 +284,29 @@ def test_in_float32_and_bfloat16():
         lambda p: unrolls.scan(wide_cell, p, *wide[1:]), wide[:1], wide[:1]
     )
     assert error(d_out[1], want[1]) <= 0.1
+
+    def gradient(unroll):
+        return jax.grad(lambda *a: unroll(cell, *a)[1].sum(), ALL)(params, carry, xs)
+
+    by_bptt = gradient(functools.partial(unrolls.bptt, chunk=3))
+    chex.assert_trees_all_equal(gradient(CHUNKED), by_bptt)
+
+
+def test_directions_are_told_apart_where_their_arguments_look_alike():
+    """As many units as inputs: tangents of (carry, xs) have the shapes of (carry, ys)."""
+    cell = cells.elman(H, H)
+    at = arguments_of(Member(lambda: cell, H), cell, Case(T, (B,), "plain", ()))
+    d = directions(at[1:3])
+
+    def both(unroll):
+        out, push = jax.linearize(lambda c, x: unroll(cell, at.params, c, x), *at[1:3])
+        d_out = push(*d)
+        return d_out, jax.linear_transpose(push, *at[1:3])(d_out)
+
+    equal(both(CHUNKED), both(unrolls.scan))
+    out = jax.eval_shape(lambda: unrolls.scan(cell, *at[:3]))
+    alike = [a.shape for a in jax.tree.leaves((out, at[1:3]))]
+    assert alike[:2] == alike[2:]
 
 
 # Edits of the cotangent of the state
@@ -514,9 +537,3 @@ def test_jax_transposes_linear_call_for_all_arguments_only():
     jax.vjp(lambda x, y: called(A, x, y), X, Y)[1](D)
     with pytest.raises(AssertionError):
         jax.linear_transpose(lambda y: called(A, X, y), Y)(D)
-
-
-def test_jax_has_no_forward_mode_of_custom_vjp():
-    cell, at = problem("elman", "plain")
-    with pytest.raises(TypeError, match="custom_vjp"):
-        jax.jvp(lambda p: unrolls.bptt(cell, p, *at[1:3]), at[:1], at[:1])
