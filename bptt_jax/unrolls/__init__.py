@@ -3,6 +3,7 @@
 `(layer_or_cell, params, carry, xs, side=Side(), *, …) -> (carry, ys)`
 """
 
+from bptt_jax.unrolls._both_modes import both_modes
 from bptt_jax.unrolls._bptt import bptt, default_chunk
 from bptt_jax.unrolls._checkpointed import checkpointed
 from bptt_jax.unrolls._mask import sequence_mask
@@ -20,6 +21,7 @@ from bptt_jax.unrolls._truncated import truncated
 __all__ = [
     "Plan",
     "Pulled",
+    "both_modes",
     "bptt",
     "checkpointed",
     "contract",

@@ -57,6 +57,13 @@ def _chunk(chunk: int | None, xs: PyTree, carry: PyTree) -> int:
     return chunk or default_chunk(trees.length(xs), units)
 
 
+def check_chunk(chunk: int | None) -> None:
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+        raise ValueError(
+            f"chunk: expected a number of steps of at least 1, got {chunk!r}"
+        )
+
+
 def forward(layer, params, carry, xs, side, *, chunk):
     """(1), with all that the backward pass needs stored."""
     T, K = trees.length(xs), _chunk(chunk, xs, carry)
@@ -154,8 +161,9 @@ def bptt(
 
     Works under `jit`, `grad`, `vmap` (over examples and over params), `jax.checkpoint`,
     `shard_map`, inside an outer `scan`, and with `jax.hessian`. Differs from `scan` in
-    that forward mode (`jax.jvp`, `jax.jacfwd`) through it raises JAX's TypeError ("can't
-    apply forward-mode autodiff (jvp) to a custom_vjp function"): take `unrolls.scan`.
+    that forward mode (`jax.jvp`, `jax.jacfwd`, `jax.linearize`) through it raises JAX's
+    TypeError ("can't apply forward-mode autodiff (jvp) to a custom_vjp function"): take
+    `unrolls.both_modes`. A `jvp` of its gradient works.
 
     Args:
       layer: a cell or a layer (`layers.stack`, `layers.with_loss`, …).
@@ -191,8 +199,5 @@ def bptt(
     >>> grads["w_h"].shape
     (8, 32)
     """
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-        raise ValueError(
-            f"chunk: expected a number of steps of at least 1, got {chunk!r}"
-        )
+    check_chunk(chunk)
     return _bptt(layer, params, carry, xs, side, length=length, chunk=chunk)

@@ -58,6 +58,21 @@ def unroll(forward: Callable, backward: Callable) -> Callable:
         return [*d_params, *d_carry, *d_xs], None
 
     core.defvjp(core_fwd, core_bwd)
+    return door(core)
+
+
+def door(core: Callable) -> Callable:
+    """The unroll whose values and derivatives are those of `core`.
+
+    Args:
+      core: `(layer, options, spec, floats, others) -> (carry, ys)`; `spec.merge(floats,
+        others)` are params, carry, xs and side, `dict(options)` the keywords. `floats`
+        are the floating leaves of the first three, all that has a derivative.
+
+    Returns:
+      `(layer_or_cell, params, carry, xs, side=Side(), *, length=None, **options) ->
+      (carry, ys)`.
+    """
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def entry(layer, options, params, carry, xs, side):
