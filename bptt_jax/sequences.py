@@ -5,6 +5,7 @@ environment's `done` flags, `packed` puts several short sequences into one row.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -180,11 +181,12 @@ def packed(
             raise ValueError("targets: expected the lengths of sequences, got others")
         targets = _placed(targets, places, shape)
     segments = np.full(shape, -1, np.int32)
-    resets = np.zeros(shape, bool)
+    resets: Any = np.zeros(shape, bool)
     for i, ((row, start), n) in enumerate(zip(places, steps, strict=True)):
         segments[start : start + n, row] = i
         resets[start, row] = True
-    side = Side(mask=segments >= 0, resets=resets, targets=targets)
+    mask: Any = segments >= 0
+    side = Side(mask=mask, resets=resets, targets=targets)
     return Batch(_placed(inputs, places, shape), side), segments
 
 

@@ -254,7 +254,8 @@ def figure(curves: dict[str, np.ndarray]) -> Figure:
         )
     axes.axhline(1 / SYMBOLS, color="#999999", linestyle="--", linewidth=1)
     axes.annotate("a guess", (1, 1 / SYMBOLS), xycoords=("axes fraction", "data"),
-                  ha="right", va="top", fontsize=8, color="#666666")  # fmt: skip
+                  xytext=(0, -10), textcoords="offset points", ha="right", va="top",
+                  fontsize=8, color="#666666")  # fmt: skip
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)
     axes.set_xlabel("steps of the environment, millions")
