@@ -9,6 +9,7 @@ is computed. Everything else is built on those three.
     unrolls      scan (the reference), bptt, checkpointed, truncated, reverse
     objectives   losses over time
     models       embedding → layers → readout
+    sequences    burn-in of stored states, episodes in a rollout, packed rows
     estimators   ways to get a gradient: exact, truncated stream
     tasks        synthetic problems, and text and digits that are really there
     train        one training step, and the loop that shows, saves and resumes
@@ -38,8 +39,8 @@ from bptt_jax.types import (
 __version__ = "0.1.0"
 
 _ROOMS = (
-    "diagnose", "estimators", "models", "objectives", "plots", "sweep", "tasks", "train",
-    "verify",
+    "diagnose", "estimators", "models", "objectives", "plots", "sequences", "sweep",
+    "tasks", "train", "verify",
 )  # fmt: skip
 
 __all__ = [

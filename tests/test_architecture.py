@@ -20,6 +20,7 @@ ARROWS = {
     "layers": {"cells"},
     "unrolls": {"cells", "layers"},
     "objectives": set(),
+    "sequences": {"unrolls"},
     "models": {"cells", "layers", "unrolls"},
     "estimators": {"layers", "unrolls"},
     "diagnose": {"estimators", "layers", "unrolls"},

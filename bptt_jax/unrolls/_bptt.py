@@ -18,7 +18,7 @@ from jax import lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax.types import Cell, Layer, PyTree, Side, Watched
-from bptt_jax.unrolls._door import unroll
+from bptt_jax.unrolls._door import known_length, units, unroll
 
 SHORTEST = 8  # steps: below it the products of a stretch are small and loops many
 CACHED = 2**17  # floats of one kind in a stretch: above it they leave the cache
@@ -53,8 +53,10 @@ def near_divisor(T: int, wanted: int) -> int:
 
 
 def _chunk(chunk: int | None, xs: PyTree, carry: PyTree) -> int:
-    units = max((a.size for a in jax.tree.leaves(carry)), default=1)
-    return chunk or default_chunk(trees.length(xs), units)
+    if chunk and trees.length(xs) % chunk == 0:  # T = K·n, and n may be a symbol
+        return chunk
+    T = known_length(xs)
+    return chunk or default_chunk(T, units(carry))
 
 
 def check_chunk(chunk: int | None) -> None:
