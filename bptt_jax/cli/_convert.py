@@ -71,11 +71,11 @@ LIBRARIES = {
     ),
     "flax": Library(
         lambda path, s: flax.load_params(path, prefix=s.prefix),
-        lambda params: weights.flat(flax.to_params(params), "/"),
+        lambda params: files.flat(flax.to_params(params), "/"),
     ),
     "haiku": Library(
         lambda path, s: haiku.load_params(path, prefix=s.prefix),
-        lambda params: weights.flat(haiku.to_params(params), "/"),
+        lambda params: files.flat(haiku.to_params(params), "/"),
         nonlinearity="relu",
         only=True,
     ),

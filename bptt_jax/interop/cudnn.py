@@ -13,6 +13,8 @@ from typing import Any
 
 from bptt_jax._factory import positive
 from bptt_jax.interop import torch, weights
+from bptt_jax.interop._arrays import join
+from bptt_jax.interop._named import arrays, as_array, is_path, loaded
 from bptt_jax.interop.weights import LSTM, Network
 from bptt_jax.types import PyTree
 
@@ -75,7 +77,7 @@ def to_flat(params: PyTree, *, like: Any = None) -> Any:
         like = _unpacked("like", _vector(like)[1], *sizes.values())
     state = torch.to_state_dict(whole, like=like)
     names = _names(sizes["num_layers"], sizes["bidirectional"])
-    return weights.join([state[name].reshape(-1) for name in names])
+    return join([state[name].reshape(-1) for name in names])
 
 
 def sizes_of(params: PyTree) -> dict[str, Any]:
@@ -96,9 +98,9 @@ def sizes_of(params: PyTree) -> dict[str, Any]:
 
 def _vector(source: Any) -> tuple[str, Any, dict[str, str]]:
     """Where it is from, the vector, and a file's metadata."""
-    if not weights.is_path(source):
-        return "weights", weights.as_array(source), {}
-    found = weights.arrays(source, "/")
+    if not is_path(source):
+        return "weights", as_array(source), {}
+    found = arrays(source, "/")
     if set(found.named) != {KEY}:
         names = ", ".join(found.named)
         raise ValueError(f"{found.origin}: expected the key {KEY!r} alone, got {names}")
@@ -145,7 +147,7 @@ def _unpacked(
             f"{where}: expected [{wanted}] for {n_in} inputs, {n_hidden} hidden units, "
             f"{n_layers} layers and {1 + both} directions, got {list(vector.shape)}"
         )
-    vector, named, at = weights.loaded(vector), {}, 0
+    vector, named, at = loaded(vector), {}, 0
     for name in _names(n_layers, both):
         width = {"weight_ih": n_in if "_l0" in name else between, "weight_hh": n_hidden}
         kind = name.split("_l")[0]

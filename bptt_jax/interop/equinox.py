@@ -8,12 +8,16 @@ a network, its arrays `0.weight_ih`, `1.weight_ih`, …; a list of pairs has two
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from bptt_jax.interop import weights
-from bptt_jax.interop.weights import GRU, LSTM, Group, Network
+from bptt_jax.interop._arrays import zeros_like
+from bptt_jax.interop._named import Group, arrays, grouped, written
+from bptt_jax.interop.weights import GRU, LSTM, Network
 from bptt_jax.types import PyTree
 
 LEAVES = ("weight_ih", "weight_hh", "bias", "bias_n")
@@ -44,13 +48,9 @@ def load_cells(source: Any, *, prefix: str = "") -> Network:
     """
     if hasattr(source, "weight_ih") or isinstance(source, list | tuple):
         source = _arrays_of(source, "")
-    found = weights.arrays(source, ".", prefix)
+    found = arrays(source, ".", prefix)
     depth = max(name.count(".") for name in found.named)
-
-    def spell(k, d, short):
-        return ".".join([*map(str, (k, d)[:depth]), short])
-
-    groups = weights.grouped(found, _place, spell)
+    groups = grouped(found, _place, _speller(depth))
     return weights.network([map(_ours, layer) for layer in groups])
 
 
@@ -67,13 +67,20 @@ def to_arrays(params: PyTree) -> dict[str, Any]:
     >>> sorted(interop.equinox.to_arrays(params))
     ['bias', 'bias_n', 'weight_hh', 'weight_ih']
     """
-    whole, named = weights.nested(params), {}
-    for k, layer in enumerate(whole):
-        for d, p in enumerate(layer):
-            deep = (k, d) if len(layer) == 2 else (k,) if len(whole) > 1 else ()
-            for leaf, a in _theirs(p).items():
-                named[".".join([*map(str, deep), leaf])] = a
-    return weights.on_host(named)
+    whole = weights.nested(params)
+    for p in (p for layer in whole for p in layer):
+        kind, _ = weights.kind_of(p)
+        if kind not in (LSTM, GRU):
+            raise ValueError(f"params: Equinox has no {kind.name}")
+    depth = 2 if len(whole[0]) == 2 else 1 if len(whole) > 1 else 0
+    return written(whole, _theirs, _speller(depth))
+
+
+def _speller(depth: int) -> Callable:
+    def spell(k, d, short):
+        return ".".join([*map(str, (k, d)[:depth]), short])
+
+    return spell
 
 
 def to_cells(params: PyTree) -> Any:
@@ -114,26 +121,23 @@ def _ours(g: Group) -> dict:
     named = g.checked(shapes if without else shapes | biases)
     params = dict(w_x=named["weight_ih"].T, w_h=named["weight_hh"].T)
     for ours, theirs in zip(("b", "b_n"), biases, strict=False):
-        zeros = weights.zeros_like(params["w_h"], biases[theirs])
+        zeros = zeros_like(params["w_h"], biases[theirs])
         params[ours] = zeros if without else named[theirs]
     return params
 
 
 def _theirs(p: dict) -> dict[str, Any]:
-    kind, _ = weights.kind_of(p)
-    if kind not in (LSTM, GRU):
-        raise ValueError(f"params: Equinox has no {kind.name}")
     named = dict(weight_ih=p["w_x"].T, weight_hh=p["w_h"].T, bias=p["b"])
-    return named | (dict(bias_n=p["b_n"]) if kind is GRU else {})
+    return named | (dict(bias_n=p["b_n"]) if "b_n" in p else {})
 
 
 def _cell(p: dict) -> Any:
     import equinox as eqx
 
-    named, (kind, sizes) = weights.on_host(_theirs(p)), weights.kind_of(p)
+    kind, sizes = weights.kind_of(p)
+    leaves = {leaf: jnp.asarray(a) for leaf, a in to_arrays(p).items()}
     make = eqx.nn.LSTMCell if kind is LSTM else eqx.nn.GRUCell
     cell = make(sizes.n_in, sizes.n_hidden, key=jax.random.key(0))
-    arrays = {leaf: jax.numpy.asarray(a) for leaf, a in named.items()}
     return eqx.tree_at(
-        lambda c: [getattr(c, leaf) for leaf in arrays], cell, list(arrays.values())
+        lambda c: [getattr(c, leaf) for leaf in leaves], cell, list(leaves.values())
     )

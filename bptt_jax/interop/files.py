@@ -13,6 +13,7 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -121,6 +122,23 @@ def write(
         _publish(new, path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def flat(tree: Mapping, separator: str) -> dict[str, Any]:
+    """A nested mapping by joined names.
+
+    >>> from bptt_jax.interop import files
+    >>> files.flat({"cell": {"ii": {"kernel": 1}}}, "/")
+    {'cell/ii/kernel': 1}
+    """
+    named = {}
+    for name, a in tree.items():
+        if isinstance(a, Mapping):
+            inner = flat(a, separator)
+            named |= {f"{name}{separator}{n}": leaf for n, leaf in inner.items()}
+        else:
+            named[str(name)] = a
+    return named
 
 
 def check_new(path: pathlib.Path) -> None:

@@ -17,16 +17,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from bptt_jax.interop import weights
-from bptt_jax.interop.weights import (
-    ELMAN,
-    GRU,
-    LSTM,
-    MGU,
-    Group,
-    Kind,
-    Network,
-    by_gate,
-)
+from bptt_jax.interop._arrays import by_gate, join, on_host
+from bptt_jax.interop._named import Arrays, Group, arrays, grouped
+from bptt_jax.interop.weights import ELMAN, GRU, LSTM, MGU, Kind, Network
 from bptt_jax.types import PyTree
 
 KINDS = (LSTM, GRU, MGU, ELMAN)
@@ -59,11 +52,11 @@ def load_params(
     >>> found == ((cells.gru(3, 4),),)
     True
     """
-    found = weights.arrays(source, "/", prefix)
+    found = arrays(source, "/", prefix)
     if all(name.startswith("params/") for name in found.named):
-        found = weights.arrays(source, "/", prefix + "params/")
+        found = arrays(source, "/", prefix + "params/")
     bare = all(name.count("/") == 1 for name in found.named)
-    groups = weights.grouped(found, _place, _spell_bare if bare else _spell_in(found))
+    groups = grouped(found, _place, _spell_bare if bare else _spell_in(found))
     return weights.network([map(_ours, layer) for layer in groups], activation)
 
 
@@ -115,7 +108,7 @@ def _spell_bare(k: int, d: int, short: str) -> str:
     return short
 
 
-def _spell_in(found: weights.Arrays) -> Callable:
+def _spell_in(found: Arrays) -> Callable:
     """How a missing name would be spelt among those that are there."""
     deep = any(name.startswith("layers_") for name in found.named)
     both = any("backward_rnn/" in name for name in found.named)
@@ -159,9 +152,9 @@ def _ours(g: Group) -> dict:
         shapes["hn/bias"] = (n_hidden,)
     named = g.checked(shapes)
     params = dict(
-        w_x=weights.join([named[f"i{gate}/kernel"] for gate in _gates(kind)]),
-        w_h=weights.join([named[f"h{gate}/kernel"] for gate in _gates(kind)]),
-        b=weights.join([named[name] for name in _biased(kind)]),
+        w_x=join([named[f"i{gate}/kernel"] for gate in _gates(kind)]),
+        w_h=join([named[f"h{gate}/kernel"] for gate in _gates(kind)]),
+        b=join([named[name] for name in _biased(kind)]),
     )
     return params | (dict(b_n=named["hn/bias"]) if "b_n" in kind.extra else {})
 
@@ -178,4 +171,4 @@ def _theirs(p: dict) -> dict[str, dict[str, Any]]:
         tree[name.split("/")[0]]["bias"] = bias
     if "b_n" in p:
         tree["hn"]["bias"] = p["b_n"]
-    return {name: weights.on_host(leaves) for name, leaves in tree.items()}
+    return {name: on_host(leaves) for name, leaves in tree.items()}

@@ -19,16 +19,26 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax.interop import weights
-from bptt_jax.interop.weights import (
-    ELMAN,
-    GRU,
-    GRU_RESET_BEFORE,
-    LSTM,
-    Group,
-    Network,
+from bptt_jax.interop._arrays import (
+    gru_biases,
+    halves,
     join,
+    namespace,
+    no_bias,
     reordered,
+    split_as,
+    zeros_like,
 )
+from bptt_jax.interop._named import (
+    Group,
+    arrays,
+    grouped,
+    in_order,
+    is_path,
+    loaded,
+    written,
+)
+from bptt_jax.interop.weights import ELMAN, GRU, GRU_RESET_BEFORE, LSTM, Network
 from bptt_jax.types import PyTree
 
 LAYERS = {LSTM: "lstm", GRU: "gru", GRU_RESET_BEFORE: "gru", ELMAN: "simple_rnn"}
@@ -94,34 +104,29 @@ def to_weights(params: PyTree, *, like: Any = None) -> dict[str, Any]:
     'lstm/lstm_cell/kernel'
     """
     whole = weights.nested(params)
-    groups = None if like is None else _groups(like, "")
-    if groups is not None and [*map(len, groups)] != [*map(len, whole)]:
-        raise ValueError("like: expected as many layers and directions as params have")
-    named, count = {}, collections.Counter()
-    for k, layer in enumerate(whole):
-        kind, _ = weights.kind_of(layer[0])
+    for p in (p for layer in whole for p in layer):
+        kind, _ = weights.kind_of(p)
         if kind not in LAYERS:
             raise ValueError(f"params: Keras has no {kind.name}")
-        number = count[LAYERS[kind], len(layer)]
-        count[LAYERS[kind], len(layer)] += 1
-        for d, p in enumerate(layer):
-            theirs = _theirs(p)
-            if groups is not None:
-                g = groups[k][d]
-                theirs = _as_before(theirs, g)
-                named |= {g.full[short]: a for short, a in theirs.items()}
-            else:
-                path = _path(LAYERS[kind], number, d if len(layer) == 2 else None)
-                named |= {f"{path}/{short}": a for short, a in theirs.items()}
-    return weights.on_host(named)
+    groups = None if like is None else _groups(like, "")
+    return written(whole, _theirs, _speller(whole), groups, _as_before)
 
 
-def _path(layer: str, number: int, direction: int | None) -> str:
-    end = f"_{number}" if number else ""
-    if direction is None:
-        return f"{layer}{end}/{layer}_cell"
-    both = ("forward", "backward")[direction]
-    return f"bidirectional{end}/{both}_{layer}{end}/{layer}_cell"
+def _speller(whole: tuple) -> Callable:
+    """Keras numbers the layers of a kind."""
+    folders, count = [], collections.Counter()
+    for layer in whole:
+        name, both = LAYERS[weights.kind_of(layer[0])[0]], len(layer) == 2
+        outer = "bidirectional" if both else name
+        end = f"_{count[outer]}" if count[outer] else ""
+        count[outer] += 1
+        inner = [f"/{d}_{name}{end}" for d in ("forward", "backward")] if both else [""]
+        folders.append([f"{outer}{end}{direction}/{name}_cell" for direction in inner])
+
+    def spell(k, d, short):
+        return f"{folders[k][d]}/{short}"
+
+    return spell
 
 
 def _layers(source: Any) -> Iterator[Any]:
@@ -136,7 +141,7 @@ def _layers(source: Any) -> Iterator[Any]:
 
 def _activation(source: Any) -> Callable:
     """That of simple cells; refuses LSTMs and GRUs that are not ours."""
-    simple = {"tanh"} if weights.is_path(source) else set()
+    simple = {"tanh"} if is_path(source) else set()
     for layer in _layers(source):
         gate = getattr(layer, "recurrent_activation", None)
         names = [getattr(f, "__name__", str(f)) for f in (layer.activation, gate) if f]
@@ -155,16 +160,16 @@ def _activation(source: Any) -> Callable:
 
 def _groups(source: Any, prefix: str) -> list[list[Group]]:
     if isinstance(getattr(source, "weights", None), list):
-        found = weights.arrays({v.path: v.numpy() for v in source.weights}, "/", prefix)
+        found = arrays({v.path: v.numpy() for v in source.weights}, "/", prefix)
         ordered = True
     else:
-        found, ordered = weights.arrays(source, "/", prefix), False
+        found, ordered = arrays(source, "/", prefix), False
     parts = {name: _parts(name) for name in found.named}
     names = [part[0] for part in parts.values() if part]
     if ordered:
         at = {name: k for k, name in enumerate(dict.fromkeys(names))}
     else:
-        at = weights.in_order(found.origin, names)
+        at = in_order(found.origin, names)
     folder = {(at[p[0]], p[1]): n.rsplit("/", 1)[0] for n, p in parts.items() if p}
 
     def place(name):
@@ -174,7 +179,7 @@ def _groups(source: Any, prefix: str) -> list[list[Group]]:
     def spell(k, d, short):
         return f"{folder.get((k, d), ('forward', 'backward')[d])}/{short}"
 
-    return weights.grouped(found, place, spell)
+    return grouped(found, place, spell)
 
 
 _NAME = re.compile(
@@ -204,30 +209,31 @@ def _ours(g: Group, reset_after: bool) -> dict:
     )
     named = g.checked(shapes, optional=("bias",))
     if "bias" not in named:
-        named["bias"] = weights.zeros_like(named["kernel"], shapes["bias"])
+        named["bias"] = zeros_like(named["kernel"], shapes["bias"])
     ours = "rzn" if n == 3 else "ifgo"[:n]
     theirs = "zrn" if n == 3 else ours
     w_x, w_h, b = (reordered(named[name], theirs, ours) for name in shapes)
-    return dict(w_x=w_x, w_h=w_h) | (weights.gru_biases(*b) if two else dict(b=b))
+    return dict(w_x=w_x, w_h=w_h) | (gru_biases(*b) if two else dict(b=b))
 
 
 def _theirs(p: dict) -> dict[str, Any]:
     kind, _ = weights.kind_of(p)
     b = p["b"]
     if kind is GRU:
-        first, second = weights.halves(b)
+        first, second = halves(b)
         second = join([second[: 2 * len(p["b_n"])], p["b_n"]])
-        b = weights.namespace(b).stack([first, second])
+        b = namespace(b).stack([first, second])
     order = "zrn" if kind.gates == "rzn" else kind.gates
     named = dict(kernel=p["w_x"], recurrent_kernel=p["w_h"], bias=b)
     return {name: reordered(a, kind.gates, order) for name, a in named.items()}
 
 
-def _as_before(named: dict, before: Group) -> dict:
-    if "bias" not in before.named:
-        weights.no_bias("bias", named.pop("bias"))
-    elif named["bias"].ndim == 2:
-        old, columns = weights.loaded(before.named["bias"]), named["bias"].shape[1]
-        split = weights.split_as([*named["bias"]], [*old], 2 * columns // 3)
-        named["bias"] = weights.namespace(named["bias"]).stack(split)
-    return named
+def _as_before(named: dict, g: Group) -> dict:
+    if "bias" not in g.named:
+        no_bias(g.spell("bias"), named["bias"])
+        return {name: a for name, a in named.items() if name != "bias"}
+    if named["bias"].ndim == 1:
+        return named
+    once, before = [*named["bias"]], [*loaded(g.named["bias"])]
+    split = split_as(once, before, 2 * (len(once[0]) // 3))
+    return named | dict(bias=namespace(once[0]).stack(split))

@@ -19,15 +19,16 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax.interop import weights
-from bptt_jax.interop.weights import (
-    ELMAN,
-    GRU,
-    LSTM,
-    PROJECTED_LSTM,
-    Group,
-    Network,
+from bptt_jax.interop._arrays import (
+    gru_biases,
+    halves,
     join,
+    no_bias,
+    split_as,
+    zeros_like,
 )
+from bptt_jax.interop._named import Group, arrays, grouped, loaded, written
+from bptt_jax.interop.weights import ELMAN, GRU, LSTM, PROJECTED_LSTM, Network
 from bptt_jax.types import PyTree
 
 GATES = {4: "nn.LSTM", 3: "nn.GRU", 1: "nn.RNN"}
@@ -61,7 +62,7 @@ def load_state_dict(
     >>> found == ((cells.gru(3, 4),),), params[0][0]["b_n"].shape
     (True, (4,))
     """
-    groups = weights.grouped(weights.arrays(source, ".", prefix), _place, _spell)
+    groups = grouped(arrays(source, ".", prefix), _place, _spell)
     params = [map(_ours, layer) for layer in groups]
     return weights.network(params, activation or _activation(source, prefix))
 
@@ -90,15 +91,14 @@ def to_state_dict(
     """
     whole = weights.nested(params)
     _check_same(whole)
-    before = None if like is None else weights.read(weights.arrays(like, ".", prefix))
-    state = {}
-    for k, layer in enumerate(whole):
-        for d, p in enumerate(layer):
-            named = {_spell(k, d, short): a for short, a in _theirs(p).items()}
-            if before is not None:
-                named = _as_before(named, before, *_biases(k, d), _summed(p))
-            state |= {prefix + name: a for name, a in named.items()}
-    return weights.on_host(state)
+    groups = (
+        None if like is None else grouped(arrays(like, ".", prefix), _place, _spell)
+    )
+
+    def spell(k, d, short):
+        return prefix + _spell(k, d, short)
+
+    return written(whole, _theirs, spell, groups, _as_before)
 
 
 def _activation(source: Any, prefix: str) -> Callable:
@@ -137,9 +137,9 @@ def _ours(g: Group) -> dict:
     if "weight_hr" in named:
         params["w_r"] = named["weight_hr"].T
     if without:
-        named = {n: weights.zeros_like(params["w_h"], s) for n, s in biases.items()}
+        named = {n: zeros_like(params["w_h"], s) for n, s in biases.items()}
     if n == 3:
-        return params | weights.gru_biases(named["bias_ih"], named["bias_hh"])
+        return params | gru_biases(named["bias_ih"], named["bias_hh"])
     return params | dict(b=named["bias_ih"] + named["bias_hh"])
 
 
@@ -147,28 +147,27 @@ def _theirs(p: dict) -> dict[str, Any]:
     named = dict(weight_ih=p["w_x"].T, weight_hh=p["w_h"].T)
     if "w_r" in p:
         named["weight_hr"] = p["w_r"].T
-    named["bias_ih"], named["bias_hh"] = weights.halves(p["b"])
+    named["bias_ih"], named["bias_hh"] = halves(p["b"])
     if "b_n" in p:
-        named["bias_hh"] = join([named["bias_hh"][: _summed(p)], p["b_n"]])
+        of_n = p["b_n"].shape[-1]
+        named["bias_hh"] = join([named["bias_hh"][:-of_n], p["b_n"]])
     return named
 
 
-def _biases(k: int, d: int) -> tuple[str, str]:
-    return _spell(k, d, "bias_ih"), _spell(k, d, "bias_hh")
-
-
-def _summed(p: dict) -> int:
-    """How many numbers of the two biases are only ever added; they come first."""
-    return p["b"].shape[-1] - (p["b_n"].shape[-1] if "b_n" in p else 0)
-
-
-def _as_before(named: dict, before: dict, first: str, second: str, summed: int) -> dict:
-    if first not in before:
-        weights.no_bias(first, named[first], named[second])
-        return {name: a for name, a in named.items() if name not in (first, second)}
-    pairs = [[of[first], of[second]] for of in (named, before)]
-    split = weights.split_as(*pairs, summed)
-    return named | dict(zip((first, second), split, strict=True))
+def _as_before(named: dict, g: Group) -> dict:
+    biases = ("bias_ih", "bias_hh")
+    once = [named[name] for name in biases]
+    if not g.named.keys() & set(biases):
+        no_bias(g.spell("bias_ih"), *once)
+        return {name: a for name, a in named.items() if name not in biases}
+    if not set(biases) <= g.named.keys():
+        return named
+    # Of three gates n is the last, with two biases of its own.
+    columns = once[0].shape[-1]
+    n_hidden = named["weight_hh"].shape[-1]
+    summed = columns - (n_hidden if columns == 3 * n_hidden else 0)
+    split = split_as(once, [loaded(g.named[name]) for name in biases], summed)
+    return named | dict(zip(biases, split, strict=True))
 
 
 def _check_same(whole: tuple) -> None:

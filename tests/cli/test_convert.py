@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bptt_jax import cells, cli
-from bptt_jax.interop import cudnn, equinox, files, flax, haiku, keras, torch, weights
+from bptt_jax.interop import cudnn, equinox, files, flax, haiku, keras, torch
 from support.interop import random_like, same_bits
 from support.training import listing
 
@@ -67,8 +67,8 @@ def test_there_and_back(way, folder, capsys):
     first = {
         "torch": torch.to_state_dict,
         "keras": keras.to_weights,
-        "flax": lambda p: weights.flat(flax.to_params(p), "/"),
-        "haiku": lambda p: weights.flat(haiku.to_params(p), "/"),
+        "flax": lambda p: files.flat(flax.to_params(p), "/"),
+        "haiku": lambda p: files.flat(haiku.to_params(p), "/"),
         "equinox": equinox.to_arrays,
         "cudnn": lambda p: dict(weights=cudnn.to_flat(p)),
     }[there]

@@ -6,6 +6,8 @@ are compared where they are installed; `flax.linen` and `jax.experimental.rnn` a
 """
 
 import os
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ import pytest
 from jax import lax
 
 from bptt_jax.interop import cudnn, equinox, flax, haiku, keras, torch, weights
+from bptt_jax.interop._arrays import reordered
 from support.interop import (
     Answers,
     B,
@@ -82,7 +85,7 @@ def test_a_wrong_order_of_gates_is_seen():
     def wrong(tree):
         params = dict(flax.load_params(tree).params[0][0])
         return weights.network(
-            {n: weights.reordered(a, "ifgo", "iogf") for n, a in params.items()}
+            {n: reordered(a, "ifgo", "iogf") for n, a in params.items()}
         )
 
     assert distance(ours(wrong, tree, xs, d_ys), answers) > 0.01
@@ -194,6 +197,16 @@ def test_torch_of_a_larger_module(tmp_path):
         ValueError, match="a zip archive, as torch.save makes; expected"
     ):
         torch.load_state_dict(tmp_path / "model.pt")
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page():
+    pytest.importorskip("torch")
+    page = pathlib.Path(__file__).parents[2] / "docs" / "interop.md"
+    (code,) = re.findall(r"```py\n(.*?)```", page.read_text(), re.DOTALL)
+    names: dict = {}
+    exec(compile(code, str(page), "exec"), names)  # noqa: S102
+    assert names["ys"].shape == (20, 4, 16)
 
 
 # Keras

@@ -131,13 +131,41 @@ def test_without_biases():
     assert not net.params[1][1]["b"].any()
     assert same_bits(torch.to_state_dict(net, like=state), state)
     net.params[1][1]["b_n"][0] = 1
-    with pytest.raises(ValueError, match="like: it has no bias_ih_l1_reverse"):
+    with pytest.raises(ValueError, match="like: bias_ih_l1_reverse is not there, but"):
         torch.to_state_dict(net, like=state)
     named = keras.to_weights(params_of(GRU))
     named = {k: a for k, a in named.items() if not k.endswith("bias")}
     assert keras.load_weights(named).cells == ((GRU(I, H),),)
     assert keras.load_weights(named, reset_after=False).cells == ((BEFORE(I, H),),)
     assert same_bits(keras.to_weights(keras.load_weights(named), like=named), named)
+
+
+def test_like_is_of_the_same_network():
+    state = torch_state(LSTM)
+    params = torch.load_state_dict(state).params
+    with pytest.raises(
+        ValueError, match="like: expected bias_hh, bias_ih, weight_hh, w"
+    ):
+        torch.to_state_dict(params, like=without(state, "bias_hh_l1"))
+    with pytest.raises(
+        ValueError, match=r"like: .* layers and directions .* got \[2\]"
+    ):
+        torch.to_state_dict(params, like=torch_state(LSTM, 1))
+    with pytest.raises(
+        ValueError, match=r"like: expected biases \[\[16\], .* got \[\[20\]"
+    ):
+        wide = torch.to_state_dict(random_like(shapes_of(lambda i, h: LSTM(i, 5), I)))
+        torch.to_state_dict(params[0][0], like=wide)
+    with pytest.raises(
+        ValueError, match="like: expected b, w_h, w_i of a cell, got lin"
+    ):
+        haiku.to_params(params_of(BEFORE), like=haiku.to_params(params_of(ELMAN)))
+    with pytest.raises(ValueError, match=r"expected \[736\] for 3 inputs"):
+        cudnn.to_flat(params, like=np.zeros(3, np.float32))
+
+
+def without(named, name):
+    return {k: a for k, a in named.items() if k != name}
 
 
 def test_arrays_are_copies():
@@ -200,10 +228,6 @@ LAYER = keras.to_weights(params_of(GRU))
 TREE = flax.to_params(params_of(LSTM))
 CELL = equinox.to_arrays(params_of(GRU))
 LINEAR = haiku.to_params(params_of(LSTM))
-
-
-def without(named, name):
-    return {k: a for k, a in named.items() if k != name}
 
 
 WRONG = {
@@ -269,7 +293,7 @@ WRONG = {
         torch.load_state_dict, {**STATE, "bias_ih_l1": np.ones(16)},
         "bias_ih_l1: expected float32 like the others, got float64",
     ),
-    "torch, nothing": (torch.load_state_dict, {}, "no key begins with ''"),
+    "torch, nothing": (torch.load_state_dict, {}, "no arrays at all"),
     "keras, missing": (
         keras.load_weights, without(LAYER, "gru/gru_cell/recurrent_kernel"),
         "gru/gru_cell/recurrent_kernel is missing",
