@@ -16,7 +16,8 @@ is computed. Everything else is built on those three.
     sweep        many trainings as one program
     verify       is a gradient right? for your own cells, too
     diagnose     how far an estimator is from the exact gradient
-    plots        figures from arrays
+    "diagnose", "estimators", "interop", "models", "objectives", "plots", "sequences",
+    "sweep", "tasks", "train", "verify",
 
 `cells`, `layers` and `unrolls` are here at once, the other rooms load on first use.
 """
@@ -39,8 +40,8 @@ from bptt_jax.types import (
 __version__ = "0.1.0"
 
 _ROOMS = (
-    "diagnose", "estimators", "models", "objectives", "plots", "sequences", "sweep",
-    "tasks", "train", "verify",
+    "diagnose", "estimators", "interop", "models", "objectives", "plots", "sequences",
+    "sweep", "tasks", "train", "verify",
 )  # fmt: skip
 
 __all__ = [
