@@ -6,10 +6,12 @@ nnx          `flax.nnx.RNN`, the same
 
 import importlib
 
-__all__ = ["linen", "nnx"]
+_MODULES = ("linen", "nnx")
+
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str):
-    if name in __all__:
+    if name in _MODULES:
         return importlib.import_module(f"bptt_jax.interop.{name}")
     raise AttributeError(f"module 'bptt_jax.interop' has no attribute {name!r}")

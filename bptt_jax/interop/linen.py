@@ -163,7 +163,7 @@ class _Step:
 
 def _why_not_pure(rnn: RNN, inputs: Array) -> str | None:
     """Why a step is no function of variables that stay as they are; None: it is one."""
-    scope = rnn.cell.scope
+    scope: Any = rnn.cell.scope
     if rnn.variable_axes or rnn.variable_carry:
         return "variable_axes or variable_carry are given"
     for name in scope.rngs:

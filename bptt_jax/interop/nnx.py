@@ -195,7 +195,8 @@ def _whole(rnn: RNN) -> bool:
 
 def _known(rnn: RNN, inputs: Array, carry: PyTree):
     """The cell as one of ours and the dtype of its arithmetic; None: it is not."""
-    cell, make = rnn.cell, _KNOWN.get(type(rnn.cell))
+    cell: Any = rnn.cell
+    make = _KNOWN.get(type(cell))
     if make is None or not (_whole(rnn) and inputs.size and _plain(cell)):
         return None
     names = _LINEAR[type(cell)]

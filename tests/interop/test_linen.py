@@ -130,7 +130,7 @@ def spy(seen):
 
 
 @pytest.mark.parametrize(
-    "name", tiered(["relu, residual", "lstm", "gru", "mgu"], ["tanh", "fused lstm"])
+    "name", tiered(["lstm", "gru", "mgu"], ["tanh", "relu, residual", "fused lstm"])
 )
 def test_known_cells_have_the_hand_derived_backward(name):
     cell, ours = KNOWN[name]
@@ -179,7 +179,7 @@ def test_a_carry_the_wrong_way_round_is_seen(monkeypatch):
 
 
 @pytest.mark.parametrize("batch", tiered([(2, 3)], [(), (2,)]))
-@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("time_major", tiered([False], [True]))
 def test_layouts(batch, time_major):
     options = dict(
         time_major=time_major, reverse=not time_major, keep_order=bool(batch)
