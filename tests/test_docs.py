@@ -9,7 +9,7 @@ import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = ["README.md", "docs/adding-a-cell.md"]
+PAGES = ["README.md", "docs/adding-a-cell.md", "docs/flax.md"]
 
 
 def blocks(page: str) -> list[str]:

@@ -1,7 +1,7 @@
 """What `flax.linen.RNN` and `flax.nnx.RNN` have in common, on this project's engine."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -134,6 +134,15 @@ def generic(step: Callable, params: PyTree, carry: PyTree) -> Cell | None:
     except TypeError:
         return None
     return cells.from_step(step, zeros_like(params), zeros_like(carry))
+
+
+def closes_over_arrays(held: Iterable) -> bool:
+    """Whether a function among what a cell holds has an array, traced or not, in it.
+
+    Such an array is no argument of the step, so no derivative of ours would see it.
+    """
+    closures = [c for f in held for c in getattr(f, "__closure__", None) or ()]
+    return any(isinstance(c.cell_contents, jax.Array) for c in closures)
 
 
 def refuse(through: Callable, why: str) -> None:

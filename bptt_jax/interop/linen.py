@@ -173,6 +173,8 @@ def _why_not_pure(rnn: RNN, inputs: Array) -> str | None:
         mutable = scope.is_mutable_collection(name)
         if mutable and in_filter(rnn.variable_broadcast, name):
             return f"the cell can change its variables {name!r}"
+    if _flax.closes_over_arrays(vars(rnn.cell).values()):
+        return "a function that the cell holds closes over an array"
     if not _owns_its_modules(rnn.cell, scope.path):
         return "the cell holds a module whose variables are not within its own"
     return None if inputs.size else "the inputs are empty"

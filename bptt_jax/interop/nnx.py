@@ -185,6 +185,8 @@ def _why_not_carried(rnn: RNN, inputs, has_state: bool, masked: bool) -> str | N
         return "broadcast_rngs is given"
     if has_state and masked:
         return "seq_lengths are given for a cell that has state beside its Params"
+    if _flax.closes_over_arrays(vars(rnn.cell).values()):
+        return "a function that the cell holds closes over an array"
     return None if inputs.size else "the inputs are empty"
 
 
