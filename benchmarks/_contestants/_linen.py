@@ -9,14 +9,19 @@ from bptt_jax.interop.flax import to_params
 CELLS = dict(elman=nn.SimpleCell, lstm=nn.OptimizedLSTMCell, gru=nn.GRUCell)
 
 
-def _make(cell: str, n_in: int, case: Case):
-    del n_in
-    rnn = nn.RNN(CELLS[cell](case.H), time_major=True)
+def layers_of(RNN: type, *, time_major: bool = True):
+    """What `by_layer` makes a contestant of: layers of `RNN`, flax's or one like it."""
 
-    def convert(w):
-        return {"params": to_params(w)}
+    def make(cell: str, n_in: int, case: Case):
+        del n_in
+        rnn = RNN(CELLS[cell](case.H), time_major=time_major)
 
-    return convert, rnn.apply
+        def convert(w):
+            return {"params": to_params(w)}
+
+        return convert, rnn.apply
+
+    return make
 
 
-linen = by_layer("flax.linen.RNN", _make)
+linen = by_layer("flax.linen.RNN", layers_of(nn.RNN))
