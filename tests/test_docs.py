@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = ("README.md", "docs/**/*.md", "experiments/*/README.md", "benchmarks/*.md")
 MADE = ("docs/api/", "docs/benchmarks/", "docs/experiments/", "docs/notebooks/")
-LONG = {"docs/tour.md", "docs/choosing-an-unroll.md"}
+LONG = {"docs/choosing-an-unroll.md", "docs/diagnosing.md", "docs/tour.md"}
 FRESH = {"docs/scaling.md"}  # says what has to be said before JAX starts
 
 

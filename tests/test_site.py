@@ -11,7 +11,8 @@ import pytest
 
 import bptt_jax
 
-pytest.importorskip("sphinx")
+for needed in ("sphinx", "myst_nb", "furo"):
+    pytest.importorskip(needed)
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -17,7 +17,8 @@ def in_dtype(cell: Cell, dtype) -> Cell:
     if dtype is None:
         return cell
     cast = partial(trees.cast_floating, dtype=dtype)
-    gates = cell.gates and (lambda p, cs, us: cell.gates(cast(p), cs, us))
+    inner = cell.gates
+    gates = None if inner is None else lambda p, cs, us: inner(cast(p), cs, us)
     project, forward, linearize, backward, contract = cell.vjp
     return cell._replace(
         init_carry=lambda p, batch_shape: cast(cell.init_carry(p, batch_shape)),

@@ -79,13 +79,15 @@ def masked(cell: Cell) -> Cell:
         d_params, d_xs = contract(params, xs, carries, coeffs[0], deltas)
         return d_params, (trees.only(reals, d_xs), None)
 
-    def masked_gates(params, carries, us):
-        return cell.gates(params, carries, us[0])
+    gates = cell.gates
+    if gates is not None:  # those of steps that have not been are no one's
+        inner = gates
+        gates = lambda params, carries, us: inner(params, carries, us[0])
 
     return cell._replace(
         step=step,
         keyed=False,
-        gates=cell.gates and masked_gates,
+        gates=gates,
         vjp=StepVJP(
             masked_project, masked_forward, masked_linearize, masked_backward,
             masked_contract,

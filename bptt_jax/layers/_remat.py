@@ -25,7 +25,6 @@ def remat(layer: Layer) -> Layer:
         _, ys, residuals = layer.fwd(params, carry, xs, side)
         return layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
 
-    def watched(watch):
-        return remat(layer.watched(watch))
-
-    return layer._replace(fwd=fwd, bwd=bwd, watched=layer.watched and watched)
+    inner = layer.watched
+    watched = None if inner is None else lambda watch: remat(inner(watch))
+    return layer._replace(fwd=fwd, bwd=bwd, watched=watched)
