@@ -22,7 +22,7 @@ ARROWS = {
     "objectives": set(),
     "models": {"cells", "layers", "unrolls"},
     "estimators": {"layers", "unrolls"},
-    "diagnose": set(),
+    "diagnose": {"estimators", "layers", "unrolls"},
     "tasks": {"objectives"},
     "train": {"estimators"},
     "sweep": {"estimators", "train"},

@@ -58,9 +58,14 @@ def resets(cell: Cell) -> Cell:
         _, back = trees.pullback(lambda p: begin(p, carries, flags), params)
         return trees.add(d_params, *back(d_begun)), (d_xs, None)  # (4)
 
+    def reset_gates(params, carries, us):
+        us, flags = us
+        return cell.gates(params, begin(params, carries, flags), us)
+
     return cell._replace(
         step=step,
         keyed=False,
+        gates=cell.gates and reset_gates,
         vjp=StepVJP(
             reset_project,
             reset_forward,

@@ -25,4 +25,7 @@ def remat(layer: Layer) -> Layer:
         _, ys, residuals = layer.fwd(params, carry, xs, side)
         return layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
 
-    return layer._replace(fwd=fwd, bwd=bwd)
+    def watched(watch):
+        return remat(layer.watched(watch))
+
+    return layer._replace(fwd=fwd, bwd=bwd, watched=layer.watched and watched)

@@ -31,7 +31,10 @@ def residual(layer: Layer) -> Layer:
         )
         return d_params, d_carry, trees.add(d_xs, _clean(d_ys, side))
 
-    return layer._replace(fwd=fwd, bwd=bwd)
+    def watched(watch):
+        return residual(layer.watched(watch))
+
+    return layer._replace(fwd=fwd, bwd=bwd, watched=layer.watched and watched)
 
 
 def _clean(xs, side):

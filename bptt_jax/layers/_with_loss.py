@@ -53,4 +53,7 @@ def with_loss(layer: Layer, objective: Objective) -> Layer:
         (d_ys,) = back(d_losses)
         return layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
 
-    return layer._replace(fwd=fwd, bwd=bwd)
+    def watched(watch):
+        return with_loss(layer.watched(watch), objective)
+
+    return layer._replace(fwd=fwd, bwd=bwd, watched=layer.watched and watched)
