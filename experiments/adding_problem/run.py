@@ -25,7 +25,7 @@ import _training
 from bptt_jax import cells, estimators, models, plots, tasks
 
 HERE = pathlib.Path(__file__).parent
-LENGTHS, SEEDS, UPDATES, EVERY = (50, 100, 200), 5, 8000, 200
+LENGTHS, SEEDS, UPDATES, EVERY = (50, 100, 200), 5, 5000, 200
 H, BATCH, CLIP, SOLVED = 32, 20, 1.0, 0.01
 HUNDREDTH = jax.nn.initializers.normal(0.01)
 IRNN = cells.elman(

@@ -22,7 +22,7 @@ sys.path.append(str(pathlib.Path(__file__).parent.parent))
 import _results
 import _training
 
-from bptt_jax import cells, estimators, plots, tasks
+from bptt_jax import cells, diagnose, estimators, plots, tasks
 
 HERE = pathlib.Path(__file__).parent
 LENGTHS, SEEDS, UPDATES, EVERY = (20, 30, 50), 5, 30_000, 500
@@ -35,9 +35,11 @@ PLAIN = optax.sgd(RATE)
 CLIPPED = optax.chain(optax.clip_by_global_norm(CUTOFF), optax.sgd(RATE))
 
 
+OMEGA = functools.partial(diagnose.regularised, alpha=ALPHA)
 METHODS = {
     "SGD": (estimators.exact, PLAIN),
     "SGD, clipped": (estimators.exact, CLIPPED),
+    "SGD, clipped, Ω": (OMEGA, CLIPPED),
 }
 
 
@@ -52,19 +54,34 @@ def trained(method: str, T: int, seed: int, updates: int, every: int) -> dict:
     )  # fmt: skip
 
 
+def figures(found: dict, solved: dict) -> dict:
+    steps, T = np.arange(EVERY, UPDATES + 1, EVERY), LENGTHS[1]
+    rows = {name: (list(each), list(each.values())) for name, each in solved.items()}
+    by_length = plots.shares(
+        rows, label="steps of a sequence, T", unit="seeds that solve it"
+    )
+    over_updates = plots.curves(
+        {name: (steps, _training.held(found[name, T], len(steps))) for name in METHODS},
+        label="update", unit=f"held-out error, T = {T}", levels={"chance": 0.75},
+    )  # fmt: skip
+    return {"clipping": by_length, "curves": over_updates}
+
+
 def main():
-    quick = _results.quick(__doc__, "one length, a seed, 40 updates")
-    lengths, seeds, updates, every = (LENGTHS, range(SEEDS), UPDATES, EVERY)
+    quick = _results.quick(__doc__, "Ω, 20 steps, a seed, 40 updates")
+    methods, lengths, seeds = [*METHODS], LENGTHS, range(SEEDS)
+    updates, every = UPDATES, EVERY
     if quick:
-        lengths, seeds, updates, every = (20,), range(1), 40, 20
+        methods, lengths, seeds = methods[-1:], (20,), range(1)
+        updates, every = 40, 20
     settings = dict(
         hidden=H, batch=BATCH, rate=RATE, cutoff=CUTOFF, deviation=DEVIATION,
         alpha=ALPHA, updates=updates, every=every, solved=SOLVED,
     )  # fmt: skip
-    total = len(METHODS) * len(lengths) * len(seeds)
+    total = len(methods) * len(lengths) * len(seeds)
     results = _results.Results(HERE, settings, total, quick)
     found: dict = {}
-    for method in METHODS:
+    for method in methods:
         for T in lengths:
             found[method, T] = [
                 results.part(
@@ -76,24 +93,12 @@ def main():
             ]
     solved = {
         method: {T: _training.share_solved(found[method, T]) for T in lengths}
-        for method in METHODS
+        for method in methods
     }
     results.finish(solved=solved)
-    if quick:
-        return
-    rows = {m: (list(each), list(each.values())) for m, each in solved.items()}
-    by_length = plots.shares(
-        rows, label="steps of a sequence, T", unit="seeds that solve it"
-    )
-    by_length.savefig(HERE / "clipping.png", dpi=120)
-    steps = np.arange(every, updates + 1, every)
-    longest = {
-        m: (steps, _training.held(found[m, lengths[-1]], len(steps))) for m in METHODS
-    }
-    plots.curves(
-        longest, label="update", unit=f"held-out error, T = {lengths[-1]}",
-        levels={"chance": 0.75},
-    ).savefig(HERE / "curves.png", dpi=120)  # fmt: skip
+    if not quick:
+        for name, drawing in figures(found, solved).items():
+            drawing.savefig(HERE / f"{name}.png", dpi=120)
 
 
 if __name__ == "__main__":
