@@ -1,6 +1,6 @@
 """Does clipping the gradient's norm let a plain network learn longer sequences?
 
-    python experiments/clipping/run.py            about half an hour on a core
+    python experiments/clipping/run.py            about half an hour on a busy core
     python experiments/clipping/run.py --quick    seconds, writes nothing
 
 Pascanu, Mikolov, Bengio (2013), "On the difficulty of training recurrent neural networks"
