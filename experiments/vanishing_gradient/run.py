@@ -47,24 +47,41 @@ def linear(z):
 
 
 def gate(bias: float) -> float:
-    return float(1 / (1 + np.exp(-bias)))
+    return round(float(1 / (1 + np.exp(-bias))), 4)
 
 
 elman = functools.partial(cells.elman, I, H, param_dtype=DTYPE)
 lstm = functools.partial(cells.lstm, I, H, param_dtype=DTYPE)
 irnn = elman(activation=jax.nn.relu, recurrent_kernel_init=cells.identity)
-PLAIN = {
-    f"{name}, ρ = {radius}": (
-        elman(activation=activation, recurrent_kernel_init=of_radius(radius)),
-        radius if activation is linear else None,
-    )
-    for name, activation, radii in (
-        ("linear", linear, (0.9, 1.1)),
-        ("tanh", jnp.tanh, (0.9, 1.1, 2.0)),
-    )
-    for radius in radii
-} | {
+
+
+def gaussian(activation, radius: float):
+    return elman(activation=activation, recurrent_kernel_init=of_radius(radius))
+
+
+def mean_field(cell) -> float:
+    """√χ of a wide tanh network with inputs of variance 1 to each unit.
+
+    q = σ² E tanh²(√q z) + 1 and χ = σ² E tanh'(√q z)² (Chen, Pennington, Schoenholz 2018),
+    σ² the squares of the recurrent weights that reach a unit, those that were drawn.
+    """
+    each = [drawn(cell, jax.random.key(seed), 1)[0]["w_h"] for seed in range(SEEDS)]
+    deviation = float(np.mean([np.sqrt((w * w).sum() / H) for w in each]))
+    z, weights = np.polynomial.hermite_e.hermegauss(80)
+    weights = weights / weights.sum()
+    q = 1.0
+    for _ in range(200):
+        q = deviation**2 * weights @ np.tanh(np.sqrt(q) * z) ** 2 + 1
+    slopes = 1 - np.tanh(np.sqrt(q) * z) ** 2
+    return round(float(deviation * np.sqrt(weights @ slopes**2)), 4)
+
+
+LINEAR = {
+    **{f"linear, ρ = {r}": (gaussian(linear, r), r) for r in (0.9, 1.1)},
     "linear, orthogonal": (elman(activation=linear), 1.0),
+}
+TANH = {  # theory needs the weights
+    **{f"tanh, ρ = {r}": (gaussian(jnp.tanh, r), None) for r in (0.9, 1.1, 2.0)},
     "tanh, orthogonal": (elman(), None),
 }
 GATED = {
@@ -74,7 +91,7 @@ GATED = {
     "GRU": (cells.gru(I, H, param_dtype=DTYPE), gate(0)),
     "IRNN": (irnn, 1.0),
 }
-CELLS = PLAIN | GATED  # with what theory says a step does, where it says something
+CELLS = LINEAR | TANH | GATED  # with what theory says a step does
 
 
 def drawn(cell, key, steps: int):
@@ -91,7 +108,7 @@ def sizes(rows):
 
 
 def measured(cell, seeds: int, before: int, lags: int) -> dict:
-    """Norms over the lag, `[seeds][K]`, and what a step does to them in the mean."""
+    """Norms over the lag, medians of seeds `[K]`, and what a step does to them."""
 
     @jax.jit
     def norms(key):
@@ -110,15 +127,12 @@ def measured(cell, seeds: int, before: int, lags: int) -> dict:
     first = min(FIRST, lags // 2)
     rates = (found[..., -1] / found[..., first]) ** (1 / (lags - first))
     spectral, frobenius = np.median(rates, 0)
+    over_lag = [[float(f"{a:.4g}") for a in each] for each in np.median(found, 0)]
     return dict(
-        spectral=rounded(found[:, 0]), frobenius=rounded(found[:, 1]),
+        spectral=over_lag[0], frobenius=over_lag[1],
         rate=round(float(spectral), 4), frobenius_rate=round(float(frobenius), 4),
         rates=[round(float(r), 4) for r in rates[:, 0]],
     )  # fmt: skip
-
-
-def rounded(norms: np.ndarray) -> list[list[float]]:
-    return [[float(f"{a:.4g}") for a in each] for each in norms]
 
 
 def difference(cell, steps: int = 10) -> float:
@@ -164,14 +178,18 @@ def main():
             name, functools.partial(measured, cell, seeds, before, lags),
             "x {rate} a step (spectral), x {frobenius_rate} (Frobenius)",
         )  # fmt: skip
-    results.finish(theory={name: rate for name, (_, rate) in shown.items()})
+    theory = {
+        name: mean_field(cell) if rate is None else rate
+        for name, (cell, rate) in shown.items()
+    }
+    results.finish(theory=theory)
     if quick:
         return
-    for file, group in (("plain", PLAIN), ("gated", GATED)):
+    for file, group in dict(linear=LINEAR, tanh=TANH, gated=GATED).items():
         plots.by_lag(
-            {name: np.median(found[name]["spectral"], 0) for name in group},
-            rates={name: (0, rate) for name, (_, rate) in group.items() if rate},
-            unit="spectral norm of ∂s_t/∂s_{t−k}",
+            {name: found[name]["spectral"] for name in group},
+            rates={name: (0, theory[name]) for name in group},
+            unit=r"spectral norm of $\partial s_t / \partial s_{t-k}$",
         ).savefig(HERE / f"{file}.png", dpi=120)
 
 
