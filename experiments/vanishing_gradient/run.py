@@ -1,6 +1,6 @@
 """How fast does the gradient vanish or explode, cell by cell?
 
-    python experiments/vanishing_gradient/run.py            about two minutes on a core
+    python experiments/vanishing_gradient/run.py            a few minutes on a core
     python experiments/vanishing_gradient/run.py --quick    seconds, writes nothing
 
 The Jacobian of the state at step t in that k steps before, at initialisation, for random
