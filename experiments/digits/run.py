@@ -49,11 +49,11 @@ NETWORKS = {
     "LSTM, chrono": functools.partial(cells.lstm, chrono=784),
 }
 ROWS = dict(
-    hidden=96, batch=32, updates=2500, every=125, seeds=3,
+    hidden=96, batch=32, updates=1875, every=125, seeds=3,
     rates={"Elman": 1e-3, "IRNN": 1e-3, "LSTM": 3e-3, "GRU": 3e-3},
 )  # fmt: skip
 PIXELS = dict(
-    hidden=64, batch=32, updates=1500, every=125, seeds=1,
+    hidden=64, batch=16, updates=1500, every=125, seeds=1,
     rates={"Elman": 1e-3, "IRNN": 3e-5, "LSTM": 3e-3, "GRU": 3e-3},
 )  # fmt: skip
 WITH_CHRONO = dict(PIXELS, rates={**PIXELS["rates"], "LSTM, chrono": 3e-3})
