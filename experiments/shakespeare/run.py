@@ -35,7 +35,7 @@ NETWORKS = {
 ORDERS = (1, 2, 3, 4, 5, 6)
 RATES = {"Elman": 1e-3, "GRU": 3e-3, "LSTM": 3e-3, "LSTM, 2 layers": 3e-3}
 SETTINGS = dict(
-    networks=dict(hidden=192, batch=32, T=64, updates=1600, every=400, rates=RATES),
+    networks=dict(hidden=192, batch=16, T=64, updates=2800, every=700, rates=RATES),
     windows=dict(hidden=128, batch=16, T=200, updates=900, every=180, rates=RATES,
                  windows=[10, 50, 200]),
 )  # fmt: skip
