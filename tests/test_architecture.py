@@ -20,14 +20,16 @@ ARROWS = {
     "layers": {"cells"},
     "unrolls": {"cells", "layers"},
     "objectives": set(),
+    "sequences": {"unrolls"},
     "models": {"cells", "layers", "unrolls"},
     "estimators": {"layers", "unrolls"},
-    "diagnose": set(),
+    "diagnose": {"estimators", "layers", "unrolls"},
     "tasks": {"objectives"},
     "train": {"estimators"},
     "sweep": {"estimators", "train"},
     "verify": {"cells", "layers", "objectives", "unrolls"},
     "plots": set(),
+    "interop": {"cells", "layers", "models", "unrolls"},
     "__main__": {"cli"},
 }
 FOR_ALL = {"types", "_factory", "_processes", "_pytrees"}
