@@ -21,9 +21,9 @@ from bptt_jax import cells, estimators, models, plots, tasks
 HERE = pathlib.Path(__file__).parent
 sys.path.append(str(HERE.parent))
 
+from _curves import adam, trained  # noqa: E402
 from _results import Results, quick  # noqa: E402
 from _training import held_out, wrong  # noqa: E402
-from _curves import adam, trained  # noqa: E402
 
 CLASSES = 10
 PERMUTATION = 0  # seed of the order of pixels

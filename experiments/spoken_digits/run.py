@@ -24,9 +24,9 @@ from bptt_jax.types import Estimator
 HERE = pathlib.Path(__file__).parent
 sys.path.append(str(HERE.parent))
 
+from _curves import adam, trained  # noqa: E402
 from _results import Results, quick  # noqa: E402
 from _training import held_out, wrong  # noqa: E402
-from _curves import adam, trained  # noqa: E402
 
 FEATURES, CLASSES = 13, 10
 EVERY = 75  # updates of an epoch
