@@ -15,8 +15,8 @@ from flax import linen as nn
 from benchmarks import _clock
 from benchmarks._agree import TOLERANCE
 from benchmarks._contestants import OURS, REMAT
-from benchmarks._contestants._linen import from_ours
 from bptt_jax import Side, cells, layers, models, objectives, unrolls
+from bptt_jax.interop.flax import to_params
 
 SYMBOLS, EMBEDDING, H, B, T = 82, 64, 256, 64, 256
 FLAX = "flax.linen and optax"
@@ -53,7 +53,7 @@ def _in_flax(params):
     return {
         "params": {
             "Embed_0": embedding,
-            "OptimizedLSTMCell_0": from_ours("lstm", lstm),
+            "OptimizedLSTMCell_0": to_params(lstm)["cell"],
             "Dense_0": readout,
         }
     }
@@ -71,7 +71,7 @@ def contestants() -> dict[str, tuple[Callable, object]]:
     return {
         OURS: (_ours(lambda layer: layer), params),
         REMAT: (_ours(layers.remat), params),
-        FLAX: (_flax_loss, _in_flax(params)),
+        FLAX: (_flax_loss, jax.tree.map(jnp.asarray, _in_flax(params))),
     }
 
 

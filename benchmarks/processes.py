@@ -4,7 +4,7 @@ python -m benchmarks.processes            # writes benchmarks/results/processes.
 python -m benchmarks.processes --quick    # 1 and 2 processes, writes nothing
 
 Seconds of `bptt-jax launch --processes n -- sweep …` from start to end; milliseconds of what
-is read of a group at an evaluation (`multihost_utils.process_allgather` of 7 metrics).
+is read of a group at an evaluation (7 metrics, one program).
 On paper: 1,000,000 configurations, one device a host, a gather taking what was measured
 between two processes for each hop of a ring (the worst that is used) or of a tree.
 """

@@ -6,16 +6,18 @@ is computed. Everything else is built on those three.
 
     cells        one recurrent step each, with its hand-derived derivative
     layers       a cell over a stretch of time, stacks, dense, dropout, losses, remat
-    unrolls      scan (the reference), bptt, checkpointed, truncated, reverse
+    unrolls      scan (the reference), bptt, both_modes, checkpointed, truncated
     objectives   losses over time
     models       embedding → layers → readout
+    sequences    burn-in of stored states, episodes in a rollout, packed rows
     estimators   ways to get a gradient: exact, truncated stream
     tasks        synthetic problems, and text and digits that are really there
     train        one training step, and the loop that shows, saves and resumes
     sweep        many trainings as one program
     verify       is a gradient right? for your own cells, too
-    diagnose     how far an estimator is from the exact gradient
-    interop      other libraries: flax's RNN by changing its import
+    diagnose     the gradient through time, by lag, as spectra; truncation that adapts
+    plots        figures from arrays
+    interop      other libraries: flax's RNN by its import, weights both ways
 
 `cells`, `layers` and `unrolls` are here at once, the other rooms load on first use.
 """
@@ -38,8 +40,8 @@ from bptt_jax.types import (
 __version__ = "0.1.0"
 
 _ROOMS = (
-    "diagnose", "estimators", "interop", "models", "objectives", "sweep", "tasks",
-    "train", "verify",
+    "diagnose", "estimators", "interop", "models", "objectives", "plots", "sequences",
+    "sweep", "tasks", "train", "verify",
 )  # fmt: skip
 
 __all__ = [

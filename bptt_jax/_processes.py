@@ -4,7 +4,9 @@ All functions do their work in one process, too. Each that exchanges something w
 collectives that nobody waits for have been seen to hang.
 """
 
+import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -36,11 +38,20 @@ def together(name: str) -> None:
 
 def gathered(tree: Any) -> Any:
     """Arrays over all processes' devices, whole, on the host of every process."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
+    leaves, structure = jax.tree.flatten(tree)
+    far = [i for i, a in enumerate(leaves) if not getattr(a, "is_fully_addressable", 1)]
+    if far:  # one program for all of them, compiled once
+        whole = _replicate(leaves[far[0]].sharding.mesh)([leaves[i] for i in far])
+        for i, a in zip(far, whole, strict=True):
+            leaves[i] = a
+    return structure.unflatten([np.asarray(a) for a in leaves])
 
-        tree = multihost_utils.process_allgather(tree, tiled=True)
-    return jax.tree.map(np.asarray, tree)
+
+@functools.cache
+def _replicate(mesh: Mesh) -> Callable:
+    return jax.jit(
+        lambda arrays: arrays, out_shardings=NamedSharding(mesh, PartitionSpec())
+    )
 
 
 def anyone(*flags: bool) -> list[bool]:

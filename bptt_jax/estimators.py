@@ -40,7 +40,7 @@ def real_steps(batch: Batch) -> Array:
     return counts.sum()
 
 
-def _with_keys(batch: Batch, key: Array) -> Batch:
+def with_keys(batch: Batch, key: Array) -> Batch:
     """A key for each step; they cost nothing where no layer draws."""
     if batch.side.keys is not None:
         return batch
@@ -88,7 +88,7 @@ def exact(
         return ()
 
     def grad(params, state, batch, key):
-        batch = _with_keys(batch, key)
+        batch = with_keys(batch, key)
 
         def loss(params):
             _, losses, steps = total(params, init_carry(model, params, batch), batch)
@@ -162,7 +162,7 @@ def _consecutive(model: Layer, objective: Objective, unroll: Unroll) -> Estimato
         return init_carry(model, params, batch)
 
     def grad(params, state, batch, key):
-        batch = _with_keys(batch, key)
+        batch = with_keys(batch, key)
 
         def loss(params):
             carry, losses, steps = total(params, state, batch)
@@ -182,7 +182,7 @@ def _overlapping(
 
     def init(params, batch):
         """No steps yet: as many as are handed on, masked."""
-        batch = _whole(_with_keys(batch, jax.random.key(0)))
+        batch = _whole(with_keys(batch, jax.random.key(0)))
         indices = jnp.arange(overlap) % trees.length(batch.inputs)
         past = jax.tree.map(lambda a: a[indices], batch)
         none = jax.tree.map(jnp.zeros_like, (past.side.mask, past.side.resets))
@@ -191,7 +191,7 @@ def _overlapping(
         return Recent(carry, past._replace(side=side))
 
     def grad(params, state, batch, key):
-        batch = _whole(_with_keys(batch, key))
+        batch = _whole(with_keys(batch, key))
         T = trees.length(batch.inputs)
         if T % stride:
             raise ValueError(

@@ -51,6 +51,8 @@ class Cell(NamedTuple):
     output: `(carry) -> y`, a selection of the carry's leaves, where the output is a
         part of the state (it is then stored once); None where it is not.
     keyed: whether `x` is `(x, key)`; a layer hands such a cell the keys of `Side`.
+    gates: `(params, carries, us) -> {name: [K, ..., H]}`, the gates of all steps at once
+        from the carries before them, for those who look; None: it has none to show.
     """
 
     init: Callable
@@ -59,6 +61,7 @@ class Cell(NamedTuple):
     vjp: StepVJP
     output: Callable | None = None
     keyed: bool = False
+    gates: Callable | None = None
 
 
 class Side(NamedTuple):
@@ -102,12 +105,47 @@ class Layer(NamedTuple):
     bwd: `(params, carry, xs, side, ys, residuals, d_carry, d_ys) ->
         (d_params, d_carry, d_xs)`, the transpose of the derivative of `fwd`; `carry`
         is the one at the start of the stretch, `d_carry` the cotangent at its end.
+    watched: `(watch) -> Layer`, the same layer with each recurrent part's gradient from
+        `watch`, see `Seen`; None: it has no recurrent part.
     """
 
     init: Callable
     init_carry: Callable
     fwd: Callable
     bwd: Callable
+    watched: Callable | None = None
+
+
+class Seen(NamedTuple):
+    """What a recurrent layer has in hand over a stretch before it sums over its steps.
+
+    A `watch` is `(Seen) -> ((d_params, d_xs), shown)`: it does the last part of the
+    backward pass, `contract`, and shows what it likes, leaves `[K, ...]`. The layer's
+    `bwd` then has a `Watched` in the place of its d_params.
+
+    cell: as the stretch runs it, masks and resets included.
+    params: its parameters.
+    xs: inputs, as `cell` takes them.
+    carries: before each step.
+    coeffs, deltas: of each step, as `contract` takes them.
+    d_states: dL/ds_t of the state after each step, from later steps and from the output
+        where it is a part of the state.
+    """
+
+    cell: Cell
+    params: PyTree
+    xs: PyTree
+    carries: PyTree
+    coeffs: PyTree
+    deltas: PyTree
+    d_states: PyTree
+
+
+class Watched(NamedTuple):
+    """A recurrent layer's gradient, and what its watch showed, leaves `[K, ...]`."""
+
+    d_params: PyTree
+    shown: PyTree
 
 
 class Batch(NamedTuple):

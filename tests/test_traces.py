@@ -18,6 +18,7 @@ UNROLLS = {
     "scan": unrolls.scan,
     "bptt": unrolls.bptt,
     "bptt, chunk": functools.partial(unrolls.bptt, chunk=4),
+    "both_modes": unrolls.both_modes,
     "reverse(bptt)": unrolls.reverse(unrolls.bptt),
 }
 FACTORIES = {

@@ -120,13 +120,3 @@ def back(convert: Callable, ours: list, d_theirs) -> list:
     """A gradient in the project's layout; the conversion is linear, so its transpose."""
     d_ours = jax.vjp(convert, jax.tree.map(jnp.asarray, ours))[1](d_theirs)[0]
     return jax.tree.map(np.asarray, d_ours)
-
-
-def gates(layer: dict, order: str, ours: str) -> dict:
-    """The layer's weights with the gates in another order, e.g. "zrn" from "rzn"."""
-
-    def reordered(a):
-        parts = dict(zip(ours, jnp.split(a, len(ours), -1), strict=True))
-        return jnp.concatenate([parts[g] for g in order], -1)
-
-    return {n: reordered(layer[n]) for n in ("w_x", "w_h", "b")}

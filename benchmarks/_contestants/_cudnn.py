@@ -5,16 +5,12 @@ from jax.experimental import rnn
 
 from benchmarks._cases import Case
 from benchmarks._contestants._contract import Declined, whole_network
+from bptt_jax.interop.cudnn import to_flat
 
 
 def _make(case: Case):
     if case.cell != "lstm":
         raise Declined("jax.experimental.rnn has the LSTM alone")
-
-    def convert(ours):
-        kernels = [w[n].T.ravel() for w in ours for n in ("w_x", "w_h")]
-        biases = [b for w in ours for b in (w["b"], jnp.zeros_like(w["b"]))]
-        return jnp.concatenate([*kernels, *biases])
 
     def apply(params, xs):
         zeros = jnp.zeros((case.depth, case.B, case.H))
@@ -32,7 +28,7 @@ def _make(case: Case):
             bidirectional=False,
         )[0]
 
-    return convert, apply
+    return to_flat, apply
 
 
 cudnn = whole_network("jax.experimental.rnn (cuDNN)", _make, batch_major=True)

@@ -7,6 +7,7 @@ from jax import lax
 
 from benchmarks._cases import Case
 from benchmarks._contestants._contract import Declined, by_layer
+from bptt_jax.interop.equinox import to_cells
 
 
 def _make(cell: str, n_in: int, case: Case):
@@ -17,13 +18,7 @@ def _make(cell: str, n_in: int, case: Case):
     static = eqx.partition(module, eqx.is_array)[1]
 
     def convert(w):
-        def where(m):
-            return (m.weight_ih, m.weight_hh, m.bias)
-
-        new = eqx.tree_at(where, module, (w["w_x"].T, w["w_h"].T, w["b"]))
-        if cell == "gru":
-            new = eqx.tree_at(lambda m: m.bias_n, new, w["b_n"])
-        return eqx.filter(new, eqx.is_array)
+        return eqx.filter(to_cells(w), eqx.is_array)
 
     def apply(params, xs):
         one = eqx.combine(params, static)

@@ -1,10 +1,10 @@
 """`haiku.dynamic_unroll`."""
 
 import haiku as hk
-import jax.numpy as jnp
 
 from benchmarks._cases import Case
-from benchmarks._contestants._contract import Declined, by_layer, gates
+from benchmarks._contestants._contract import Declined, by_layer
+from bptt_jax.interop.haiku import to_params
 
 
 def _make(cell: str, n_in: int, case: Case):
@@ -21,13 +21,7 @@ def _make(cell: str, n_in: int, case: Case):
 
     network = hk.without_apply_rng(hk.transform(run))
 
-    def convert(ours):
-        w = gates(ours, "igfo", "ifgo")
-        sonnet = jnp.repeat(jnp.array([0.0, 0.0, 1.0, 0.0]), case.H)  # it adds 1 to f
-        kernel = jnp.concatenate([w["w_x"], w["w_h"]])
-        return {"lstm/linear": dict(w=kernel, b=w["b"] - sonnet)}
-
-    return convert, network.apply
+    return to_params, network.apply
 
 
 haiku = by_layer("haiku.dynamic_unroll", _make)

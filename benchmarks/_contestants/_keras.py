@@ -4,11 +4,11 @@ import os
 
 os.environ["KERAS_BACKEND"] = "jax"
 
-import jax.numpy as jnp
 import keras
 
 from benchmarks._cases import Case
-from benchmarks._contestants._contract import by_layer, gates
+from benchmarks._contestants._contract import by_layer
+from bptt_jax.interop.keras import to_weights
 
 LAYERS = dict(
     elman=keras.layers.SimpleRNN, lstm=keras.layers.LSTM, gru=keras.layers.GRU
@@ -21,13 +21,7 @@ def _make(cell: str, n_in: int, case: Case):
     rest = [v.value for v in layer.non_trainable_variables]
 
     def convert(w):
-        b = w["b"]
-        if cell == "gru":
-            nothing = jnp.zeros(2 * case.H, b.dtype)
-            second = jnp.concatenate([nothing, w["b_n"]])
-            w = gates(w, "zrn", "rzn")
-            b = jnp.stack([w["b"], second])
-        return [w["w_x"], w["w_h"], b]
+        return list(to_weights(w).values())
 
     def apply(params, xs):
         return layer.stateless_call(params, rest, xs)[0]

@@ -1,29 +1,12 @@
 """`flax.linen.RNN`."""
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from benchmarks._cases import Case
 from benchmarks._contestants._contract import by_layer
+from bptt_jax.interop.flax import to_params
 
 CELLS = dict(elman=nn.SimpleCell, lstm=nn.OptimizedLSTMCell, gru=nn.GRUCell)
-
-
-def from_ours(cell: str, w: dict) -> dict:
-    if cell == "elman":
-        return dict(i=dict(kernel=w["w_x"], bias=w["b"]), h=dict(kernel=w["w_h"]))
-    names = dict(lstm="ifgo", gru="rzn")[cell]
-    params: dict = {}
-    for name, kernel in zip(names, jnp.split(w["w_x"], len(names), -1), strict=True):
-        params[f"i{name}"] = dict(kernel=kernel)
-    for name, kernel in zip(names, jnp.split(w["w_h"], len(names), -1), strict=True):
-        params[f"h{name}"] = dict(kernel=kernel)
-    with_bias = "h" if cell == "lstm" else "i"
-    for name, bias in zip(names, jnp.split(w["b"], len(names), -1), strict=True):
-        params[f"{with_bias}{name}"]["bias"] = bias
-    if cell == "gru":
-        params["hn"]["bias"] = w["b_n"]
-    return params
 
 
 def layers_of(RNN: type, *, time_major: bool = True):
@@ -34,7 +17,7 @@ def layers_of(RNN: type, *, time_major: bool = True):
         rnn = RNN(CELLS[cell](case.H), time_major=time_major)
 
         def convert(w):
-            return {"params": {"cell": from_ours(cell, w)}}
+            return {"params": to_params(w)}
 
         return convert, rnn.apply
 

@@ -9,30 +9,15 @@ from torch import nn
 
 from benchmarks._cases import Case, inputs, weights
 from benchmarks._contestants._contract import Contestant, Program, back, half_square
+from bptt_jax.interop.torch import to_state_dict
 
 MODULES = dict(elman=nn.RNN, lstm=nn.LSTM, gru=nn.GRU)
-
-
-def convert(ours: list[dict]) -> dict:
-    """PyTorch's state dict; the second bias is zero but for the GRU's n."""
-    state = {}
-    for k, w in enumerate(ours):
-        b_h = jnp.zeros_like(w["b"])
-        if "b_n" in w:
-            b_h = jnp.concatenate([b_h[: -len(w["b_n"])], w["b_n"]])
-        state |= {
-            f"weight_ih_l{k}": w["w_x"].T,
-            f"weight_hh_l{k}": w["w_h"].T,
-            f"bias_ih_l{k}": w["b"],
-            f"bias_hh_l{k}": b_h,
-        }
-    return state
 
 
 def _build(case: Case, device: str) -> Program:
     torch.set_num_threads(os.cpu_count() or 1)
     module = MODULES[case.cell](case.I, case.H, num_layers=case.depth)
-    state = convert(weights(case))
+    state = to_state_dict(weights(case))
     module.load_state_dict({n: torch.tensor(np.asarray(a)) for n, a in state.items()})
     module = module.to(device)
     xs = torch.tensor(inputs(case), device=device, requires_grad=True)
@@ -59,7 +44,7 @@ def _build(case: Case, device: str) -> Program:
         }
         return (
             forward().cpu().numpy(),
-            back(convert, weights(case), grads),
+            back(to_state_dict, weights(case), grads),
             xs.grad.cpu().numpy(),
         )
 

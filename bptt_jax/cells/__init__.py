@@ -9,12 +9,13 @@ from bptt_jax.cells._indrnn import indrnn
 from bptt_jax.cells._init import identity
 from bptt_jax.cells._learned_carry import LearnedCarryParams, learned_carry
 from bptt_jax.cells._lstm import LSTMCarry, lstm
-from bptt_jax.cells._masked import masked
+from bptt_jax.cells._masked import add_output, masked
 from bptt_jax.cells._mgu import mgu
 from bptt_jax.cells._resets import resets
 from bptt_jax.cells._zoneout import zoneout
 
 __all__ = [
+    "add_output",
     "LSTMCarry",
     "LearnedCarryParams",
     "ctrnn",

@@ -93,7 +93,8 @@ def gru(
     def init_carry(p, batch_shape):
         return jnp.zeros((*batch_shape, n_hidden), p["b"].dtype)
 
-    vjp = _reset_after(n_hidden) if reset_after else _reset_before(n_hidden)
+    make = _reset_after if reset_after else _reset_before
+    vjp, gates = make(n_hidden)
     return in_dtype(
         Cell(
             init,
@@ -101,6 +102,7 @@ def gru(
             lambda p, h, x: vjp.forward(p, h, vjp.project(p, x)),
             vjp,
             output=lambda h: h,
+            gates=gates,
         ),
         dtype,
     )
@@ -119,7 +121,7 @@ def _sigmoid(a):
     return 0.5 * _tanh(0.5 * a) + 0.5
 
 
-def _reset_after(n_hidden: int) -> StepVJP:
+def _reset_after(n_hidden: int) -> tuple[StepVJP, Callable]:
     def gates(p, h, u):  # (1), (2)
         (a_r, a_z, a_n), (q_r, q_z, q_n) = u, by_gate(h, p["w_h"], 3)
         r, z, q_n = _sigmoid(a_r + q_r), _sigmoid(a_z + q_z), q_n + p["b_n"]
@@ -156,10 +158,11 @@ def _reset_after(n_hidden: int) -> StepVJP:
         )
         return d_p, d_a @ p["w_x"].T
 
-    return StepVJP(_project, forward, linearize, backward, contract)
+    vjp = StepVJP(_project, forward, linearize, backward, contract)
+    return vjp, _named(gates)
 
 
-def _reset_before(n_hidden: int) -> StepVJP:
+def _reset_before(n_hidden: int) -> tuple[StepVJP, Callable]:
     def gates(p, h, u):  # (2), (7)
         w_rz, w_n = p["w_h"][:, : 2 * n_hidden], p["w_h"][:, 2 * n_hidden :]
         (a_r, a_z, a_n), (q_r, q_z) = u, by_gate(h, w_rz, 2)
@@ -199,7 +202,16 @@ def _reset_before(n_hidden: int) -> StepVJP:
         )
         return d_p, deltas @ p["w_x"].T
 
-    return StepVJP(_project, forward, linearize, backward, contract)
+    vjp = StepVJP(_project, forward, linearize, backward, contract)
+    return vjp, _named(gates)
+
+
+def _named(gates: Callable) -> Callable:
+    def named(p, hs, us):
+        r, z, n = gates(p, hs, us)[:3]
+        return dict(r=r, z=z, n=n)
+
+    return named
 
 
 def _thrice(d):

@@ -129,8 +129,9 @@ def lstm(
             layer_norm=layer_norm,
             epsilon=epsilon,
         )
+        gates = None
     else:
-        vjp = _plain(n_hidden)
+        vjp, gates = _plain(n_hidden)
     return in_dtype(
         Cell(
             init,
@@ -138,12 +139,14 @@ def lstm(
             lambda p, carry, x: vjp.forward(p, carry, vjp.project(p, x)),
             vjp,
             output=lambda carry: carry.h,
+            gates=gates,
         ),
         dtype,
     )
 
 
-def _plain(n_hidden: int) -> StepVJP:
+def _plain(n_hidden: int) -> tuple[StepVJP, Callable]:
+    """The derivative, and the gates by name."""
     scale = np.repeat([0.5, 0.5, 1.0, 0.5], n_hidden)
     shift = np.repeat([0.5, 0.5, 0.0, 0.5], n_hidden)
 
@@ -186,4 +189,8 @@ def _plain(n_hidden: int) -> StepVJP:
         )
         return d_p, d_as @ p["w_x"].T
 
-    return StepVJP(project, forward, linearize, backward, contract)
+    def named(p, carries, us):
+        i, f, g, o = gates(us + carries.h @ p["w_h"])
+        return dict(i=i, f=f, g=g, o=o)
+
+    return StepVJP(project, forward, linearize, backward, contract), named

@@ -19,7 +19,10 @@ from bptt_jax.types import Cell, StepVJP
 
 
 def add_output(cell: Cell, d_carry, d_y):
-    """The cotangent of the state when its output leaves take that of the output."""
+    """The cotangent of the state when its output leaves take that of the output.
+
+    Where the output is no part of the state it is returned as it is.
+    """
     if cell.output is None:
         return d_carry
     leaves, structure = jax.tree.flatten(d_carry, is_leaf=lambda a: a is None)
@@ -76,9 +79,15 @@ def masked(cell: Cell) -> Cell:
         d_params, d_xs = contract(params, xs, carries, coeffs[0], deltas)
         return d_params, (trees.only(reals, d_xs), None)
 
+    gates = cell.gates
+    if gates is not None:  # those of steps that have not been are no one's
+        inner = gates
+        gates = lambda params, carries, us: inner(params, carries, us[0])
+
     return cell._replace(
         step=step,
         keyed=False,
+        gates=gates,
         vjp=StepVJP(
             masked_project, masked_forward, masked_linearize, masked_backward,
             masked_contract,

@@ -58,9 +58,17 @@ def resets(cell: Cell) -> Cell:
         _, back = trees.pullback(lambda p: begin(p, carries, flags), params)
         return trees.add(d_params, *back(d_begun)), (d_xs, None)  # (4)
 
+    gates = cell.gates
+    if gates is not None:
+        inner = gates
+        gates = lambda params, carries, us: inner(
+            params, begin(params, carries, us[1]), us[0]
+        )
+
     return cell._replace(
         step=step,
         keyed=False,
+        gates=gates,
         vjp=StepVJP(
             reset_project,
             reset_forward,

@@ -1,4 +1,4 @@
-"""The command line: `bptt-jax train | sweep | launch | sample | check`.
+"""The command line: `bptt-jax train | sweep | launch | sample | check | convert`.
 
 Exit status: 0 done; 1 the training diverged, or a gradient is wrong; 2 bad input, in one
 line; 130 interrupted.
@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 
-COMMANDS = ("train", "sweep", "launch", "sample", "check")
+COMMANDS = ("train", "sweep", "launch", "sample", "check", "convert")
 
 JOINED = "BPTT_JAX_COORDINATOR"
 """The variable that the processes of `launch` have."""
@@ -21,6 +21,7 @@ usage: bptt-jax COMMAND [options]
   launch   in several processes: bptt-jax launch --processes 2 -- sweep …
   sample   write text with a trained network: bptt-jax sample RUN --prompt "def "
   check    are the hand-derived gradients right on this machine?
+  convert  weights of one library as another's: convert IN OUT --from torch --to flax
 
 bptt-jax COMMAND --help lists the options."""
 
@@ -73,6 +74,8 @@ def _command(name: str):
         from bptt_jax.cli._launch import command
     elif name == "sample":
         from bptt_jax.cli._sample import command
+    elif name == "convert":
+        from bptt_jax.cli._convert import command
     else:
         from bptt_jax.cli._check import command
     return command

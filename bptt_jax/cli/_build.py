@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from bptt_jax import cells, estimators, layers, models, objectives, tasks, unrolls
+from bptt_jax import (
+    cells,
+    diagnose,
+    estimators,
+    layers,
+    models,
+    objectives,
+    tasks,
+    unrolls,
+)
 from bptt_jax.cli._settings import Settings
 from bptt_jax.types import Cell, Estimator, Layer, Stream, Task, Unroll
 
@@ -34,6 +43,8 @@ OPTIMIZERS = {
 }
 SHORTEST = 16
 """Steps of a stretch: larger products than the unroll's own 8, for more memory."""
+WINDOWS = (4, 8, 16, 32, 64, 128, 256)
+"""Of steps, that an adaptive truncation chooses from, where a batch has more."""
 TEXTS = {"stdlib": tasks.stdlib, "shakespeare": tasks.shakespeare}
 SYNTHETIC = {
     "adding": tasks.adding,
@@ -98,6 +109,22 @@ def unroll_of(s: Settings, task: Task, chunk: int | None) -> tuple[Unroll, int |
     return partial(unrolls.bptt, chunk=chunk), chunk
 
 
+def estimator_of(s: Settings, task: Task, model: Layer, make, unroll) -> Estimator:
+    """`make` is `estimators.stream` or `estimators.exact`."""
+    if s.truncation is None:
+        return make(model, task.objective, unroll=unroll)
+    T = _length(task)
+    if s.truncation == "adaptive":
+        windows = tuple(w for w in WINDOWS if w < T) + (T,)
+        return diagnose.adaptive_truncation(
+            model, task.objective, windows=windows, make=make
+        )
+    if int(s.truncation) > T:
+        raise ValueError(f"--truncation {s.truncation}: a batch has {T} steps")
+    cut = partial(unrolls.truncated, window=int(s.truncation))
+    return make(model, task.objective, unroll=cut)
+
+
 def _length(task: Task) -> int:
     """Steps of time in a batch."""
     item = jax.tree.map(lambda a: a[0], task.train.read(0, 1))
@@ -147,7 +174,7 @@ def job(s: Settings, chunk: int | None = None) -> Job:
     unroll, chunk = unroll_of(s, task, chunk)
     make = estimators.stream if task.stateful else estimators.exact
     steps = steps_of(s, task)
-    estimator = make(model, task.objective, unroll=unroll)
+    estimator = estimator_of(s, task, model, make, unroll)
     optimizer = optimizer_of(s, steps, lr_of(s, task), s.clip)
     return Job(task, model, estimator, optimizer, steps, chunk)
 

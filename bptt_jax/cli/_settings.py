@@ -35,6 +35,9 @@ class Settings:
     """Features of a symbol."""
     dropout: float = 0.0
     """Rate of dropout after each recurrent layer."""
+    truncation: str | None = None
+    """Steps the gradient goes back (a number), or adaptive: as few as keep its bias
+    small; by default all of a batch."""
     remat: bool = False
     """Store less and compute each stretch of time twice."""
     chunk: int | None = None
@@ -154,10 +157,27 @@ def check(s: Settings) -> None:
     if not 0 <= s.dropout < 1:
         raise ValueError(f"--dropout must lie in [0, 1), got {s.dropout}")
     check_seed(s.seed)
+    check_truncation(s)
     if s.mesh not in (None, "data"):
         raise ValueError(f"--mesh {s.mesh}: expected data")
     if s.steps is not None and s.epochs is not None:
         raise ValueError("--steps and --epochs exclude each other")
+
+
+def check_truncation(s: Settings) -> None:
+    if s.truncation is None:
+        return
+    if s.truncation != "adaptive" and not (
+        s.truncation.isdecimal() and int(s.truncation) >= 1
+    ):
+        raise ValueError(
+            f"--truncation {s.truncation}: expected a number of steps or adaptive"
+        )
+    for other, chosen in (("--unroll scan", s.unroll == "scan"), ("--chunk", s.chunk)):
+        if chosen:
+            raise ValueError(f"--truncation does not go with {other}")
+    if s.truncation == "adaptive" and s.mesh:
+        raise ValueError("--truncation adaptive does not go with --mesh")
 
 
 def check_seed(seed: int) -> None:

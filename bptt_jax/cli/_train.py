@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 import bptt_jax
-from bptt_jax import plots, tasks, train
+from bptt_jax import diagnose, plots, tasks, train
 from bptt_jax._processes import first, together
 from bptt_jax.cli import _settings
 from bptt_jax.cli._build import Job, job, lr_of
@@ -57,7 +57,7 @@ def command(argv: list[str]) -> int:
             work.task, work.model, work.estimator, work.optimizer, plan, out,
             seed=settings.seed, mesh=mesh, progress=screen.progress,
         )  # fmt: skip
-    _finish(console, work, run, out, baselines)
+    _finish(console, work, settings, run, out, baselines)
     return 0
 
 
@@ -151,7 +151,8 @@ def _show_setup(console: Console, s: Settings, work: Job, out: pathlib.Path) -> 
     console.print(f"[bold]{name}[/bold]  {data}")
     console.print(
         f"{s.layers} × {s.cell} of {s.hidden}, {_count(params):,} parameters; "
-        f"{s.unroll}{', remat' if s.remat else ''}; "
+        f"{s.unroll}{', remat' if s.remat else ''}"
+        f"{f', truncation {s.truncation}' if s.truncation else ''}; "
         f"{s.optimizer} lr {lr_of(s, work.task):g}, clip {s.clip:g}"
     )
     epoch = work.task.train.length
@@ -261,7 +262,7 @@ def _board(out: pathlib.Path):
     return tensorboardX.SummaryWriter(str(out / "tensorboard"))
 
 
-def _finish(console, work: Job, run, out: pathlib.Path, baselines) -> None:
+def _finish(console, work: Job, s: Settings, run, out: pathlib.Path, baselines) -> None:
     unit, factor = _unit(work.task)
     if first():
         _figure(out, work.task, baselines)
@@ -270,10 +271,27 @@ def _finish(console, work: Job, run, out: pathlib.Path, baselines) -> None:
     console.print(f"\nheld out: [bold]{factor * run.held_out:.3f}[/bold] {unit}")
     for name, level in baselines.items():
         console.print(f"{name}: {level:.3f}")
+    if first():
+        _show_gradient(console, s, out)
     if work.task.symbols is not None:
         _show_sample(console, work, run.state.params)
     files = "config.json, metrics.jsonl, checkpoint/, loss.png"
     console.print(f"\n{out}: {files}", soft_wrap=True)
+
+
+def _show_gradient(console: Console, s: Settings, out: pathlib.Path) -> None:
+    """How often the gradient was clipped, and how far back it went."""
+    lines = train.MetricsFile(out / "metrics.jsonl").lines()
+    steps = [line for line in lines if "grad_norm" in line]
+    if not steps:
+        return
+    found = diagnose.clipping(np.array([x["grad_norm"] for x in steps]), s.clip)
+    less = f", to {found.factor:.2f} of its norm in the mean" if found.share else ""
+    console.print(f"gradient clipped in {found.share:.0%} of the steps{less}")
+    windows = [int(line["window"]) for line in steps if "window" in line]
+    if windows:
+        each = ", ".join(f"{w}: {windows.count(w):,}" for w in sorted(set(windows)))
+        console.print(f"window of the gradient, in how many steps: {each}")
 
 
 def _show_sample(console: Console, work: Job, params) -> None:

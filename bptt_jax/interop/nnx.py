@@ -41,7 +41,7 @@ class RNN(nnx.RNN):
       loss over the padding is another one; in flax they are what the cell made of the
       padding. A sequence of length 0 returns its initial carry;
     - `seq_lengths` go with any number of batch axes, or none;
-    - forward mode (`jax.jvp`) needs `through=unrolls.scan`.
+    - forward mode (`jax.jvp`) needs `through=unrolls.both_modes`.
 
     Args:
       cell: an `nnx.RNNCellBase`.

@@ -1,6 +1,7 @@
 """Layers: a stretch of time, forward and back. See `bptt_jax.types.Layer`."""
 
 from bptt_jax.layers._dropout import dropout, variational_dropout
+from bptt_jax.layers._hooks import clip_d_carry, h_detach, scale_d_carry
 from bptt_jax.layers._recurrent import recurrent
 from bptt_jax.layers._remat import remat
 from bptt_jax.layers._residual import residual
@@ -14,13 +15,16 @@ from bptt_jax.layers._time_distributed import (
 from bptt_jax.layers._with_loss import with_loss
 
 __all__ = [
+    "clip_d_carry",
     "dense",
     "dropout",
     "embedding",
+    "h_detach",
     "layer_norm",
     "recurrent",
     "remat",
     "residual",
+    "scale_d_carry",
     "stack",
     "time_distributed",
     "variational_dropout",

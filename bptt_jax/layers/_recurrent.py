@@ -30,8 +30,8 @@ from jax import lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
-from bptt_jax.cells import masked, resets
-from bptt_jax.types import Cell, Layer, PyTree, Side
+from bptt_jax.cells import add_output, masked, resets
+from bptt_jax.types import Cell, Layer, PyTree, Seen, Side, Watched
 
 
 def _with_side(cell: Cell, xs: PyTree, side: Side) -> tuple[Cell, PyTree]:
@@ -120,6 +120,14 @@ def recurrent(cell: Cell, on_d_carry: Callable | None = None) -> Layer:
     >>> ys.shape
     (7, 2, 5)
     """
+    return _recurrent(cell, on_d_carry, None)
+
+
+@factory
+def _recurrent(
+    cell: Cell, on_d_carry: Callable | None, watch: Callable | None
+) -> Layer:
+    """`recurrent`; with a `watch` that does (3) and shows what it sees."""
 
     def fwd(params, carry, xs, side):
         wrapped, inputs = _with_side(cell, xs, side)
@@ -147,16 +155,24 @@ def recurrent(cell: Cell, on_d_carry: Callable | None = None) -> Layer:
             if on_d_carry is not None:
                 edited = on_d_carry(d_carry, aux)
                 d_carry = edited if real is None else trees.where(real, edited, d_carry)
-            return wrapped.vjp.backward(params, coeff, d_carry, d_y)
+            d_before, delta = wrapped.vjp.backward(params, coeff, d_carry, d_y)
+            return d_before, (delta, d_carry if watch else None)
 
         along = (coeffs, d_ys, *((side.aux, side.mask) if on_d_carry else (None, None)))
-        d_carry, deltas = lax.scan(step, d_carry, along, reverse=True)
-        d_params, d_inputs = wrapped.vjp.contract(
-            params, inputs, carries, coeffs, deltas
-        )  # (3)
+        d_carry, (deltas, d_laters) = lax.scan(step, d_carry, along, reverse=True)
+        summed = params, inputs, carries, coeffs, deltas
+        if watch is None:
+            d_params, d_inputs = wrapped.vjp.contract(*summed)  # (3)
+        else:
+            d_states = add_output(cell, d_laters, d_ys)
+            (d_params, d_inputs), shown = watch(Seen(wrapped, *summed, d_states))
+            d_params = Watched(d_params, shown)
         return d_params, d_carry, trees.cast_like(xs, _inputs_of(cell, side, d_inputs))
 
-    return Layer(cell.init, cell.init_carry, fwd, bwd)
+    def watched(watch):
+        return _recurrent(cell, on_d_carry, watch)
+
+    return Layer(cell.init, cell.init_carry, fwd, bwd, watched)
 
 
 def _states(outputs: list[int], carry: PyTree, ys: PyTree, residuals: list) -> PyTree:

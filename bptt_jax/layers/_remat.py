@@ -25,4 +25,6 @@ def remat(layer: Layer) -> Layer:
         _, ys, residuals = layer.fwd(params, carry, xs, side)
         return layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
 
-    return layer._replace(fwd=fwd, bwd=bwd)
+    inner = layer.watched
+    watched = None if inner is None else lambda watch: remat(inner(watch))
+    return layer._replace(fwd=fwd, bwd=bwd, watched=watched)

@@ -31,7 +31,9 @@ def residual(layer: Layer) -> Layer:
         )
         return d_params, d_carry, trees.add(d_xs, _clean(d_ys, side))
 
-    return layer._replace(fwd=fwd, bwd=bwd)
+    inner = layer.watched
+    watched = None if inner is None else lambda watch: residual(inner(watch))
+    return layer._replace(fwd=fwd, bwd=bwd, watched=watched)
 
 
 def _clean(xs, side):

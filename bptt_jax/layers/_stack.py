@@ -62,4 +62,10 @@ def stack(*layers: Layer) -> Layer:
             d_carries.insert(0, d_c)
         return tuple(d_params), tuple(d_carries), d_ys
 
-    return Layer(init, init_carry, fwd, bwd)
+    def watched(watch):
+        return stack(
+            *(part.watched(watch) if part.watched else part for part in layers)
+        )
+
+    seen = any(part.watched for part in layers)
+    return Layer(init, init_carry, fwd, bwd, watched if seen else None)

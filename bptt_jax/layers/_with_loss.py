@@ -53,4 +53,8 @@ def with_loss(layer: Layer, objective: Objective) -> Layer:
         (d_ys,) = back(d_losses)
         return layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
 
-    return layer._replace(fwd=fwd, bwd=bwd)
+    inner = layer.watched
+    watched = (
+        None if inner is None else lambda watch: with_loss(inner(watch), objective)
+    )
+    return layer._replace(fwd=fwd, bwd=bwd, watched=watched)

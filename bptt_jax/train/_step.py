@@ -80,8 +80,8 @@ def step(
 
     Returns:
       The state after it, and `loss`, `grad_norm` (before the optimizer sees it),
-      `update_norm` (after). Where one is not finite the state is unchanged, but for
-      `bad`.
+      `update_norm` (after), and what else the estimator tells (`window`, `omega`).
+      Where one is not finite the state is unchanged, but for `bad`.
     """
     after, metrics = update(estimator, optimizer, batch, state, item)
     finite = jnp.stack([jnp.isfinite(a) for a in metrics.values()]).all()
@@ -101,13 +101,14 @@ def update(
 ) -> tuple[TrainState, dict[str, Array]]:
     """`step`, whatever its metrics: one that is not finite changes the state, too."""
     key, k_data = jax.random.split(jax.random.fold_in(state.key, state.position))
-    loss, grads, carry, _ = estimator.grad(
+    loss, grads, carry, told = estimator.grad(
         state.params, state.carry, batch(item, k_data), key
     )
     norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = dict(loss=loss, grad_norm=norm, update_norm=optax.tree.norm(updates))
+    metrics |= {name: a for name, a in told.items() if name != "steps"}
     after = TrainState(
         params, opt_state, carry, state.position + 1, state.key, state.bad
     )

@@ -3,10 +3,12 @@
 `(layer_or_cell, params, carry, xs, side=Side(), *, …) -> (carry, ys)`
 """
 
+from bptt_jax.unrolls._both_modes import both_modes
 from bptt_jax.unrolls._bptt import bptt, default_chunk
 from bptt_jax.unrolls._checkpointed import checkpointed
 from bptt_jax.unrolls._mask import sequence_mask
 from bptt_jax.unrolls._plan import Plan, plan
+from bptt_jax.unrolls._pullback import Pulled, contract, pullback
 from bptt_jax.unrolls._randomly_truncated import (
     randomly_truncated,
     times,
@@ -18,10 +20,14 @@ from bptt_jax.unrolls._truncated import truncated
 
 __all__ = [
     "Plan",
+    "Pulled",
+    "both_modes",
     "bptt",
     "checkpointed",
+    "contract",
     "default_chunk",
     "plan",
+    "pullback",
     "randomly_truncated",
     "reverse",
     "scan",

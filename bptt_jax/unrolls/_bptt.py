@@ -10,13 +10,15 @@ Within a stretch everything that is parallel in time is done at once, so what it
 besides the residuals exists for K steps only. Stored for all T: c_i, ys and residuals.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from bptt_jax import _pytrees as trees
-from bptt_jax.types import Cell, Layer, PyTree, Side
-from bptt_jax.unrolls._door import unroll
+from bptt_jax.types import Cell, Layer, PyTree, Side, Watched
+from bptt_jax.unrolls._door import known_length, units, unroll
 
 SHORTEST = 8  # steps: below it the products of a stretch are small and loops many
 CACHED = 2**17  # floats of one kind in a stretch: above it they leave the cache
@@ -51,8 +53,17 @@ def near_divisor(T: int, wanted: int) -> int:
 
 
 def _chunk(chunk: int | None, xs: PyTree, carry: PyTree) -> int:
-    units = max((a.size for a in jax.tree.leaves(carry)), default=1)
-    return chunk or default_chunk(trees.length(xs), units)
+    if chunk and trees.length(xs) % chunk == 0:  # T = K·n, and n may be a symbol
+        return chunk
+    T = known_length(xs)
+    return chunk or default_chunk(T, units(carry))
+
+
+def check_chunk(chunk: int | None) -> None:
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+        raise ValueError(
+            f"chunk: expected a number of steps of at least 1, got {chunk!r}"
+        )
 
 
 def forward(layer, params, carry, xs, side, *, chunk):
@@ -77,7 +88,8 @@ def forward(layer, params, carry, xs, side, *, chunk):
     return (carry, ys), (params, carry, xs, side, ys, stored)
 
 
-def _backward(layer, residuals, d_carry, d_ys, *, chunk):
+def backward(layer, residuals, d_carry, d_ys, *, chunk):
+    """(2), (3): `(d_params, d_carry, d_xs, seen)`; seen: by whom the layer is watched."""
     params, last, xs, side, ys, stored = residuals
     T, K = trees.length(xs), _chunk(chunk, xs, last)
     rest, stored, pieces = T % K, list(stored), []
@@ -90,24 +102,43 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk):
         d_params, d_carry, d_xs = layer.bwd(
             params, carry, xs, side, ys, residuals, trees.fill(carry, d_carry), d_ys
         )
+        d_params, seen = _apart(d_params)
         each = trees.floats(params, d_params)
         total = [t + d.astype(t.dtype) for t, d in zip(total, each, strict=True)]
-        return (trees.floats(carry, d_carry), total), trees.floats(xs, d_xs)
+        return (trees.floats(carry, d_carry), total), (trees.floats(xs, d_xs), seen)
 
     if rest < T:
         at = trees.fold(trees.cut((xs, side, ys, d_ys), rest, T), T // K)
-        acc, d_xs = lax.scan(stretch, acc, (*at, stored.pop()), reverse=True)
-        pieces.append(trees.flat(d_xs))
+        acc, along = lax.scan(stretch, acc, (*at, stored.pop()), reverse=True)
+        pieces.append(trees.flat(along))
     if rest:
         at = trees.cut((xs, side, ys, d_ys), 0, rest)
-        acc, d_xs = stretch(acc, (*at, stored.pop()))
-        pieces.insert(0, d_xs)
+        acc, along = stretch(acc, (*at, stored.pop()))
+        pieces.insert(0, along)
     d_carry, total = acc
     d_params = [t.astype(p.dtype) for t, p in zip(total, weights, strict=True)]
-    return d_params, d_carry, trees.join(pieces)
+    return d_params, d_carry, *trees.join(pieces)
 
 
-_bptt = unroll(forward, _backward)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What a watched part showed, and where in the parameters it has its own."""
+
+    shown: PyTree
+    path: tuple = dataclasses.field(metadata=dict(static=True))
+
+
+def _apart(d_params: PyTree) -> tuple[PyTree, list[Part]]:
+    """A layer's gradient, and what its watched parts showed."""
+    watched = lambda a: isinstance(a, Watched)
+    flat, structure = jax.tree_util.tree_flatten_with_path(d_params, is_leaf=watched)
+    seen = [Part(a.shown, path) for path, a in flat if watched(a)]
+    each = [a.d_params if watched(a) else a for _, a in flat]
+    return structure.unflatten(each), seen
+
+
+_bptt = unroll(forward, lambda *args, **options: backward(*args, **options)[:3])
 
 
 def bptt(
@@ -132,8 +163,9 @@ def bptt(
 
     Works under `jit`, `grad`, `vmap` (over examples and over params), `jax.checkpoint`,
     `shard_map`, inside an outer `scan`, and with `jax.hessian`. Differs from `scan` in
-    that forward mode (`jax.jvp`, `jax.jacfwd`) through it raises JAX's TypeError ("can't
-    apply forward-mode autodiff (jvp) to a custom_vjp function"): take `unrolls.scan`.
+    that forward mode (`jax.jvp`, `jax.jacfwd`, `jax.linearize`) through it raises JAX's
+    TypeError ("can't apply forward-mode autodiff (jvp) to a custom_vjp function"): take
+    `unrolls.both_modes`. A `jvp` of its gradient works.
 
     Args:
       layer: a cell or a layer (`layers.stack`, `layers.with_loss`, …).
@@ -169,8 +201,5 @@ def bptt(
     >>> grads["w_h"].shape
     (8, 32)
     """
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-        raise ValueError(
-            f"chunk: expected a number of steps of at least 1, got {chunk!r}"
-        )
+    check_chunk(chunk)
     return _bptt(layer, params, carry, xs, side, length=length, chunk=chunk)

@@ -6,12 +6,13 @@ layer and the options static.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import export, lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax.layers import recurrent
@@ -58,6 +59,21 @@ def unroll(forward: Callable, backward: Callable) -> Callable:
         return [*d_params, *d_carry, *d_xs], None
 
     core.defvjp(core_fwd, core_bwd)
+    return door(core)
+
+
+def door(core: Callable) -> Callable:
+    """The unroll whose values and derivatives are those of `core`.
+
+    Args:
+      core: `(layer, options, spec, floats, others) -> (carry, ys)`; `spec.merge(floats,
+        others)` are params, carry, xs and side, `dict(options)` the keywords. `floats`
+        are the floating leaves of the first three, all that has a derivative.
+
+    Returns:
+      `(layer_or_cell, params, carry, xs, side=Side(), *, length=None, **options) ->
+      (carry, ys)`.
+    """
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def entry(layer, options, params, carry, xs, side):
@@ -148,6 +164,24 @@ def _check_side(field: str, name: str, a: jax.Array, shape: tuple[int, ...]) -> 
             f"{name}: expected [T] keys, jax.random.split(jax.random.key(seed), T), "
             f"got {a.dtype}{list(a.shape)}"
         )
+
+
+def known_length(xs: PyTree) -> int:
+    """T, refused where it is a symbol (`jax.export.symbolic_shape`)."""
+    T = trees.length(xs)
+    if export.is_symbolic_dim(T):
+        raise ValueError(
+            f"xs: expected a number of steps, got the symbol {T}; take unrolls.scan, or "
+            "unrolls.bptt with a chunk that divides it (8*n steps and chunk=8)"
+        )
+    return T
+
+
+def units(carry: PyTree) -> int:
+    """Hidden units of all examples together, B·H; sizes that are symbols count as 1."""
+    shapes = [a.shape for a in jax.tree.leaves(carry)]
+    known = [[d for d in s if not export.is_symbolic_dim(d)] for s in shapes]
+    return max(map(math.prod, known), default=1)
 
 
 @functools.cache

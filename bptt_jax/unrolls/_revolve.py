@@ -30,7 +30,7 @@ from bptt_jax import _pytrees as trees
 from bptt_jax.types import PyTree
 from bptt_jax.unrolls import _schedule as schedule
 from bptt_jax.unrolls._bptt import CACHED, SHORTEST, near_divisor
-from bptt_jax.unrolls._door import unroll
+from bptt_jax.unrolls._door import known_length, units, unroll
 
 HOST, DEVICE = jax.memory.Space.Host, jax.memory.Space.Device
 NEVER = -1
@@ -144,15 +144,14 @@ class _Cut(NamedTuple):
 
 
 def _cut(T: int, carry: PyTree, chunk, slots, kept: int) -> _Cut:
-    units = max((a.size for a in jax.tree.leaves(carry)), default=1)
-    K = min(T, chunk or default_stretch(T, units))
+    K = min(T, chunk or default_stretch(T, units(carry)))
     kept = min(kept, T // K - 1)
     n = T // K - kept
     return _Cut(K, min(slots or default_slots(n, K), n), n, kept, T - T % K)
 
 
 def _forward(layer, params, carry, xs, side, *, chunk, slots, kept=0, offload=False):
-    T = trees.length(xs)
+    T = known_length(xs)
     K, m, n, more, done = _cut(T, carry, chunk, slots, kept)
     betas = schedule.table(n, m)
 

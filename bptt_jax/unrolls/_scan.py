@@ -27,8 +27,9 @@ def scan(
             carry, ys[t] = cell.step(params, carry, xs[t])
 
     and for a layer its `fwd` over stretches of one step. It is what the other unrolls
-    are checked against, and the one to take for `jax.jvp`. `layers.recurrent`'s
-    `on_d_carry` does not act here: it edits a hand-derived backward.
+    are checked against, and the leanest for one `jax.jvp` (`both_modes` has forward mode,
+    too). `layers.recurrent`'s `on_d_carry` does not act here: it edits a hand-derived
+    backward.
 
     Args:
       layer: a cell or a layer.

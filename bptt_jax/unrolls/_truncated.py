@@ -21,20 +21,19 @@ from jax import lax
 from bptt_jax import _pytrees as trees
 from bptt_jax.types import Cell, Layer, PyTree, Side
 from bptt_jax.unrolls._bptt import default_chunk, forward
-from bptt_jax.unrolls._door import unroll
+from bptt_jax.unrolls._door import known_length, units, unroll
 
 
 def _stretch(T: int, stride: int, chunk: int | None, carry: PyTree) -> int:
     """The steps of a stretch: a divisor of the stride, near `bptt`'s."""
-    units = max((a.size for a in jax.tree.leaves(carry)), default=1)
-    wanted = chunk or default_chunk(T, units)
+    wanted = chunk or default_chunk(T, units(carry))
     divisors = [k for k in range(1, stride + 1) if stride % k == 0]
     return min(divisors, key=lambda k: max(k / wanted, (wanted / k) ** 2))
 
 
 def _forward(layer, params, carry, xs, side, *, window, stride, chunk):
     del window
-    K = _stretch(trees.length(xs), stride, chunk, carry)
+    K = _stretch(known_length(xs), stride, chunk, carry)
     return forward(layer, params, carry, xs, side, chunk=K)
 
 

@@ -216,6 +216,11 @@ UNROLLS: dict[str, Member] = {
     "bptt, remat": Member(
         lambda: layers.remat(layers.recurrent(_elman())), reference=in_numpy.elman()
     ),
+    "both_modes": Member(
+        _elman,
+        reference=in_numpy.elman(),
+        options=dict(unroll=unrolls.both_modes),
+    ),
     "checkpointed": Member(
         _elman,
         reference=in_numpy.elman(),

@@ -53,6 +53,12 @@ OPTIONS = {
     "--lr inf": "got inf",
     "--lr -1": "got -1.0",
     "--mesh nope": "--mesh nope: expected data",
+    "--truncation 0": "--truncation 0: expected a number of steps or adaptive",
+    "--truncation x": "--truncation x: expected a number of steps or adaptive",
+    "--truncation 8 --chunk 4": "--truncation does not go with --chunk",
+    "--truncation 8 --unroll scan": "--truncation does not go with --unroll scan",
+    "--truncation adaptive --mesh data": "--truncation adaptive does not go with --mesh",
+    "--task sine --truncation 9999": "--truncation 9999: a batch has",
     "--clip nan": "--clip must be finite and positive",
     "--clip 0": "--clip must be finite and positive",
     "--hidden 0": "--hidden must be at least 1",
@@ -89,9 +95,7 @@ def test_options(options, folder, capsys):
 
 def test_unknown_command(folder, capsys):
     said = refused(capsys, folder, "trian")
-    assert (
-        "unknown command 'trian'; one of: train, sweep, launch, sample, check" in said
-    )
+    assert "unknown command 'trian'; one of: train, sweep, launch, sample, chec" in said
 
 
 def test_check(folder, capsys):

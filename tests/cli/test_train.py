@@ -84,6 +84,7 @@ def test_screen(text_run):
         "step 10 training ",
         "step 20 training ",
         "held out: ",
+        "gradient clipped in ",
         " bits per character",
         "5-gram: ",
         "a sample, after some held-out text (dim):",
@@ -183,6 +184,21 @@ def test_a_task_without_text(adding_run):
     assert "loss per step" in shown
     assert "predict 1: 0.167" in shown
     assert "a sample" not in shown
+
+
+@pytest.mark.slow
+def test_truncation(adding_run, tmp_path):
+    """Of 8 steps: a window of 2 is another gradient; adaptive says what it takes."""
+    short = tmp_path / "short"
+    train(*ADDING, "--truncation", 2, "--out", short)
+    assert losses(short)[0] == pytest.approx(losses(adding_run[0])[0], rel=1e-5)
+    assert losses(short)[1:] != losses(adding_run[0])[1:]
+    shown = train(*ADDING, "--truncation", "adaptive", "--out", tmp_path / "adaptive")
+    windows = {x["window"] for x in metrics(tmp_path / "adaptive") if "loss" in x}
+    assert windows <= {4.0, 8.0}
+    assert windows
+    assert "truncation adaptive; " in shown
+    assert "window of the gradient, in how many steps: " in shown
 
 
 @pytest.mark.parametrize(

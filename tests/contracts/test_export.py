@@ -19,6 +19,10 @@ UNROLLS = {
     "bptt": (CHUNKED, layers.recurrent),
     "bptt of remat": (CHUNKED, lambda cell: layers.remat(layers.recurrent(cell))),
     "reverse(bptt)": (unrolls.reverse(CHUNKED), layers.recurrent),
+    "both_modes": (
+        functools.partial(unrolls.both_modes, chunk=2),
+        layers.recurrent,
+    ),
     "scan": (unrolls.scan, lambda cell: cell),
 }
 

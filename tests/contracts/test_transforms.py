@@ -267,6 +267,7 @@ lean = layers.remat(layers.recurrent(cell))
 few, cut = dict(chunk=2, slots=2), dict(window=8, stride=2)
 for layer, unroll, options in (
     (cell, unrolls.bptt, dict(chunk=2)), (lean, unrolls.bptt, dict(chunk=2)),
+    (cell, unrolls.both_modes, dict(chunk=2)),
     (cell, unrolls.checkpointed, few), (cell, unrolls.truncated, cut)
 ):
     def sharded(params, carry, xs, side):

@@ -29,7 +29,7 @@ def setting():
     rng = np.random.default_rng(0)
     xs, targets = rng.normal(size=(12, 3, 2)), rng.normal(size=(12, 3, 5))
     batch = Batch(
-        jnp.asarray(xs, jnp.float32), Side(targets=jnp.asarray(targets, jnp.float32))
+        jnp.asarray(xs, jnp.float64), Side(targets=jnp.asarray(targets, jnp.float64))
     )
     return MODEL.init(jax.random.key(1)), batch
 

@@ -1,4 +1,4 @@
-"""Looking at gradients: how far an estimator is from the exact one."""
+"""How far an estimator's gradient is from the exact one."""
 
 from typing import NamedTuple
 

@@ -1,0 +1,148 @@
+"""`bptt-jax convert`: weights of one library as those of another, file to file."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+from bptt_jax.cli._parse import parse
+from bptt_jax.interop import cudnn, equinox, files, flax, haiku, keras, torch, weights
+from bptt_jax.interop.weights import ELMAN, Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Convert:
+    """Write the weights of one library as those of another: safetensors to safetensors."""
+
+    source: Annotated[pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """A safetensors file, with the names of the library it is from."""
+    out: Annotated[pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """A new safetensors file; nothing is overwritten."""
+    from_: Annotated[str, tyro.conf.arg(name="from")]
+    """torch, keras, flax, haiku, equinox or cudnn."""
+    to: str
+    """One of the same."""
+    prefix: str = ""
+    """What comes before the names of the network in a larger model."""
+    nonlinearity: str | None = None
+    """Of a simple recurrent network, which no file holds: tanh (or, Haiku's, relu)."""
+    reset_before: bool = False
+    """A Keras GRU without biases resets before the product."""
+    input_size: int | None = None
+    """Of cudnn, where the file's metadata do not have it."""
+    hidden_size: int | None = None
+    """Of cudnn, likewise."""
+    num_layers: int | None = None
+    """Of cudnn, likewise."""
+    bidirectional: bool | None = None
+    """Of cudnn, likewise."""
+
+
+class Library(NamedTuple):
+    """load: `(path, settings) -> Network`. named: `(params) -> arrays by name`."""
+
+    load: Callable[[pathlib.Path, Convert], Network]
+    named: Callable[[Any], dict[str, Any]]
+    nonlinearity: str = "tanh"
+    only: bool = False
+    """Whether it has no other."""
+
+
+def _load_cudnn(path: pathlib.Path, s: Convert) -> Network:
+    return cudnn.load_flat(path, **{n: getattr(s, n) for n in SIZES})
+
+
+SIZES = ("input_size", "hidden_size", "num_layers", "bidirectional")
+NONLINEARITIES = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+LIBRARIES = {
+    "torch": Library(
+        lambda path, s: torch.load_state_dict(path, prefix=s.prefix),
+        torch.to_state_dict,
+    ),
+    "keras": Library(
+        lambda path, s: keras.load_weights(
+            path, prefix=s.prefix, reset_after=not s.reset_before
+        ),
+        keras.to_weights,
+    ),
+    "flax": Library(
+        lambda path, s: flax.load_params(path, prefix=s.prefix),
+        lambda params: files.flat(flax.to_params(params), "/"),
+    ),
+    "haiku": Library(
+        lambda path, s: haiku.load_params(path, prefix=s.prefix),
+        lambda params: files.flat(haiku.to_params(params), "/"),
+        nonlinearity="relu",
+        only=True,
+    ),
+    "equinox": Library(
+        lambda path, s: equinox.load_cells(path, prefix=s.prefix),
+        equinox.to_arrays,
+    ),
+    "cudnn": Library(_load_cudnn, lambda params: {cudnn.KEY: cudnn.to_flat(params)}),
+}
+
+
+def command(argv: list[str]) -> int:
+    s = parse(Convert, argv, "bptt-jax convert")
+    _check(s)
+    files.check_new(s.out)
+    net = LIBRARIES[s.from_].load(s.source, s)
+    whole = weights.nested(net)
+    simple = any(weights.kind_of(p)[0] is ELMAN for layer in whole for p in layer)
+    nonlinearity = _nonlinearity(s) if simple else None
+    named = LIBRARIES[s.to].named(whole)
+    sizes = cudnn.sizes_of(whole) if s.to == "cudnn" else {}
+    files.write(s.out, named, {name: str(n) for name, n in sizes.items()} or None)
+    print(f"{s.out}: {_shown(whole, nonlinearity)}, as {s.to} has it")
+    return 0
+
+
+def _check(s: Convert) -> None:
+    for option, name in (("from", s.from_), ("to", s.to)):
+        if name not in LIBRARIES:
+            raise ValueError(
+                f"--{option} {name}: expected one of {', '.join(LIBRARIES)}"
+            )
+    if s.nonlinearity not in (None, *NONLINEARITIES):
+        raise ValueError(f"--nonlinearity {s.nonlinearity}: expected tanh or relu")
+    given = [n for n in SIZES if getattr(s, n) is not None]
+    if given and s.from_ != "cudnn":
+        option = given[0].replace("_", "-")
+        raise ValueError(f"--{option} goes with --from cudnn, not with {s.from_}")
+    if s.prefix and s.from_ == "cudnn":
+        raise ValueError("--prefix: the vector of cudnn is one array, with no names")
+    if s.reset_before and s.from_ != "keras":
+        raise ValueError(f"--reset-before goes with --from keras, not with {s.from_}")
+
+
+def _nonlinearity(s: Convert) -> str:
+    """That of the network, which both libraries must have."""
+    said = s.nonlinearity or LIBRARIES[s.from_].nonlinearity
+    for option, name in (("from", s.from_), ("to", s.to)):
+        library = LIBRARIES[name]
+        if library.only and library.nonlinearity != said:
+            raise ValueError(
+                f"--{option} {name}: its simple recurrent network has "
+                f"{library.nonlinearity}, this one {said}; see --nonlinearity"
+            )
+    return said
+
+
+def _shown(whole: tuple, nonlinearity: str | None) -> str:
+    layers = len(whole)
+    kinds = dict.fromkeys(weights.kind_of(p)[0].name for layer in whole for p in layer)
+    _, sizes = weights.kind_of(whole[0][0])
+    return ", ".join(
+        [
+            f"{layers} layer{'s' if layers > 1 else ''} of {' and '.join(kinds)}",
+            f"{sizes.n_in} inputs, {sizes.n_hidden} hidden units",
+            *(["both directions"] if len(whole[0]) == 2 else []),
+            *([nonlinearity] if nonlinearity else []),
+            str(whole[0][0]["w_x"].dtype),
+        ]
+    )

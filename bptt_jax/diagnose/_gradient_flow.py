@@ -1,0 +1,173 @@
+"""The gradient on its way back through time.
+
+    (1)  dL/ds_t = what comes from later steps + the cotangent of the step's own output
+    (2)  dL/dW = Σ_t G_t,     G_t = Σ_b a_t^b ⊗ δ_t^b     the contribution of step t
+
+(1) passes by in every backward pass and is only written down. Of (2) the norm alone is
+kept: one step's contribution exists at a time, never T copies of a weight.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from bptt_jax import _pytrees as trees
+from bptt_jax import estimators, layers, unrolls
+from bptt_jax.types import Batch, Layer, Objective, PyTree, Seen
+
+
+class Flow(NamedTuple):
+    """A gradient, and what it was on its way.
+
+    loss: the mean over real steps, as of an estimator.
+    grads: its gradient, that of `estimators.exact`.
+    d_states: for each recurrent layer dL/ds_t after each step t, its carry with leaves
+        `[T, B, H]`; where the output is no part of the carry, from later steps alone.
+    """
+
+    loss: Array
+    grads: PyTree
+    d_states: list
+
+
+class Contributions(NamedTuple):
+    """`Flow`, and the norms of what each step adds to each weight's gradient.
+
+    norms: for each recurrent layer its params with leaves `[T]`: |Σ_b a_t ⊗ δ_t|, of the
+        sum over the examples.
+    """
+
+    loss: Array
+    grads: PyTree
+    d_states: list
+    norms: list
+
+
+def see_states(seen: Seen):
+    """The watch of (1)."""
+    return unrolls.contract(seen), seen.d_states
+
+
+def _see_contributions(seen: Seen):
+    """The watch of (2): `contract`, step by step."""
+
+    def one(sums, at):
+        step = jax.tree.map(lambda a: a[None], at)
+        d_params, d_xs = unrolls.contract(seen._replace(**step))
+        each = trees.floats(seen.params, d_params)
+        norms = [jnp.sqrt(jnp.vdot(d, d)) for d in each]
+        sums = [s + d for s, d in zip(sums, each, strict=True)]
+        return sums, (jax.tree.map(lambda a: a[0], d_xs), norms)
+
+    along = {
+        name: getattr(seen, name) for name in ("xs", "carries", "coeffs", "deltas")
+    }
+    first = jax.tree.map(lambda a: a[:1], along)
+    shapes = jax.eval_shape(lambda at: unrolls.contract(seen._replace(**at))[0], first)
+    zeros = [jnp.zeros(a.shape, a.dtype) for a in trees.floats(seen.params, shapes)]
+    sums, (d_xs, norms) = lax.scan(one, zeros, along)
+    shown = seen.d_states, trees.fill(seen.params, norms)
+    return (trees.fill(seen.params, sums), d_xs), shown
+
+
+def pulled(
+    model: Layer, objective: Objective, params, batch: Batch, carry, chunk, watch
+):
+    """`(loss, Pulled)` of the mean loss over the real steps of a batch."""
+    layer = layers.with_loss(model, objective)
+    carry = estimators.init_carry(model, params, batch) if carry is None else carry
+    (last, losses), back = unrolls.pullback(
+        layer, params, carry, batch.inputs, batch.side, watch=watch, chunk=chunk
+    )
+    steps = estimators.real_steps(batch).astype(losses.dtype)
+    none = jax.tree.map(jnp.zeros_like, last)
+    return losses.sum() / steps, back(none, jnp.ones_like(losses) / steps)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "objective", "chunk"))
+def gradient_flow(
+    model: Layer,
+    objective: Objective,
+    params: PyTree,
+    batch: Batch,
+    *,
+    carry: PyTree = None,
+    chunk: int | None = None,
+) -> Flow:
+    """dL/ds_t for all t, of every recurrent layer and example, from one backward pass.
+
+    Args:
+      model: a layer with recurrent parts, in stacks, residuals or under `remat`.
+      objective: see `bptt_jax.objectives`.
+      params: of the model.
+      batch: inputs `[T, B, ...]` with their side.
+      carry: the state before the first step; None: the model's initial one.
+      chunk: as of `unrolls.bptt`.
+
+    Returns:
+      A `Flow`; `state_norms(flow.d_states[0])` are norms `[T, B]`.
+
+    Cost: the gradient's, and the array that is returned.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from bptt_jax import cells, diagnose, models, tasks
+    >>> task, model = tasks.adding(batch=4, T=20), models.features((cells.gru(2, 8),), 1, 8)
+    >>> batch = task.train.batch(jnp.int32(0), jax.random.key(1))
+    >>> flow = diagnose.gradient_flow(model, task.objective,
+    ...                               model.init(jax.random.key(0)), batch)
+    >>> diagnose.state_norms(flow.d_states[0]).shape
+    (20, 4)
+    """
+    loss, back = pulled(model, objective, params, batch, carry, chunk, see_states)
+    return Flow(loss, back.d_params, back.seen)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "objective", "chunk"))
+def contributions(
+    model: Layer,
+    objective: Objective,
+    params: PyTree,
+    batch: Batch,
+    *,
+    carry: PyTree = None,
+    chunk: int | None = None,
+) -> Contributions:
+    """`gradient_flow`, and how much each step adds to each weight's gradient.
+
+    Args: as of `gradient_flow`.
+
+    Cost: the products of `contract` step by step instead of all at once, and a pass over
+    the weights for each step; memory as `gradient_flow`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from bptt_jax import cells, diagnose, models, tasks
+    >>> task, model = tasks.adding(batch=4, T=20), models.features((cells.gru(2, 8),), 1, 8)
+    >>> batch = task.train.batch(jnp.int32(0), jax.random.key(1))
+    >>> found = diagnose.contributions(model, task.objective,
+    ...                                model.init(jax.random.key(0)), batch)
+    >>> found.norms[0]["w_h"].shape
+    (20,)
+    """
+    at = model, objective, params, batch, carry, chunk
+    loss, back = pulled(*at, _see_contributions)
+    states, norms = zip(*back.seen, strict=True)
+    return Contributions(loss, back.d_params, list(states), list(norms))
+
+
+def state_norms(d_state: PyTree) -> Array:
+    """Norms over the units of all leaves: `[..., H]` -> `[...]`.
+
+    >>> import jax.numpy as jnp
+    >>> from bptt_jax import diagnose
+    >>> float(diagnose.state_norms((jnp.array([3.0, 0.0]), jnp.array([4.0]))))
+    5.0
+    """
+    return jnp.sqrt(squares(d_state))
+
+
+def squares(d_state: PyTree) -> Array:
+    leaves = [a for a in jax.tree.leaves(d_state) if trees.is_floating(a)]
+    return functools.reduce(jnp.add, [(a * a).sum(-1) for a in leaves])

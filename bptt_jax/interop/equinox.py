@@ -1,0 +1,143 @@
+"""`equinox.nn.LSTMCell` and `equinox.nn.GRUCell`, one or in (nested) lists.
+
+    weight_ih [G·H, I], weight_hh [G·H, H], bias [G·H], and of a GRU bias_n [H]
+
+with gates in the order i, f, g, o and r, z, n: the transposes of ours. A list of cells is
+a network, its arrays `0.weight_ih`, `1.weight_ih`, …; a list of pairs has two directions,
+`0.0.weight_ih` and `0.1.weight_ih`. Both ways are exact.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bptt_jax.interop import weights
+from bptt_jax.interop._arrays import zeros_like
+from bptt_jax.interop._named import Group, arrays, grouped, written
+from bptt_jax.interop.weights import GRU, LSTM, Network
+from bptt_jax.types import PyTree
+
+LEAVES = ("weight_ih", "weight_hh", "bias", "bias_n")
+
+
+def load_cells(source: Any, *, prefix: str = "") -> Network:
+    """A network from cells of Equinox, their arrays by name, or a safetensors file.
+
+    Args:
+      source: a cell, a list of cells (layers), or a list of pairs (two directions); a
+        mapping of names to arrays as above; a path.
+      prefix: of names in a mapping or file.
+
+    Returns:
+      `(cells, params)`, NumPy arrays of their own; `weights.unroll(cells)` runs them.
+
+    Raises:
+      ValueError: keys that are missing or unknown, wrong shapes or dtypes, a damaged
+        file; the message names file and key.
+
+    >>> import numpy as np
+    >>> from bptt_jax import cells, interop
+    >>> theirs = {"weight_ih": np.ones((16, 3)), "weight_hh": np.ones((16, 4)),
+    ...           "bias": np.ones(16)}
+    >>> found, params = interop.equinox.load_cells(theirs)
+    >>> found == ((cells.lstm(3, 4),),)
+    True
+    """
+    if hasattr(source, "weight_ih") or isinstance(source, list | tuple):
+        source = _arrays_of(source, "")
+    found = arrays(source, ".", prefix)
+    depth = max(name.count(".") for name in found.named)
+    groups = grouped(found, _place, _speller(depth))
+    return weights.network([map(_ours, layer) for layer in groups])
+
+
+def to_arrays(params: PyTree) -> dict[str, Any]:
+    """The arrays of Equinox's cells by name, NumPy.
+
+    Args:
+      params: of a `Network`, a stack of cells, or one cell: LSTM, or GRU with the reset
+        after the product.
+
+    >>> import jax
+    >>> from bptt_jax import cells, interop
+    >>> params = cells.gru(3, 4).init(jax.random.key(0))
+    >>> sorted(interop.equinox.to_arrays(params))
+    ['bias', 'bias_n', 'weight_hh', 'weight_ih']
+    """
+    whole = weights.nested(params)
+    for p in (p for layer in whole for p in layer):
+        kind, _ = weights.kind_of(p)
+        if kind not in (LSTM, GRU):
+            raise ValueError(f"params: Equinox has no {kind.name}")
+    depth = 2 if len(whole[0]) == 2 else 1 if len(whole) > 1 else 0
+    return written(whole, _theirs, _speller(depth))
+
+
+def _speller(depth: int) -> Callable:
+    def spell(k, d, short):
+        return ".".join([*map(str, (k, d)[:depth]), short])
+
+    return spell
+
+
+def to_cells(params: PyTree) -> Any:
+    """Equinox's cells: one, a list of layers, or a list of pairs.
+
+    Args: as of `to_arrays`. Needs Equinox.
+    """
+    whole = weights.nested(params)
+    made = [[_cell(p) for p in layer] for layer in whole]
+    if len(whole[0]) == 2:
+        return made
+    each = [cell for (cell,) in made]
+    return each[0] if len(each) == 1 else each
+
+
+def _arrays_of(source: Any, before: str) -> dict[str, Any]:
+    if isinstance(source, list | tuple):
+        parts = [_arrays_of(s, f"{before}{k}.") for k, s in enumerate(source)]
+        return {name: a for part in parts for name, a in part.items()}
+    leaves = {leaf: getattr(source, leaf, None) for leaf in LEAVES}
+    return {before + leaf: a for leaf, a in leaves.items() if a is not None}
+
+
+_NAME = re.compile(rf"(?:(\d{{1,6}})\.)?(?:([01])\.)?({'|'.join(LEAVES)})")
+
+
+def _place(name: str) -> tuple[int, int, str] | None:
+    found = _NAME.fullmatch(name)
+    return (int(found[1] or 0), int(found[2] or 0), found[3]) if found else None
+
+
+def _ours(g: Group) -> dict:
+    rows, n_hidden = g.shape("weight_hh")
+    n = g.n_gates("weight_hh", rows, n_hidden, {4: "LSTMCell", 3: "GRUCell"})
+    shapes = dict(weight_ih=(rows, g.shape("weight_ih")[1]), weight_hh=(rows, n_hidden))
+    biases = dict(bias=(rows,)) | (dict(bias_n=(n_hidden,)) if n == 3 else {})
+    without = not biases.keys() & g.named.keys()
+    named = g.checked(shapes if without else shapes | biases)
+    params = dict(w_x=named["weight_ih"].T, w_h=named["weight_hh"].T)
+    for ours, theirs in zip(("b", "b_n"), biases, strict=False):
+        zeros = zeros_like(params["w_h"], biases[theirs])
+        params[ours] = zeros if without else named[theirs]
+    return params
+
+
+def _theirs(p: dict) -> dict[str, Any]:
+    named = dict(weight_ih=p["w_x"].T, weight_hh=p["w_h"].T, bias=p["b"])
+    return named | (dict(bias_n=p["b_n"]) if "b_n" in p else {})
+
+
+def _cell(p: dict) -> Any:
+    import equinox as eqx
+
+    kind, sizes = weights.kind_of(p)
+    leaves = {leaf: jnp.asarray(a) for leaf, a in to_arrays(p).items()}
+    make = eqx.nn.LSTMCell if kind is LSTM else eqx.nn.GRUCell
+    cell = make(sizes.n_in, sizes.n_hidden, key=jax.random.key(0))
+    return eqx.tree_at(
+        lambda c: [getattr(c, leaf) for leaf in leaves], cell, list(leaves.values())
+    )

@@ -1,0 +1,174 @@
+"""Parameters of `flax.linen`: `OptimizedLSTMCell`, `LSTMCell`, `GRUCell`, `SimpleCell`,
+`MGUCell`, in `nn.RNN`, `nn.Bidirectional` and `nn.Sequential`.
+
+    nn.RNN(cell)                           cell/…
+    nn.Bidirectional(nn.RNN, nn.RNN)       forward_rnn/cell/…, backward_rnn/cell/…
+    nn.Sequential([first, second])         layers_0/…, layers_1/…, each as above
+
+A cell has one Dense for each gate, `i` for the inputs and `h` for the state: `ii`, `hi`,
+…; ours are the gates side by side. Each bias of ours is one of theirs, so both ways are
+exact.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from bptt_jax.interop import weights
+from bptt_jax.interop._arrays import by_gate, join, on_host
+from bptt_jax.interop._named import Arrays, Group, arrays, grouped
+from bptt_jax.interop.weights import ELMAN, GRU, LSTM, MGU, Kind, Network
+from bptt_jax.types import PyTree
+
+KINDS = (LSTM, GRU, MGU, ELMAN)
+
+
+def load_params(
+    source: Any, *, prefix: str = "", activation: Callable = jnp.tanh
+) -> Network:
+    """A network from a tree of parameters, or a safetensors file with names joined by /.
+
+    Args:
+      source: variables (`{"params": …}`) or parameters of a cell or of the modules
+        above; a path.
+      prefix: what comes before in a larger model, "params/encoder/" say.
+      activation: of `SimpleCell`.
+
+    Returns:
+      `(cells, params)`, NumPy arrays of their own; `weights.unroll(cells)` runs them.
+
+    Raises:
+      ValueError: keys that are missing or unknown, wrong shapes or dtypes, a damaged
+        file; the message names file and key.
+
+    >>> import jax
+    >>> from flax import linen as nn
+    >>> from bptt_jax import cells, interop
+    >>> rnn = nn.RNN(nn.GRUCell(4))
+    >>> variables = rnn.init(jax.random.key(0), jax.numpy.ones((1, 2, 3)))
+    >>> found, params = interop.flax.load_params(variables)
+    >>> found == ((cells.gru(3, 4),),)
+    True
+    """
+    found = arrays(source, "/", prefix)
+    if all(name.startswith("params/") for name in found.named):
+        found = arrays(source, "/", prefix + "params/")
+    bare = all(name.count("/") == 1 for name in found.named)
+    groups = grouped(found, _place, _spell_bare if bare else _spell_in(found))
+    return weights.network([map(_ours, layer) for layer in groups], activation)
+
+
+def to_params(params: PyTree) -> dict:
+    """The parameters of an `nn.RNN` for one layer, of an `nn.Sequential` of them for more.
+
+    Args:
+      params: of a `Network`, a stack of cells, or one cell: LSTM, GRU with the reset
+        after the product, MGU, or Elman.
+
+    Returns:
+      A nested dict of NumPy arrays, with `nn.Bidirectional` for two directions. The
+      parameters of a cell alone are `["cell"]` of it.
+
+    >>> import jax
+    >>> from bptt_jax import cells, interop
+    >>> params = cells.elman(3, 4).init(jax.random.key(0))
+    >>> jax.tree.map(jax.numpy.shape, interop.flax.to_params(params))
+    {'cell': {'h': {'kernel': (4, 4)}, 'i': {'bias': (4,), 'kernel': (3, 4)}}}
+    """
+    whole = weights.nested(params)
+    trees = [_of_layer([{"cell": _theirs(p)} for p in layer]) for layer in whole]
+    if len(trees) == 1:
+        return trees[0]
+    return {f"layers_{k}": tree for k, tree in enumerate(trees)}
+
+
+def _of_layer(trees: list[dict]) -> dict:
+    if len(trees) == 1:
+        return trees[0]
+    return dict(forward_rnn=trees[0], backward_rnn=trees[1])
+
+
+_NAME = re.compile(
+    r"(?:layers_(\d{1,6})/)?(?:(forward|backward)_rnn/)?(?:cell/)?"
+    r"([ih][a-z]?/(?:kernel|bias))"
+)
+
+
+def _place(name: str) -> tuple[int, int, str] | None:
+    found = _NAME.fullmatch(name)
+    return (
+        (int(found[1] or 0), int(found[2] == "backward"), found[3]) if found else None
+    )
+
+
+def _spell_bare(k: int, d: int, short: str) -> str:
+    del k, d
+    return short
+
+
+def _spell_in(found: Arrays) -> Callable:
+    """How a missing name would be spelt among those that are there."""
+    deep = any(name.startswith("layers_") for name in found.named)
+    both = any("backward_rnn/" in name for name in found.named)
+
+    def spell(k: int, d: int, short: str) -> str:
+        layer = f"layers_{k}/" if deep else ""
+        direction = f"{('forward', 'backward')[d]}_rnn/" if both else ""
+        return f"{layer}{direction}cell/{short}"
+
+    return spell
+
+
+def _gates(kind: Kind) -> list[str]:
+    return [""] if kind is ELMAN else list(kind.gates)
+
+
+def _biased(kind: Kind) -> list[str]:
+    """The names whose biases make b, in the order of the gates."""
+    return [f"{'h' if kind is LSTM else 'i'}{gate}/bias" for gate in _gates(kind)]
+
+
+def _kind(g: Group) -> Kind:
+    """By the gate that no other kind has."""
+    there = {short.split("/")[0][1:] for short in g.named}
+    telling = {"g": LSTM, "r": GRU, "f": MGU, "": ELMAN}
+    for gate, kind in telling.items():
+        if gate in there:
+            return kind
+    raise ValueError(f"{g.name(next(iter(g.named)))}: unknown key")
+
+
+def _ours(g: Group) -> dict:
+    kind = _kind(g)
+    n_in, n_hidden = g.shape(f"i{_gates(kind)[0]}/kernel")
+    shapes = {}
+    for gate in _gates(kind):
+        shapes[f"i{gate}/kernel"] = (n_in, n_hidden)
+        shapes[f"h{gate}/kernel"] = (n_hidden, n_hidden)
+    shapes |= dict.fromkeys(_biased(kind), (n_hidden,))
+    if "b_n" in kind.extra:
+        shapes["hn/bias"] = (n_hidden,)
+    named = g.checked(shapes)
+    params = dict(
+        w_x=join([named[f"i{gate}/kernel"] for gate in _gates(kind)]),
+        w_h=join([named[f"h{gate}/kernel"] for gate in _gates(kind)]),
+        b=join([named[name] for name in _biased(kind)]),
+    )
+    return params | (dict(b_n=named["hn/bias"]) if "b_n" in kind.extra else {})
+
+
+def _theirs(p: dict) -> dict[str, dict[str, Any]]:
+    kind, _ = weights.kind_of(p)
+    if kind not in KINDS:
+        raise ValueError(f"params: flax.linen has no {kind.name}")
+    gates, tree = _gates(kind), {}
+    for end, fused in (("i", p["w_x"]), ("h", p["w_h"])):
+        for gate, kernel in zip(gates, by_gate(fused, len(gates)), strict=True):
+            tree[f"{end}{gate}"] = dict(kernel=kernel)
+    for name, bias in zip(_biased(kind), by_gate(p["b"], len(gates)), strict=True):
+        tree[name.split("/")[0]]["bias"] = bias
+    if "b_n" in p:
+        tree["hn"]["bias"] = p["b_n"]
+    return {name: on_host(leaves) for name, leaves in tree.items()}

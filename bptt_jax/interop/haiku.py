@@ -1,0 +1,227 @@
+"""Parameters of `haiku.LSTM`, `haiku.GRU` and `haiku.VanillaRNN`, one or in a row.
+
+    lstm/linear            w [I + H, 4H], b [4H]    gates i, g, f, o; the cell adds 1 to f's
+    gru                    w_i [I, 3H], w_h [H, 3H], b [3H]    gates z, r, a
+    vanilla_rnn/linear     w [I, H], b [H]          of the inputs; the cell is a relu one
+    vanilla_rnn/linear_1   w [H, H], b [H]          of the state
+
+and `lstm_1`, `lstm_2`, … for the layers above. Haiku's GRU resets before the product and
+its z takes the candidate where ours keeps the state, so z changes sign. The 1 that its
+LSTM adds is in our bias: a number smaller than 1 loses digits when 1 is added, so our
+biases of f come back but for the rounding of that, and Haiku's exactly with `like=`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from bptt_jax.interop import weights
+from bptt_jax.interop._arrays import (
+    by_gate,
+    halves,
+    join,
+    namespace,
+    reordered,
+    split_as,
+)
+from bptt_jax.interop._named import (
+    Arrays,
+    Group,
+    arrays,
+    grouped,
+    in_order,
+    loaded,
+    written,
+)
+from bptt_jax.interop.weights import ELMAN, GRU_RESET_BEFORE, LSTM, Network
+from bptt_jax.types import PyTree
+
+MODULES = {LSTM: "lstm", GRU_RESET_BEFORE: "gru", ELMAN: "vanilla_rnn"}
+_SHORT = ("linear/w", "linear/b", "linear_1/w", "linear_1/b", "w_i", "w_h", "b")
+
+
+def load_params(source: Any, *, prefix: str = "") -> Network:
+    """A network from Haiku's parameters, or a safetensors file with names joined by /.
+
+    Args:
+      source: `{"lstm/linear": {"w": …, "b": …}}` as `haiku.transform` gives it; a path.
+      prefix: what comes before in a larger model, "net/~/" say.
+
+    Returns:
+      `(cells, params)`, NumPy arrays of their own; `weights.unroll(cells)` runs them.
+      Layers come in the order of the numbers in their names.
+
+    Raises:
+      ValueError: keys that are missing or unknown, wrong shapes or dtypes, a damaged
+        file; the message names file and key.
+
+    >>> import numpy as np
+    >>> from bptt_jax import cells, interop
+    >>> theirs = {"gru": {"w_i": np.ones((3, 12)), "w_h": np.ones((4, 12)),
+    ...                   "b": np.ones(12)}}
+    >>> found, params = interop.haiku.load_params(theirs)
+    >>> found == ((cells.gru(3, 4, reset_after=False),),)
+    True
+    """
+    groups = _groups(arrays(source, "/", prefix))
+    params = [[_ours(g) for g in layer] for layer in groups]
+    return weights.network(params, jax.nn.relu)
+
+
+def to_params(params: PyTree, *, like: Any = None) -> dict[str, dict[str, Any]]:
+    """Haiku's parameters of a network of one direction, NumPy arrays.
+
+    Args:
+      params: of a `Network`, a stack of cells, or one cell: LSTM, GRU with the reset
+        before the product, or Elman (with relu: Haiku has no other).
+      like: what the network was loaded from (as `source`): its names are kept, and its
+        biases wherever they have not changed.
+
+    >>> import jax
+    >>> from bptt_jax import cells, interop
+    >>> params = cells.lstm(3, 4).init(jax.random.key(0))
+    >>> jax.tree.map(jax.numpy.shape, interop.haiku.to_params(params))
+    {'lstm/linear': {'b': (16,), 'w': (7, 16)}}
+    """
+    whole = weights.nested(params)
+    if len(whole[0]) == 2:
+        raise ValueError("params: Haiku's cells have one direction, got two")
+    for (p,) in whole:
+        kind, _ = weights.kind_of(p)
+        if kind not in MODULES:
+            raise ValueError(f"params: Haiku has no {kind.name}")
+    groups = None if like is None else _groups(arrays(like, "/"))
+    named = written(whole, _theirs, _speller(whole), groups, _as_before)
+    tree: dict[str, dict[str, Any]] = {}
+    for name, a in named.items():
+        module, leaf = name.rsplit("/", 1)
+        tree.setdefault(module, {})[leaf] = a
+    return tree
+
+
+def _speller(whole: tuple) -> Callable:
+    """Haiku numbers the modules of a kind."""
+    modules = []
+    for (p,) in whole:
+        name = MODULES[weights.kind_of(p)[0]]
+        alike = sum(m.startswith(name) for m in modules)
+        modules.append(f"{name}_{alike}" if alike else name)
+
+    def spell(k, d, short):
+        del d
+        return f"{modules[k]}/{short}"
+
+    return spell
+
+
+def _parts(name: str) -> tuple[str, str] | None:
+    """Module and short name."""
+    for short in _SHORT:
+        if name == short or name.endswith("/" + short):
+            return name[: -len(short)].rstrip("/"), short
+    return None
+
+
+def _groups(found: Arrays) -> list[list[Group]]:
+    parts = {name: _parts(name) for name in found.named}
+    modules = [part[0] for part in parts.values() if part]
+    at = in_order(found.origin, modules)
+    module = {k: name for name, k in at.items()}
+
+    def place(name):
+        part = parts[name]
+        return (at[part[0]], 0, part[1]) if part else None
+
+    def spell(k, d, short):
+        del d
+        return f"{module[k]}/{short}".lstrip("/")
+
+    return grouped(found, place, spell)
+
+
+def _ours(g: Group) -> dict:
+    if "linear_1/w" in g.named:
+        return _vanilla(g)
+    return _gru(g) if "w_h" in g.named or "w_i" in g.named else _lstm(g)
+
+
+def _lstm(g: Group) -> dict:
+    rows, columns = g.shape("linear/w")
+    n_hidden = columns // 4
+    if columns % 4 or rows <= n_hidden:
+        raise ValueError(
+            f"{g.name('linear/w')}: expected [I + H, 4H], got [{rows}, {columns}]"
+        )
+    named = g.checked({"linear/w": (rows, columns), "linear/b": (columns,)})
+    w = reordered(named["linear/w"], "igfo", "ifgo")
+    i, candidate, f, o = by_gate(named["linear/b"], 4)
+    return dict(
+        w_x=w[: rows - n_hidden],
+        w_h=w[rows - n_hidden :],
+        b=join([i, f + 1, candidate, o]),
+    )
+
+
+def _gru(g: Group) -> dict:
+    n_hidden, columns = g.shape("w_h")
+    g.n_gates("w_h", columns, n_hidden, {3: "GRU"})
+    shapes = dict(
+        w_i=(g.shape("w_i")[0], columns), w_h=(n_hidden, columns), b=(columns,)
+    )
+    named = g.checked(shapes)
+    w_x, w_h, b = (_z_turned(reordered(named[n], "zrn", "rzn")) for n in shapes)
+    return dict(w_x=w_x, w_h=w_h, b=b)
+
+
+def _z_turned(a: Any) -> Any:
+    """1 - σ(a) = σ(-a)."""
+    r, z, n = by_gate(a, 3)
+    return join([r, -z, n])
+
+
+def _vanilla(g: Group) -> dict:
+    n_in, n_hidden = g.shape("linear/w")
+    shapes = {
+        "linear/w": (n_in, n_hidden),
+        "linear_1/w": (n_hidden, n_hidden),
+        "linear/b": (n_hidden,),
+        "linear_1/b": (n_hidden,),
+    }
+    named = g.checked(shapes, optional=("linear_1/b",))
+    b = named["linear/b"]
+    if "linear_1/b" in named:
+        b = b + named["linear_1/b"]
+    return dict(w_x=named["linear/w"], w_h=named["linear_1/w"], b=b)
+
+
+def _theirs(p: dict) -> dict[str, Any]:
+    kind, _ = weights.kind_of(p)
+    if kind is LSTM:
+        i, f, candidate, o = by_gate(p["b"], 4)
+        w = reordered(join([p["w_x"], p["w_h"]], 0), "ifgo", "igfo")
+        return {"linear/w": w, "linear/b": join([i, candidate, f - 1, o])}
+    if kind is GRU_RESET_BEFORE:
+        turned = [reordered(_z_turned(p[n]), "rzn", "zrn") for n in ("w_x", "w_h", "b")]
+        return dict(zip(("w_i", "w_h", "b"), turned, strict=True))
+    first, second = halves(p["b"])
+    named = {"linear/w": p["w_x"], "linear/b": first}
+    return named | {"linear_1/w": p["w_h"], "linear_1/b": second}
+
+
+def _as_before(named: dict, g: Group) -> dict:
+    """Biases as they were, where nothing but rounding or a sum makes a difference."""
+    old = {name: loaded(a) for name, a in g.named.items()}
+    pair = ("linear/b", "linear_1/b")
+    if "linear_1/w" in named and "linear_1/b" not in old:  # of one bias it is -0
+        return {name: a for name, a in named.items() if name != "linear_1/b"}
+    if "linear_1/w" in named and set(pair) <= old.keys():
+        once, before = ([of[name] for name in pair] for of in (named, old))
+        split = split_as(once, before, len(once[0]))
+        return named | dict(zip(pair, split, strict=True))
+    if "linear/b" in named and "linear/b" in old and "linear_1/w" not in named:
+        i, candidate, f, o = by_gate(named["linear/b"], 4)
+        f_before = by_gate(old["linear/b"], 4)[2]
+        f = namespace(f).where(f_before + 1 == f + 1, f_before, f)
+        return named | {"linear/b": join([i, candidate, f, o])}
+    return named

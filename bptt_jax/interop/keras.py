@@ -1,0 +1,239 @@
+"""Weights of `keras.layers.LSTM`, `GRU` (either place of the reset) and `SimpleRNN`.
+
+    lstm/lstm_cell/kernel             [I, G·H]    w_x     gates i, f, c, o or z, r, h
+    lstm/lstm_cell/recurrent_kernel   [H, G·H]    w_h
+    lstm/lstm_cell/bias               [G·H]       b
+
+A GRU with `reset_after=True` has bias `[2, 3H]`, of the inputs and of the state: what is
+only ever added becomes one, and the second of h is our `b_n`. In `Bidirectional` the
+names are `bidirectional/forward_lstm/lstm_cell/…` and `…/backward_lstm/…`; further layers
+are `lstm_1`, `lstm_2`, …
+"""
+
+import collections
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bptt_jax.interop import weights
+from bptt_jax.interop._arrays import (
+    gru_biases,
+    halves,
+    join,
+    namespace,
+    no_bias,
+    reordered,
+    split_as,
+    zeros_like,
+)
+from bptt_jax.interop._named import (
+    Group,
+    arrays,
+    grouped,
+    in_order,
+    is_path,
+    loaded,
+    written,
+)
+from bptt_jax.interop.weights import ELMAN, GRU, GRU_RESET_BEFORE, LSTM, Network
+from bptt_jax.types import PyTree
+
+LAYERS = {LSTM: "lstm", GRU: "gru", GRU_RESET_BEFORE: "gru", ELMAN: "simple_rnn"}
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+GATES = {4: "LSTM", 3: "GRU", 1: "SimpleRNN"}
+
+
+def load_weights(
+    source: Any,
+    *,
+    prefix: str = "",
+    activation: Callable | None = None,
+    reset_after: bool = True,
+) -> Network:
+    """A network from a layer or model, its weights by path, or a safetensors file.
+
+    Args:
+      source: a layer (also `Bidirectional`, which is taken to concatenate), or a model
+        of such layers; a mapping of `variable.path` to arrays; a path.
+      prefix: what comes before in a larger model, "sequential/" say.
+      activation: of `SimpleRNN`; None: what a given layer says, else tanh.
+      reset_after: of a GRU without biases, the only one that does not show it.
+
+    Returns:
+      `(cells, params)`, NumPy arrays of their own; `weights.unroll(cells)` runs them.
+      Layers of a mapping or file come in the order of the numbers in their names.
+
+    Raises:
+      ValueError: keys that are missing or unknown, wrong shapes or dtypes, a damaged
+        file; the message names file and key. A layer with other activations than ours.
+
+    >>> import numpy as np
+    >>> from bptt_jax import cells, interop
+    >>> theirs = {"gru/gru_cell/kernel": np.ones((3, 12)),
+    ...           "gru/gru_cell/recurrent_kernel": np.ones((4, 12)),
+    ...           "gru/gru_cell/bias": np.ones((2, 12))}
+    >>> found, params = interop.keras.load_weights(theirs)
+    >>> found == ((cells.gru(3, 4),),)
+    True
+    """
+    said = _activation(source)
+    groups = _groups(source, prefix)
+    params = [[_ours(g, reset_after) for g in layer] for layer in groups]
+    return weights.network(params, activation or said)
+
+
+def to_weights(params: PyTree, *, like: Any = None) -> dict[str, Any]:
+    """The weights of Keras layers by path, NumPy arrays, in the order of `layer.weights`.
+
+    Args:
+      params: of a `Network`, a stack of cells, or one cell: LSTM, GRU, or Elman.
+      like: what the network was loaded from (as `source`): its paths are kept, and how
+        a sum of two biases was split wherever it has not changed. Without it the paths
+        are Keras's own for first layers, and the second bias of z and r is zero.
+
+    Returns:
+      `layer.set_weights(list(….values()))` takes it.
+
+    >>> import jax
+    >>> from bptt_jax import cells, interop
+    >>> params = cells.lstm(3, 4).init(jax.random.key(0))
+    >>> list(interop.keras.to_weights(params))[0]
+    'lstm/lstm_cell/kernel'
+    """
+    whole = weights.nested(params)
+    for p in (p for layer in whole for p in layer):
+        kind, _ = weights.kind_of(p)
+        if kind not in LAYERS:
+            raise ValueError(f"params: Keras has no {kind.name}")
+    groups = None if like is None else _groups(like, "")
+    return written(whole, _theirs, _speller(whole), groups, _as_before)
+
+
+def _speller(whole: tuple) -> Callable:
+    """Keras numbers the layers of a kind."""
+    folders, count = [], collections.Counter()
+    for layer in whole:
+        name, both = LAYERS[weights.kind_of(layer[0])[0]], len(layer) == 2
+        outer = "bidirectional" if both else name
+        end = f"_{count[outer]}" if count[outer] else ""
+        count[outer] += 1
+        inner = [f"/{d}_{name}{end}" for d in ("forward", "backward")] if both else [""]
+        folders.append([f"{outer}{end}{direction}/{name}_cell" for direction in inner])
+
+    def spell(k, d, short):
+        return f"{folders[k][d]}/{short}"
+
+    return spell
+
+
+def _layers(source: Any) -> Iterator[Any]:
+    """Recurrent layers of a Keras object."""
+    inner = [getattr(source, f"{d}_layer", None) for d in ("forward", "backward")]
+    for layer in (*getattr(source, "layers", ()), *inner):
+        if layer is not None:
+            yield from _layers(layer)
+    if hasattr(source, "cell") and hasattr(source, "activation"):
+        yield source
+
+
+def _activation(source: Any) -> Callable:
+    """That of simple cells; refuses LSTMs and GRUs that are not ours."""
+    simple = {"tanh"} if is_path(source) else set()
+    for layer in _layers(source):
+        gate = getattr(layer, "recurrent_activation", None)
+        names = [getattr(f, "__name__", str(f)) for f in (layer.activation, gate) if f]
+        if gate is None:
+            simple |= set(names)
+        elif names != ["tanh", "sigmoid"]:
+            raise ValueError(
+                f"{layer.name}: expected the activations tanh and sigmoid, got "
+                f"{' and '.join(names)}"
+            )
+    name = simple.pop() if len(simple) == 1 else "tanh" if not simple else "several"
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: expected tanh or relu, got {name}")
+    return ACTIVATIONS[name]
+
+
+def _groups(source: Any, prefix: str) -> list[list[Group]]:
+    if isinstance(getattr(source, "weights", None), list):
+        found = arrays({v.path: v.numpy() for v in source.weights}, "/", prefix)
+        ordered = True
+    else:
+        found, ordered = arrays(source, "/", prefix), False
+    parts = {name: _parts(name) for name in found.named}
+    names = [part[0] for part in parts.values() if part]
+    if ordered:
+        at = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    else:
+        at = in_order(found.origin, names)
+    folder = {(at[p[0]], p[1]): n.rsplit("/", 1)[0] for n, p in parts.items() if p}
+
+    def place(name):
+        part = parts[name]
+        return (at[part[0]], *part[1:]) if part else None
+
+    def spell(k, d, short):
+        return f"{folder.get((k, d), ('forward', 'backward')[d])}/{short}"
+
+    return grouped(found, place, spell)
+
+
+_NAME = re.compile(
+    r"(?:(?P<layer>.*?)/)??(?:(?P<direction>forward|backward)_[^/]*/)?"
+    r"[^/]*_cell(?:_\d+)?/(?P<short>kernel|recurrent_kernel|bias)"
+)
+
+
+def _parts(name: str) -> tuple[str, int, str] | None:
+    """Layer, direction and short name."""
+    found = _NAME.fullmatch(name)
+    if not found:
+        return None
+    return found["layer"] or "", int(found["direction"] == "backward"), found["short"]
+
+
+def _ours(g: Group, reset_after: bool) -> dict:
+    n_hidden, columns = g.shape("recurrent_kernel")
+    n = g.n_gates("recurrent_kernel", columns, n_hidden, GATES)
+    two = n == 3 and (
+        len(g.named["bias"].shape) == 2 if "bias" in g.named else reset_after
+    )
+    shapes = dict(
+        kernel=(g.shape("kernel")[0], columns),
+        recurrent_kernel=(n_hidden, columns),
+        bias=(2, columns) if two else (columns,),
+    )
+    named = g.checked(shapes, optional=("bias",))
+    if "bias" not in named:
+        named["bias"] = zeros_like(named["kernel"], shapes["bias"])
+    ours = "rzn" if n == 3 else "ifgo"[:n]
+    theirs = "zrn" if n == 3 else ours
+    w_x, w_h, b = (reordered(named[name], theirs, ours) for name in shapes)
+    return dict(w_x=w_x, w_h=w_h) | (gru_biases(*b) if two else dict(b=b))
+
+
+def _theirs(p: dict) -> dict[str, Any]:
+    kind, _ = weights.kind_of(p)
+    b = p["b"]
+    if kind is GRU:
+        first, second = halves(b)
+        second = join([second[: 2 * len(p["b_n"])], p["b_n"]])
+        b = namespace(b).stack([first, second])
+    order = "zrn" if kind.gates == "rzn" else kind.gates
+    named = dict(kernel=p["w_x"], recurrent_kernel=p["w_h"], bias=b)
+    return {name: reordered(a, kind.gates, order) for name, a in named.items()}
+
+
+def _as_before(named: dict, g: Group) -> dict:
+    if "bias" not in g.named:
+        no_bias(g.spell("bias"), named["bias"])
+        return {name: a for name, a in named.items() if name != "bias"}
+    if named["bias"].ndim == 1:
+        return named
+    once, before = [*named["bias"]], [*loaded(g.named["bias"])]
+    split = split_as(once, before, 2 * (len(once[0]) // 3))
+    return named | dict(bias=namespace(once[0]).stack(split))

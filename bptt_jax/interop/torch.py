@@ -1,0 +1,185 @@
+"""`torch.nn.RNN`, `LSTM` (also with `proj_size`) and `GRU`: any depth, both directions.
+
+    weight_ih_l{k}  [G·H, I]    w_xᵀ       gates in the order i, f, g, o or r, z, n
+    weight_hh_l{k}  [G·H, O]    w_hᵀ
+    weight_hr_l{k}  [P, H]      w_rᵀ       of a projection
+    bias_ih_l{k}    [G·H]       b   = bias_ih + bias_hh        (GRU's n: bias_ih alone)
+    bias_hh_l{k}    [G·H]       b_n = bias_hh of n             (GRU alone)
+
+and the same with `_reverse` for the direction from the end. Two biases that are only
+ever added become one; `to_state_dict` puts it in the first, and the second is zero,
+unless it is shown with `like=` how it was split.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bptt_jax.interop import weights
+from bptt_jax.interop._arrays import (
+    gru_biases,
+    halves,
+    join,
+    no_bias,
+    split_as,
+    zeros_like,
+)
+from bptt_jax.interop._named import Group, arrays, grouped, loaded, written
+from bptt_jax.interop.weights import ELMAN, GRU, LSTM, PROJECTED_LSTM, Network
+from bptt_jax.types import PyTree
+
+GATES = {4: "nn.LSTM", 3: "nn.GRU", 1: "nn.RNN"}
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+def load_state_dict(
+    source: Any, *, prefix: str = "", activation: Callable | None = None
+) -> Network:
+    """A network from a module, its state dict, or a safetensors file of that.
+
+    Args:
+      source: an `nn.RNN`, `nn.LSTM` or `nn.GRU`, or a module that has one; a mapping of
+        names to tensors or arrays; a path.
+      prefix: what comes before `weight_ih_l0` in a larger model, "encoder.lstm." say.
+      activation: of `nn.RNN`, which no state dict holds; None: what a given `nn.RNN`
+        says, else tanh. Shapes tell RNN, GRU and LSTM apart.
+
+    Returns:
+      `(cells, params)`, NumPy arrays of their own; `weights.unroll(cells)` runs them.
+
+    Raises:
+      ValueError: keys that are missing or unknown, wrong shapes or dtypes, a damaged
+        file; the message names file and key.
+
+    >>> import numpy as np
+    >>> from bptt_jax import cells, interop
+    >>> state = {"weight_ih_l0": np.ones((12, 3)), "weight_hh_l0": np.ones((12, 4)),
+    ...          "bias_ih_l0": np.ones(12), "bias_hh_l0": np.ones(12)}
+    >>> found, params = interop.torch.load_state_dict(state)
+    >>> found == ((cells.gru(3, 4),),), params[0][0]["b_n"].shape
+    (True, (4,))
+    """
+    groups = grouped(arrays(source, ".", prefix), _place, _spell)
+    params = [map(_ours, layer) for layer in groups]
+    return weights.network(params, activation or _activation(source, prefix))
+
+
+def to_state_dict(
+    params: PyTree, *, prefix: str = "", like: Any = None
+) -> dict[str, Any]:
+    """The state dict of the PyTorch module with these parameters, NumPy arrays.
+
+    Args:
+      params: of a `Network`, a stack of cells, or one cell: LSTM (also projected), GRU
+        with the reset after the product, or Elman; all layers of one kind and size.
+      prefix: of all names.
+      like: what the network was loaded from (as `source`): a sum of two biases is split
+        as there wherever it has not changed, so what was loaded comes back bit for bit.
+        Without it the second bias is zero.
+
+    Returns:
+      `module.load_state_dict({k: torch.from_numpy(v) for k, v in ….items()})` takes it.
+
+    >>> import jax
+    >>> from bptt_jax import cells, interop
+    >>> params = cells.lstm(3, 4).init(jax.random.key(0))
+    >>> sorted(interop.torch.to_state_dict(params))
+    ['bias_hh_l0', 'bias_ih_l0', 'weight_hh_l0', 'weight_ih_l0']
+    """
+    whole = weights.nested(params)
+    _check_same(whole)
+    groups = (
+        None if like is None else grouped(arrays(like, ".", prefix), _place, _spell)
+    )
+
+    def spell(k, d, short):
+        return prefix + _spell(k, d, short)
+
+    return written(whole, _theirs, spell, groups, _as_before)
+
+
+def _activation(source: Any, prefix: str) -> Callable:
+    """What a given module says, or PyTorch's default."""
+    if prefix.endswith(".") and hasattr(source, "get_submodule"):
+        source = source.get_submodule(prefix[:-1])
+    return ACTIVATIONS[getattr(source, "nonlinearity", "tanh")]
+
+
+_NAME = re.compile(
+    r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d{1,6})(_reverse)?"
+)
+
+
+def _place(name: str) -> tuple[int, int, str] | None:
+    found = _NAME.fullmatch(name)
+    return (int(found[2]), int(found[3] is not None), found[1]) if found else None
+
+
+def _spell(k: int, d: int, short: str) -> str:
+    return f"{short}_l{k}{'_reverse' if d else ''}"
+
+
+def _ours(g: Group) -> dict:
+    rows, n_out = g.shape("weight_hh")
+    n_hidden = g.shape("weight_hr")[1] if "weight_hr" in g.named else n_out
+    known = {4: GATES[4]} if "weight_hr" in g.named else GATES
+    n = g.n_gates("weight_hh", rows, n_hidden, known)
+    shapes = dict(weight_ih=(rows, g.shape("weight_ih")[1]), weight_hh=(rows, n_out))
+    if "weight_hr" in g.named:
+        shapes |= dict(weight_hr=(n_out, n_hidden))
+    biases = dict(bias_ih=(rows,), bias_hh=(rows,))
+    without = not biases.keys() & g.named.keys()
+    named = g.checked(shapes if without else shapes | biases)
+    params = dict(w_x=named["weight_ih"].T, w_h=named["weight_hh"].T)
+    if "weight_hr" in named:
+        params["w_r"] = named["weight_hr"].T
+    if without:
+        named = {n: zeros_like(params["w_h"], s) for n, s in biases.items()}
+    if n == 3:
+        return params | gru_biases(named["bias_ih"], named["bias_hh"])
+    return params | dict(b=named["bias_ih"] + named["bias_hh"])
+
+
+def _theirs(p: dict) -> dict[str, Any]:
+    named = dict(weight_ih=p["w_x"].T, weight_hh=p["w_h"].T)
+    if "w_r" in p:
+        named["weight_hr"] = p["w_r"].T
+    named["bias_ih"], named["bias_hh"] = halves(p["b"])
+    if "b_n" in p:
+        of_n = p["b_n"].shape[-1]
+        named["bias_hh"] = join([named["bias_hh"][:-of_n], p["b_n"]])
+    return named
+
+
+def _as_before(named: dict, g: Group) -> dict:
+    biases = ("bias_ih", "bias_hh")
+    once = [named[name] for name in biases]
+    if not g.named.keys() & set(biases):
+        no_bias(g.spell("bias_ih"), *once)
+        return {name: a for name, a in named.items() if name not in biases}
+    if not set(biases) <= g.named.keys():
+        return named
+    # Of three gates n is the last, with two biases of its own.
+    columns = once[0].shape[-1]
+    n_hidden = named["weight_hh"].shape[-1]
+    summed = columns - (n_hidden if columns == 3 * n_hidden else 0)
+    split = split_as(once, [loaded(g.named[name]) for name in biases], summed)
+    return named | dict(zip(biases, split, strict=True))
+
+
+def _check_same(whole: tuple) -> None:
+    found = {
+        (kind.name, sizes.n_hidden, sizes.n_out)
+        for layer in whole
+        for kind, sizes in map(weights.kind_of, layer)
+    }
+    kinds = {weights.kind_of(p)[0] for layer in whole for p in layer}
+    if len(found) > 1 or not kinds <= {LSTM, PROJECTED_LSTM, GRU, ELMAN}:
+        what = ", ".join(f"{name} of {n}" for name, n, _ in sorted(found))
+        raise ValueError(
+            "params: expected an LSTM, GRU (reset after) or simple recurrent network "
+            f"with all layers alike, got {what}"
+        )

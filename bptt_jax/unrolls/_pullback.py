@@ -1,0 +1,87 @@
+"""The two passes of `bptt` one by one, with an eye on the second."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bptt_jax import _pytrees as trees
+from bptt_jax.types import Cell, Layer, PyTree, Seen, Side
+from bptt_jax.unrolls import _bptt
+from bptt_jax.unrolls._door import arrays, check, lift
+
+
+class Pulled(NamedTuple):
+    """What came back through time.
+
+    d_params, d_carry, d_xs: cotangents; None at leaves that are not floating.
+    seen: for each recurrent layer, in order, what the watch showed, leaves `[T, ...]`.
+    paths: of each, where its parameters are in those of the whole (`jax.tree_util`).
+    """
+
+    d_params: PyTree
+    d_carry: PyTree
+    d_xs: PyTree
+    seen: list
+    paths: list
+
+
+def contract(seen: Seen) -> tuple[PyTree, PyTree]:
+    """`(d_params, d_xs)`: what a layer that nobody watches does, for a watch to do."""
+    return seen.cell.vjp.contract(
+        seen.params, seen.xs, seen.carries, seen.coeffs, seen.deltas
+    )
+
+
+def pullback(
+    layer: Layer | Cell,
+    params: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    side: Side = Side(),
+    *,
+    watch: Callable,
+    chunk: int | None = None,
+    length: int | None = None,
+) -> tuple[tuple[PyTree, PyTree], Callable]:
+    """As `jax.vjp` of `bptt`, but what passes by on the way back can be seen.
+
+    A `custom_vjp` cannot return what it computed on its way. Here the same two passes
+    are two functions, and each recurrent layer shows a watch what it has in hand.
+
+    Args:
+      layer, params, carry, xs, side, chunk, length: as of `bptt`.
+      watch: `(Seen) -> ((d_params, d_xs), shown)`, over a stretch of K steps;
+        `contract(seen)` gives the first two, `shown` has leaves `[K, ...]`. A function
+        that closes over no arrays.
+
+    Returns:
+      `(carry, ys)` and `back(d_carry, d_ys) -> Pulled`, which is not differentiable.
+
+    Raises:
+      ValueError: the layer has no recurrent part, or an argument does not fit.
+
+    Cost: that of `bptt`'s gradient, and what the watch computes and shows.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from bptt_jax import cells, unrolls
+    >>> cell = cells.gru(3, 4)
+    >>> params, xs = cell.init(jax.random.key(0)), jnp.ones((7, 2, 3))
+    >>> (carry, ys), back = unrolls.pullback(
+    ...     cell, params, cell.init_carry(params, (2,)), xs,
+    ...     watch=lambda seen: (unrolls.contract(seen), seen.d_states))
+    >>> back(jnp.zeros_like(carry), jnp.ones_like(ys)).seen[0].shape
+    (7, 2, 4)
+    """
+    _bptt.check_chunk(chunk)
+    layer, at = lift(layer), arrays(params, carry, xs, side, length)
+    check(layer, *at)
+    if layer.watched is None:
+        raise ValueError("layer: expected one with a recurrent part, it has none")
+    watched = layer.watched(watch)
+    out, residuals = _bptt.forward(watched, *at, chunk=chunk)
+
+    def back(d_carry, d_ys):
+        *flat, seen = _bptt.backward(watched, residuals, d_carry, d_ys, chunk=chunk)
+        ds = [trees.fill(like, d) for like, d in zip(at[:3], flat, strict=True)]
+        return Pulled(*ds, [part.shown for part in seen], [part.path for part in seen])
+
+    return out, back

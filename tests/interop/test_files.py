@@ -1,0 +1,222 @@
+"""Safetensors files, and what only looks like one."""
+
+import json
+import os
+import pickle
+import struct
+import tracemalloc
+import zipfile
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save, save_file
+
+from bptt_jax.interop import files, torch
+
+F32 = {"a": ("F32", [2], [0, 8]), "b": ("F32", [3], [8, 20])}
+
+
+def entry(dtype, shape, offsets):
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+def made(header, data=b"\0" * 20, length=None) -> bytes:
+    """A file from a header (entries, or text as it is) and the bytes after it."""
+    if isinstance(header, dict):
+        header = json.dumps({n: entry(*e) for n, e in header.items()}).encode()
+    return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+
+HUGE = (1 << 64) - 1
+NESTED = b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+A = b'"a":{"dtype":"F32","shape":[5],"data_offsets":[0,20]}'
+HOSTILE = {
+    "empty": (b"", "no safetensors file, or a truncated one"),
+    "eight bytes": (struct.pack("<Q", 0), "no safetensors file, or a truncated one"),
+    "no header": (made(b""), "no safetensors file"),
+    "header beyond the file": (made(b"{}", length=1000), "truncated"),
+    "huge header": (made(b"{}", length=HUGE), "truncated"),
+    "truncated header": (made(F32)[:40], "truncated"),
+    "text": (b"These are not weights at all.", "no safetensors file"),
+    "not UTF-8": (made(b'{"\xff\xfe": 1}'), "not UTF-8"),
+    "not JSON": (made(b"{a}"), "not JSON"),
+    "too deep": (made(NESTED), "header"),
+    "digits": (made(b'{"a":' + b"9" * 10_000 + b"}"), "file.safetensors: "),
+    "the same key twice": (made(b"{" + A + b"," + A + b"}"), "a: twice in the header"),
+    "entry is no dict": (made(b'{"a": 3}'), "a: expected a dtype, a shape and"),
+    "entry lacks dtype": (made(b'{"a": {"shape": []}}'), "a: expected a dtype"),
+    "metadata are no texts": (made(b'{"__metadata__": {"a": 3}}'), "__metadata__"),
+    "unknown dtype": (made({"a": ("F31", [5], [0, 20])}), "a: expected a dtype of F64"),
+    "dtype is a list": (made({"a": ([], [5], [0, 20])}), "a: expected a dtype of F64"),
+    "negative size": (made({"a": ("F32", [-5], [0, 20])}), "a: expected a shape"),
+    "size is no number": (made({"a": ("F32", ["5"], [0, 20])}), "a: expected a shape"),
+    "size is true": (made({"a": ("F32", [True], [0, 4])}), "a: expected a shape"),
+    "huge size": (made({"a": ("F32", [1 << 60], [0, 20])}), "a: expected a shape"),
+    "huge shape": (
+        made({"a": ("F32", [1 << 40] * 9, [0, 20])}),
+        "does not take the 20",
+    ),
+    "shape and bytes": (made({"a": ("F32", [4], [0, 20])}), "a: F32[4] does not take"),
+    "three offsets": (made({"a": ("F32", [5], [0, 4, 20])}), "a: expected two"),
+    "offsets beyond": (
+        made({"a": ("F32", [6], [0, 24])}),
+        "a: data_offsets 0 to 24 lie",
+    ),
+    "offsets backward": (made({"a": ("F32", [0], [20, 0])}), "a: data_offsets 20 to 0"),
+    "negative offset": (made({"a": ("F32", [5], [-20, 0])}), "a: expected two"),
+    "overlap": (
+        made({"a": ("F32", [3], [0, 12]), "b": ("F32", [3], [8, 20])}),
+        "b: overlaps a",
+    ),
+    "gap": (
+        made({"a": ("F32", [2], [0, 8]), "b": ("F32", [2], [12, 20])}),
+        "b: a gap between it and a",
+    ),
+    "gap at first": (made({"a": ("F32", [4], [4, 20])}), "a: a gap before it"),
+    "more bytes": (made(F32, b"\0" * 21), "1 bytes that belong to no array"),
+    "fewer bytes": (made(F32, b"\0" * 19), "b: data_offsets 8 to 20 lie outside"),
+    "no arrays": (made(b"{}"), "20 bytes that belong to no array"),
+    "long name": (made({"a" * 600: ("F32", [5], [0, 20])}), "no name of an array"),
+    "escape": (made({"\x1b[2J": ("F32", [5], [0, 20])}), "no name of an array"),
+    "pickle": (pickle.dumps({"a": [1]}), "a pickle; expected safetensors"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + b"\0" * 50, "an HDF5 file; expected safetensors"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused(name, tmp_path):
+    content, expected = HOSTILE[name]
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as caught:
+        files.read(path)
+    said = str(caught.value)
+    assert expected in said
+    assert str(path) in said
+    assert "\n" not in said
+    assert len(said) < 500
+
+
+def peak(path) -> int:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError):
+            files.read(path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_lies_cost_no_memory(tmp_path):
+    """A sparse file is as large as it says; a header that big is no header of names."""
+    lies = {
+        "header": struct.pack("<Q", 1 << 33) + b"{",
+        "zeros": struct.pack("<Q", 1 << 33),
+        "length": struct.pack("<Q", HUGE) + b"{",
+        "array": made({"a": ("F32", [1 << 31], [0, 1 << 33])}, b""),
+        "arrays": made(
+            {str(i): ("F32", [1 << 31], [0, 1 << 33]) for i in range(9)}, b""
+        ),
+    }
+    for name, start in lies.items():
+        path = tmp_path / name
+        path.write_bytes(start)
+        os.truncate(path, 1 << 34)
+        assert peak(path) < 1_000_000, name
+
+
+def test_a_wrong_shape_is_found_before_it_is_read(tmp_path):
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(made({"weight_ih_l0": ("F32", [1 << 31], [0, 1 << 33])}, b""))
+    os.truncate(path, len(path.read_bytes()) + (1 << 33))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"weight_hh_l0 is missing"):
+        torch.load_state_dict(path)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_a_pickle_in_an_archive_is_refused(tmp_path):
+    """As `torch.save` writes it."""
+    path = tmp_path / "model.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", pickle.dumps({}))
+    with pytest.raises(ValueError, match=r"safetensors\.torch\.save_file\(module\.st"):
+        files.read(path)
+
+
+ARRAYS = {
+    "none": np.zeros((0, 3), np.float32),
+    "number": np.array(-0.0, np.float64),
+    "half": np.arange(6, dtype=np.float16).reshape(2, 3).T,
+    "bfloat16": np.asarray(jnp.arange(5, dtype=jnp.bfloat16)),
+    "single": np.array([np.nan, np.inf, 1e-45], np.float32),
+    "integers": np.arange(-3, 3),
+    "flags": np.array([True, False]),
+    "ünï": np.ones(1, np.uint8),
+}
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert (a[name].dtype, a[name].shape) == (b[name].dtype, b[name].shape)
+        assert a[name].tobytes() == b[name].tobytes()
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "file.safetensors"
+    files.write(path, ARRAYS, {"made": "here"})
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    same(files.read(path), ARRAYS)
+    assert files.stored(path)[1] == {"made": "here"}
+
+
+def test_it_is_the_format_of_the_safetensors_package(tmp_path):
+    known = {name: a for name, a in ARRAYS.items() if name != "bfloat16"}
+    known = {name: np.array(a, order="C") for name, a in known.items()}
+    save_file(known, tmp_path / "theirs.safetensors")
+    same(files.read(tmp_path / "theirs.safetensors"), known)
+    files.write(tmp_path / "ours.safetensors", known)
+    same(load_file(tmp_path / "ours.safetensors"), known)
+
+
+def test_nothing_is_overwritten(tmp_path):
+    path = tmp_path / "file.safetensors"
+    path.write_text("mine")
+    with pytest.raises(ValueError, match="is there already"):
+        files.write(path, ARRAYS)
+    assert path.read_text() == "mine"
+    dangling = tmp_path / "link"
+    dangling.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="is there already"):
+        files.write(dangling, ARRAYS)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.safetensors", "link"]
+
+
+def test_what_comes_into_being_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
+    path = tmp_path / "file.safetensors"
+
+    def slow(arrays, metadata):
+        path.write_text("mine")
+        return save(arrays, metadata)
+
+    monkeypatch.setattr(files, "save", slow)
+    with pytest.raises(ValueError, match="is there already"):
+        files.write(path, ARRAYS)
+    assert path.read_text() == "mine"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def fails(new, path):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(files, "_publish", fails)
+    with pytest.raises(OSError, match="no space"):
+        files.write(tmp_path / "file.safetensors", ARRAYS)
+    assert not [*tmp_path.iterdir()]
+    with pytest.raises(FileNotFoundError):
+        files.read(tmp_path / "file.safetensors")
