@@ -398,6 +398,26 @@ def test_parameters_of_each_step_are_flax_s():
     assert found[0] < 1e-12, found
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lstm", "own"])
+def test_forward_mode(name):
+    cell = KNOWN[name][0] if name in KNOWN else OTHER[name]
+    variables, carry, xs = at(cell, inputs(cell))
+
+    @functools.partial(quick_jit, static_argnums=0)
+    def tangent(rnn, *at):
+        run = lambda v, c, xs: rnn.apply(v, xs, initial_carry=c)
+        return jax.jvp(run, at, jax.tree.map(lambda a: a + 0.1, at))[1]
+
+    arguments = jax.tree.map(jnp.asarray, (variables, carry, xs))
+    ours = tangent(linen.RNN(cell, through=unrolls.both_modes), *arguments)
+    np.testing.assert_allclose(
+        ours, tangent(nn.RNN(cell), *arguments), rtol=1e-10, atol=1e-12
+    )
+    with pytest.raises(TypeError, match="forward-mode"):
+        tangent(linen.RNN(cell), *arguments)
+
+
 class Wrapper(nn.RNNCellBase):
     """Its inner cell may belong to another module."""
 
