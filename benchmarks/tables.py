@@ -219,9 +219,34 @@ def on_paper() -> str:
     )
 
 
+def unrolls() -> str:
+    """Temporary memory and time, a row a way to the gradient."""
+    result = read(ROOT / "experiments" / "memory_versus_time" / "results.json")
+    measured = result["rows"]
+    rows = {
+        to: {
+            "MB": f"{measured[name]['temp_bytes'] / 1e6:.2f}",
+            "time, bptt = 1": f"{measured[name]['ms'] / measured['bptt']['ms']:.2f}",
+        }
+        for name, to in OF_UNROLLS.items()
+    }
+    return table(rows) + f"\n\nJAX {result['jax']}, CPU, {result['machine']}."
+
+
+OF_UNROLLS = {
+    "scan": "a plain `lax.scan`, differentiated by JAX",
+    "body": "the same, its body under `jax.checkpoint`",
+    "bptt": "`unrolls.bptt`",
+    "as it is": "`unrolls.checkpointed`, as it is",
+    "50 states": "`unrolls.checkpointed`, 50 states, stretches of one step",
+    "10 states": "… 10 states",
+    "2 states": "… 2 states",
+}
+
 PAGES = {
     "README.md": (memory, peers, peers_memory, training_step, character),
     "benchmarks/README.md": (all_cases, goals, profile, levers, sweep),
+    "docs/choosing-an-unroll.md": (unrolls, memory),
     "docs/scaling.md": (processes, on_paper),
 }
 

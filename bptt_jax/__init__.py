@@ -15,6 +15,7 @@ is computed. Everything else is built on those three.
     sweep        many trainings as one program
     verify       is a gradient right? for your own cells, too
     diagnose     how far an estimator is from the exact gradient
+    plots        figures from arrays
 
 `cells`, `layers` and `unrolls` are here at once, the other rooms load on first use.
 """
@@ -37,7 +38,8 @@ from bptt_jax.types import (
 __version__ = "0.1.0"
 
 _ROOMS = (
-    "diagnose", "estimators", "models", "objectives", "sweep", "tasks", "train", "verify"
+    "diagnose", "estimators", "models", "objectives", "plots", "sweep", "tasks", "train",
+    "verify",
 )  # fmt: skip
 
 __all__ = [

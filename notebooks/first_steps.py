@@ -21,11 +21,10 @@
 # %%
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from bptt_jax import Side, cells, layers, unrolls, verify
+from bptt_jax import Side, cells, layers, plots, unrolls, verify
 
 print("JAX", jax.__version__, jax.devices())
 
@@ -85,16 +84,7 @@ memory = {
     "bptt": megabytes(wide, unrolls.bptt),
     "bptt, remat": megabytes(lean, unrolls.bptt),
 }
-figure, axes = plt.subplots(figsize=(6.4, 2), layout="constrained")
-bars = axes.barh(list(memory), list(memory.values()), color="#0072B2")
-axes.bar_label(bars, fmt="%.0f MB", padding=3)
-axes.set(
-    xlabel="temporary memory of one gradient (MB)",
-    xlim=(0, 1.15 * max(memory.values())),
-)
-axes.invert_yaxis()
-axes.spines[["top", "right"]].set_visible(False)
-plt.show()
+plots.bars(memory, unit="temporary memory of one gradient, MB")
 
 # %% [markdown]
 # ## Sequences of different lengths
@@ -169,9 +159,9 @@ def train(key):
 
 
 losses = np.asarray(jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 8)))
-figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-axes.semilogy(losses.T, color="#0072B2", alpha=0.5)
-axes.set(xlabel="step", ylabel="mean squared error", title="GRU of 16, eight seeds")
-axes.spines[["top", "right"]].set_visible(False)
-plt.show()
 print("last error of each seed:", np.array2string(losses[:, -1], precision=5))
+plots.curves(
+    {"GRU of 16 units, eight seeds": (np.arange(losses.shape[1]), losses)},
+    unit="mean squared error",
+    log=True,
+)

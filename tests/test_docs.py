@@ -9,21 +9,47 @@ import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = ["README.md", "docs/adding-a-cell.md"]
+SOURCES = ("README.md", "docs/**/*.md", "experiments/*/README.md", "benchmarks/*.md")
+MADE = ("docs/api/", "docs/benchmarks/", "docs/experiments/", "docs/notebooks/")
+LONG = {"docs/tour.md", "docs/choosing-an-unroll.md"}
+FRESH = {"docs/scaling.md"}  # says what has to be said before JAX starts
 
 
 def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES)
+FOUND = [p.relative_to(ROOT).as_posix() for s in SOURCES for p in ROOT.glob(s)]
+PAGES = sorted(p for p in FOUND if not p.startswith(MADE) and blocks(p))
+
+
+def test_there_are_pages_with_code():
+    assert {"README.md", "docs/adding-a-cell.md", "docs/tour.md"} <= set(PAGES)
+
+
+def test_every_block_says_what_it_is_in():
+    """Code that is called something else than `python` would not be run."""
+    for page in FOUND:
+        opened = re.findall(r"^```(.*)$", (ROOT / page).read_text(), re.MULTILINE)[::2]
+        other = {name for name in opened if not name.startswith("{")}
+        assert other <= {"python", "console", "text", ""}, page
+
+
+def marked(page: str):
+    return pytest.param(page, marks=[pytest.mark.slow] if page in LONG else [])
+
+
+@pytest.mark.parametrize("page", map(marked, PAGES))
 def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code = blocks(page)
-    assert code, "no code on the page"
-    names: dict = {}
-    for block in code:
-        exec(compile(block, page, "exec"), names)  # noqa: S102
+    code = "\n".join(blocks(page))
+    if page in FRESH:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return
+    exec(compile(code, page, "exec"), {})  # noqa: S102
 
 
 def test_the_worked_cell_is_caught_when_it_is_wrong():

@@ -20,10 +20,8 @@ import time
 
 import jax
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from bptt_jax import cli, tasks, train
+from bptt_jax import cli, plots, tasks, train
 
 HERE = pathlib.Path(__file__).parent
 RUNS = (("bptt", 0), ("scan", 0), ("bptt", 1))
@@ -80,27 +78,19 @@ def _vector_instructions() -> str:
     return "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "unknown"
 
 
-def figure(runs: list[dict], baseline: float) -> Figure:
-    drawing = Figure(figsize=(7, 4.2), layout="constrained")
-    FigureCanvasAgg(drawing)
-    axes = drawing.subplots()
-    for run, style in zip(runs[:2], ("-", ":")):
-        curve = np.array(run["curve"])
-        width = max(1, len(curve) // 50)
-        smooth = np.convolve(curve, np.ones(width) / width, "valid")
-        axes.plot(
-            np.arange(width, len(curve) + 1), smooth, style, linewidth=2,
-            color="#0072B2" if run["unroll"] == "bptt" else "#D55E00",
-            label=f"unrolls.{run['unroll']} (held out {run['held_out']:.3f})",
-        )  # fmt: skip
-    axes.axhline(
-        baseline, color="#666666", linestyle="--", linewidth=1,
-        label=f"5-gram, held out ({baseline:.3f})",
-    )  # fmt: skip
-    axes.set(xlabel="step", ylabel="bits per character", ylim=(1.3, 3.5))
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return drawing
+def figure(runs: list[dict], baseline: float):
+    series = {}
+    for run in runs[:2]:
+        width = max(1, len(run["curve"]) // 50)
+        smooth = np.convolve(run["curve"], np.ones(width) / width, "valid")
+        name = f"unrolls.{run['unroll']} (held out {run['held_out']:.3f})"
+        series[name] = np.arange(width, len(run["curve"]) + 1), smooth
+    return plots.curves(
+        series,
+        unit="bits per character",
+        levels={f"5-gram, held out ({baseline:.3f})": baseline},
+        limits=(1.3, 3.5),
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -18,10 +18,8 @@ import jax
 import numpy as np
 import optax
 from jax import lax
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from bptt_jax import cells, estimators, models, tasks, unrolls
+from bptt_jax import cells, estimators, models, plots, tasks, unrolls
 
 HERE = pathlib.Path(__file__).parent
 T1, T2, H = 3, 8, 32
@@ -95,25 +93,14 @@ KINDS = {
 }
 
 
-def figure(found: dict, levels: dict) -> Figure:
-    drawing = Figure(figsize=(7, 4.2), layout="constrained")
-    FigureCanvasAgg(drawing)
-    axes = drawing.subplots()
-    for (name, row), colour in zip(
-        found.items(), ("#0072B2", "#D55E00", "#009E73"), strict=True
-    ):
-        axes.plot(
-            [int(k) for k in row], list(row.values()), "o-", label=name, color=colour
-        )
-    for name, level in levels.items():
-        axes.axhline(level, color="#666666", linestyle="--", linewidth=1)
-        axes.annotate(f"knows {name}", (1, level), xycoords=("axes fraction", "data"),
-                      ha="right", va="bottom", fontsize=8, color="#666666")  # fmt: skip
-    axes.set_xlabel("steps of a window, K")
-    axes.set_ylabel("held-out cross-entropy, nats")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return drawing
+def figure(result: dict):
+    return plots.curves(
+        {name: ([*map(int, row)], [*row.values()])
+         for name, row in result["nats"].items()},
+        label="steps of a window, K",
+        unit="held-out cross-entropy, nats",
+        levels={f"knows {name}": nats for name, nats in result["best"].items()},
+    )  # fmt: skip
 
 
 def main():
@@ -133,7 +120,7 @@ def main():
         return
     result = dict(jax=jax.__version__, best=levels, nats=found)
     (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
-    figure(found, levels).savefig(HERE / "credit_horizon.png", dpi=120)
+    figure(result).savefig(HERE / "credit_horizon.png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from bptt_jax import cells, unrolls
+from bptt_jax import cells, plots, unrolls
 
 HERE = pathlib.Path(__file__).parent
 N, POSITIVE = 23, 10
@@ -116,22 +114,14 @@ def slopes() -> dict[str, float]:
     }
 
 
-def figure(curves: dict[str, np.ndarray]) -> Figure:
-    drawing = Figure(figsize=(7, 4.2), layout="constrained")
-    FigureCanvasAgg(drawing)
-    axes = drawing.subplots()
-    colours = ("#D55E00", "#E69F00", "#0072B2", "#000000", "#009E73")
-    for (name, theta), colour in zip(curves.items(), colours, strict=True):
-        axes.plot(np.arange(1, 1 + len(theta)), theta, label=name, color=colour)
-    axes.axhline(OPTIMUM, color="#666666", linestyle="--", linewidth=1)
-    axes.annotate("optimum, -1/6", (1, OPTIMUM), xycoords=("axes fraction", "data"),
-                  ha="right", va="top", fontsize=8, color="#666666")  # fmt: skip
-    axes.set_ylim(-0.5, 2.0)
-    axes.set_xlabel("update")
-    axes.set_ylabel("θ")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return drawing
+def figure(curves: dict[str, np.ndarray]):
+    return plots.curves(
+        {name: (np.arange(1, 1 + len(theta)), theta) for name, theta in curves.items()},
+        label="update",
+        unit="θ",
+        levels={"optimum, -1/6": OPTIMUM},
+        limits=(-0.5, 2.0),
+    )
 
 
 def main():

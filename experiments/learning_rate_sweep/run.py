@@ -100,19 +100,22 @@ def summary(rows: list[dict]) -> list[dict]:
     return found
 
 
-def figure(rows: dict[str, list[dict]]):
-    each = [(cell, row) for cell, found in rows.items() for row in found]
-    drawing = plots.against(
-        [row["lr"] for _, row in each],
-        [np.nan if row["held_out"] is None else row["held_out"] for _, row in each],
+def figure(what: dict):
+    series = {
+        cell: (
+            [row["lr"] for row in found["rates"]],
+            [[row[k] for row in found["rates"]] for k in ("least", "median", "most")],
+        )
+        for cell, found in what["cells"].items()
+    }
+    return plots.curves(
+        series,
         label="learning rate (Adam)",
         unit="held-out squared error after 2000 steps",
-        by=[cell for cell, _ in each],
+        levels={"predicts 1": 1 / 6},
+        log=True,
+        log_x=True,
     )
-    axes = drawing.axes[0]
-    axes.axhline(1 / 6, color=plots.GREY, linestyle="--", linewidth=1)
-    axes.annotate("predict 1", (1e-4, 1 / 6), va="bottom", fontsize=8, color=plots.GREY)
-    return drawing
 
 
 def main():
@@ -149,7 +152,7 @@ def main():
         hidden=HIDDEN, batch=BATCH, steps=STEPS, cells=results,
     )  # fmt: skip
     (HERE / "results.json").write_text(json.dumps(what, indent=1) + "\n")
-    figure(rows).savefig(HERE / "learning_rate_sweep.png", dpi=120)
+    figure(what).savefig(HERE / "learning_rate_sweep.png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from bptt_jax import cells, layers, unrolls
+from bptt_jax import cells, layers, plots, unrolls
 
 HERE = pathlib.Path(__file__).parent
 T, B, I, H = 1000, 16, 16, 64
@@ -242,49 +240,28 @@ def against_mixed(t: int) -> list[dict]:
     return rows
 
 
-def figure(result: dict) -> Figure:
-    drawing = Figure(figsize=(7.4, 4.6), layout="constrained")
-    FigureCanvasAgg(drawing)
-    axes = drawing.subplots()
+def figure(result: dict):
     rows = result["rows"]
     base = rows["bptt"]["ms"]
-    colours = (
-        "#0072B2",
-        "#56B4E9",
-        "#000000",
-        "#D55E00",
-        "#E69F00",
-        "#CC79A7",
-        "#009E73",
+    series: dict = {}
+    for row in rows.values():
+        memory, time = series.setdefault(row["kind"], ([], []))
+        memory.append(row["temp_bytes"] / 1e6)
+        time.append(row["ms"] / base)
+    few = [name for name, row in rows.items() if row["kind"] == "checkpointed"]
+    in_theory = [row["time"] for row in result["theory"]]
+    return plots.memory_time(
+        series,
+        theory={
+            "theory, one forward = half a backward": (
+                series["checkpointed"][0],
+                in_theory,
+            )
+        },
+        notes={"checkpointed": [name.split()[0] for name in few]},
+        label="temporary memory, MB",
+        unit="time of a gradient, that of bptt = 1",
     )
-    kinds = list(dict.fromkeys(row["kind"] for row in rows.values()))
-    for kind, colour in zip(kinds, colours, strict=False):
-        at = [row for row in rows.values() if row["kind"] == kind]
-        xs, ys = [r["temp_bytes"] / 1e6 for r in at], [r["ms"] / base for r in at]
-        line = "-" if kind == "checkpointed" else ""
-        axes.plot(xs, ys, "o" + line, color=colour, label=kind, ms=5, linewidth=1)
-    few = [row for row in rows.values() if row["kind"] == "checkpointed"]
-    axes.plot(
-        [row["temp_bytes"] / 1e6 for row in few],
-        [row["time"] for row in result["theory"]],
-        "--", color="#666666", label="theory, one forward = half a backward", linewidth=1,
-    )  # fmt: skip
-    for name, row in rows.items():
-        if row["kind"] == "checkpointed":
-            axes.annotate(name.split()[0], (row["temp_bytes"] / 1e6, row["ms"] / base),
-                          textcoords="offset points", xytext=(4, 5), fontsize=8)  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
-    axes.set_xticks(
-        [0.1, 0.3, 1, 3, 10, 30, 100], ["0.1", "0.3", "1", "3", "10", "30", "100"]
-    )
-    axes.minorticks_off()
-    axes.set_xlabel("temporary memory, MB")
-    axes.set_ylabel("time of a gradient, that of bptt = 1")
-    axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    return drawing
 
 
 def main():

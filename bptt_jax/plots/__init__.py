@@ -1,0 +1,45 @@
+"""Figures from arrays. Each function returns the figure; `figure.savefig(path)` writes it.
+
+No window and no global state (`pyplot` is not used); a notebook shows a figure that is a
+cell's value. Colours are told apart without colour vision (Okabe, Ito 2008; cividis).
+
+    loss                    one training: losses, held-out ones, baselines
+    curves                  many trainings: medians, and the spread of their seeds
+    shares                  what part solves it, over what was varied
+    against, heat_map, parallel_coordinates
+                            scores over one, two, all hyperparameters of a sweep
+    by_lag, gradient_flow   where in time a gradient is
+    spectrum, exponents     does a state fade or grow?
+    activity                what the units do
+    memory_time, bars       what a gradient costs
+"""
+
+from bptt_jax.plots._activity import activity
+from bptt_jax.plots._against import against
+from bptt_jax.plots._bars import bars
+from bptt_jax.plots._by_lag import by_lag
+from bptt_jax.plots._curves import curves
+from bptt_jax.plots._exponents import exponents
+from bptt_jax.plots._gradient_flow import gradient_flow
+from bptt_jax.plots._heat_map import heat_map
+from bptt_jax.plots._loss import loss
+from bptt_jax.plots._memory_time import memory_time
+from bptt_jax.plots._parallel_coordinates import parallel_coordinates
+from bptt_jax.plots._shares import shares
+from bptt_jax.plots._spectrum import spectrum
+
+__all__ = [
+    "activity",
+    "against",
+    "bars",
+    "by_lag",
+    "curves",
+    "exponents",
+    "gradient_flow",
+    "heat_map",
+    "loss",
+    "memory_time",
+    "parallel_coordinates",
+    "shares",
+    "spectrum",
+]

@@ -1,0 +1,121 @@
+"""Writes the pages whose text is elsewhere: rooms, experiments, benchmarks, notebooks.
+
+They lie in folders which git ignores. A page is written only where it changes.
+"""
+
+import inspect
+import os
+import pathlib
+import re
+import shutil
+
+from docstrings import converted
+
+import bptt_jax
+
+DOCS = pathlib.Path(__file__).parent.parent
+ROOT = DOCS.parent
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def rooms() -> dict[str, object]:
+    found = {name: getattr(bptt_jax, name) for name in ["types", *bptt_jax.__all__]}
+    return {name: room for name, room in found.items() if inspect.ismodule(room)}
+
+
+def public(room) -> list[str]:
+    """What a room's door lets out; of a room in one file, what is defined there."""
+    if hasattr(room, "__all__"):
+        return list(room.__all__)
+    return [
+        name
+        for name, value in vars(room).items()
+        if not name.startswith("_")
+        and getattr(value, "__module__", None) == room.__name__
+    ]
+
+
+def api(name: str, room) -> str:
+    names = "\n   ".join(sorted(public(room), key=str.lower))
+    text = inspect.cleandoc(room.__doc__ or "").split("\n")
+    about = "\n".join(converted(text, record=False))
+    return f"""# {name}
+
+```{{eval-rst}}
+.. currentmodule:: bptt_jax.{name}
+
+{about}
+
+.. autosummary::
+
+   {names}
+
+.. automodule:: bptt_jax.{name}
+```
+"""
+
+
+def linked(text: str, source: pathlib.Path, page: pathlib.Path) -> str:
+    """The text of `source` as it stands in `page`: links lead to pages, not to files."""
+
+    def link(match: re.Match) -> str:
+        mark, text, target = match.groups()
+        if "://" in target or target.startswith("#"):
+            return match[0]
+        path = (source.parent / target.split("#")[0]).resolve()
+        if not path.exists():
+            raise FileNotFoundError(f"{source}: {target}")
+        if not mark:
+            path = SITE.get(path, path / "index.md" if path.is_dir() else path)
+            if DOCS not in path.parents:  # no page: name it
+                return f"{text} (`{path.relative_to(ROOT)}`)"
+        return f"{mark}[{text}]({os.path.relpath(path, page.parent)})"
+
+    return LINK.sub(link, text)
+
+
+def generated() -> dict[pathlib.Path, str]:
+    made = {DOCS / "api" / f"{n}.md": api(n, room) for n, room in rooms().items()}
+    for source, page in SITE.items():
+        if source.suffix == ".md" and page not in made:
+            made[page] = linked(source.read_text(), source, page)
+        elif source.suffix == ".ipynb":
+            made[page] = source.read_text()
+    return made
+
+
+def site() -> dict[pathlib.Path, pathlib.Path]:
+    """File of the repository -> its page."""
+    found = {ROOT / "benchmarks" / "README.md": DOCS / "benchmarks" / "index.md"}
+    for source in sorted((ROOT / "experiments").glob("*/README.md")):
+        found[source] = DOCS / "experiments" / f"{source.parent.name}.md"
+    for source in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        found[source] = DOCS / "notebooks" / source.name
+    return found
+
+
+SITE = site()
+
+
+def write(app) -> None:
+    del app
+    made = generated()
+    for folder in {path.parent for path in made}:
+        folder.mkdir(exist_ok=True)
+        for old in set(folder.iterdir()) - set(made):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for path, text in made.items():
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def relink(app, docname, text) -> None:
+    path = pathlib.Path(app.env.doc2path(docname))
+    if path.suffix == ".md" and path not in SITE.values():
+        text[0] = linked(text[0], path, path)
+
+
+def setup(app):
+    app.connect("builder-inited", write)
+    app.connect("source-read", relink)
+    return dict(parallel_read_safe=True, parallel_write_safe=True)
