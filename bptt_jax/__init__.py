@@ -16,6 +16,7 @@ is computed. Everything else is built on those three.
     verify       is a gradient right? for your own cells, too
     diagnose     how far an estimator is from the exact gradient
     plots        figures from arrays
+    interop      other libraries: flax's RNN by changing its import
 
 `cells`, `layers` and `unrolls` are here at once, the other rooms load on first use.
 """
@@ -38,8 +39,8 @@ from bptt_jax.types import (
 __version__ = "0.1.0"
 
 _ROOMS = (
-    "diagnose", "estimators", "models", "objectives", "plots", "sweep", "tasks", "train",
-    "verify",
+    "diagnose", "estimators", "interop", "models", "objectives", "plots", "sweep",
+    "tasks", "train", "verify",
 )  # fmt: skip
 
 __all__ = [

@@ -28,6 +28,7 @@ ARROWS = {
     "sweep": {"estimators", "train"},
     "verify": {"cells", "layers", "objectives", "unrolls"},
     "plots": set(),
+    "interop": {"cells", "layers", "models", "unrolls"},
     "__main__": {"cli"},
 }
 FOR_ALL = {"types", "_factory", "_processes", "_pytrees"}
