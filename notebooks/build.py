@@ -4,6 +4,7 @@ A notebook is its script (jupytext's percent format) and what it printed. The sc
 what is edited. It needs `pip install jupytext nbclient ipykernel`.
 """
 
+import datetime
 import os
 import pathlib
 import re
@@ -43,6 +44,18 @@ def refuse(path: pathlib.Path, outputs: list) -> None:
             raise SystemExit(f"{path.name}: not to be shown: {kind}: {text or output}")
 
 
+def slow(number: int, cell) -> None:
+    """Says which cells take more than a second: their text should name it."""
+    times = cell.metadata.get("execution", {})
+    if "shell.execute_reply" in times:
+        first, last = (
+            datetime.datetime.fromisoformat(times[name])
+            for name in ("iopub.status.busy", "shell.execute_reply")
+        )
+        if (seconds := (last - first).total_seconds()) > 1:
+            print(f"  {seconds:5.1f} s  {cell.source.splitlines()[0]} … ({number})")
+
+
 def build(path: pathlib.Path) -> None:
     """Executes `NAME.py` from top to bottom and writes `NAME.ipynb`."""
     notebook = jupytext.read(path)
@@ -52,6 +65,7 @@ def build(path: pathlib.Path) -> None:
         notebook, timeout=1800, resources=dict(metadata=dict(path=str(HERE)))
     ).execute()
     for number, cell in enumerate(notebook.cells):
+        slow(number, cell)
         cell.id, cell.metadata = f"cell-{number}", nbformat.from_dict({})
         if cell.cell_type == "code":
             cell.outputs = joined(cell.outputs)

@@ -91,7 +91,7 @@ def train(lr, key, bias=0.0):
 
 # %% [markdown]
 # Eight rates and four keys: `vmap` over keys within `vmap` over rates, one compiled program
-# for 32 networks. It takes about ten seconds.
+# for 32 networks. It takes about fifteen seconds.
 
 # %%
 rates = np.geomspace(1e-4, 1.0, 3 if QUICK else 8).astype(np.float32)
@@ -124,8 +124,7 @@ plots.against(
 )
 
 # %% [markdown]
-# The numbers of one of them are those that it has alone, to rounding: `vmap` changes the
-# order of sums, and training makes a difference in the last digit grow. It takes about three
+# The numbers of one of them are those that it has alone, to rounding. It takes about five
 # seconds.
 
 # %%
@@ -192,8 +191,7 @@ print(space.size, "configurations of", list(space.columns))
 run = functools.partial(sweep.run, training, space, steps=STEPS, lanes=8)
 result = run(out=folder / "cells", evaluate_every=STEPS // 5)
 for best in result.best:
-    values = best.values | dict(make=best.values["make"].__name__)
-    print(f"held-out error {best.score:.4f}", values)
+    print(f"held-out error {best.score:.4f}", best.values)
 
 # %% [markdown]
 # The result is a table (Arrow; in the folder as Parquet) with a row for each configuration

@@ -16,7 +16,7 @@
 # The gradient of a loss has to travel back through every step between it and its cause.
 # This notebook measures what happens to it on the way: over lags, as singular values and
 # eigenvalues of one step, as Lyapunov exponents, and while a network learns. All of it
-# takes about a minute and a half on two CPU cores.
+# takes about a minute on two CPU cores.
 
 # %%
 # Takes about a minute where the package must be installed, else about two seconds.
@@ -109,8 +109,7 @@ print(f"its norm at the last step {norms[-1]:.1e}, at the first {norms[0]:.1e}")
 #
 # `diagnose.by_lag` gives the norm $\varphi_k = \| \partial \ell_T / \partial s_{T-k} \|$, a
 # mean over examples. Here for a recurrent matrix that is orthogonal times a gain g. The
-# dashed lines are $\varphi_0 g^k$, the bound (2) with all slopes 1. It takes about three
-# seconds.
+# dashed lines are $\varphi_0 g^k$, the bound (2) with all slopes 1. It takes about a second.
 
 # %%
 GAINS = (0.5, 1.0, 1.5, 3.0)
@@ -141,8 +140,9 @@ plots.by_lag(
 # ## One step, as numbers
 #
 # The singular values of $J_t$ say how much one step can stretch or shorten a vector. The
-# product of many steps has a few directions that survive best, and all others are lost
-# much earlier: of a long product little more than one direction remains.
+# product of many steps keeps all directions alike where every step does, as at small gains.
+# Where slopes differ from unit to unit, as at large ones, its singular values part by orders
+# of magnitude: few directions survive. About a second.
 
 # %%
 for g in GAINS:
@@ -167,7 +167,7 @@ for g in GAINS:
 # $$
 #
 # Below zero gradients vanish, above zero neighbouring states part and gradients explode.
-# The figure shows how the estimates settle for the gain of 3. It takes about three seconds.
+# The figure shows how the estimates settle for the gain of 3. It takes about a second.
 
 # %%
 STEPS = 200 if QUICK else 3000
@@ -278,9 +278,9 @@ plots.spectrum(
 # %% [markdown]
 # ## While it learns
 #
-# Three networks learn the adding problem, with Adam, gradients clipped at norm 1. Each
-# takes about ten seconds. Parameters are kept at every fiftieth step, so that gradients can
-# be looked at afterwards.
+# Three networks learn the adding problem, with Adam, gradients clipped at norm 1; together
+# they take about twenty-five seconds. Parameters are kept at every fiftieth step, so that
+# gradients can be looked at afterwards.
 
 # %%
 SNAPSHOTS, EVERY = (3, 4) if QUICK else (30, 50)
