@@ -96,9 +96,8 @@ def megabytes(layer, unroll, T):
 
 
 # %% [markdown]
-# Three ways without a derivation, to compare with: JAX's own derivative of the loop, the
-# same with each step under `jax.checkpoint`, and what `unrolls.bptt` stores. This takes
-# about five seconds.
+# To compare with: JAX's own derivative of the loop, and the same with each step under
+# `jax.checkpoint`. This takes about seven seconds.
 
 
 # %%
@@ -126,10 +125,11 @@ plots.bars(found, unit="temporary memory of one gradient, MB")
 
 # %% [markdown]
 # In units of one float for each step, example and unit (T·B·H): the derivative by JAX keeps
-# several arrays for each gate, `bptt` keeps the two states c and h and little else.
+# several arrays for each gate; `bptt` the states h and c of each step, and what one stretch
+# of time needs.
 #
 # - `layers.remat(layer)` stores the state where each stretch of time begins, and runs the
-#   stretch again on the way back: one more forward pass;
+#   stretch again on the way back, readout and loss included: one more forward pass;
 # - `unrolls.checkpointed` stores a given number of states, and runs stretches again as
 #   often as that takes.
 
@@ -178,7 +178,7 @@ plots.curves(
 # ## Within a budget
 #
 # One need not choose: `memory=` takes a number of bytes, and `unrolls.plan` says what it
-# would do with them. It takes about five seconds (some small programs are compiled, once).
+# would do with them. It takes about ten seconds (some small programs are compiled, once).
 
 # %%
 long = 400 if QUICK else 4000

@@ -111,12 +111,23 @@ def test_installs_the_package_and_leaves_jax_alone(monkeypatch):
     assert pinned == f"jax=={jax.__version__}"
 
 
-@pytest.mark.slow
-@every_notebook
-def test_runs(path, monkeypatch):
+@pytest.fixture
+def quick(monkeypatch):
+    """Small sizes, and programs that are compiled in less time and run in more."""
     monkeypatch.setenv("BPTT_JAX_QUICK", "1")
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+@every_notebook
+def test_runs(path):
     names: dict = {}
     with mpl.rc_context({"backend": "Agg"}):
         for cell in source(path):
             exec(compile(cell, path.name, "exec"), names)  # noqa: S102
-    jax.clear_caches()
+    assert names["QUICK"]
