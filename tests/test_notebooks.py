@@ -115,7 +115,7 @@ def test_installs_the_package_and_leaves_jax_alone(monkeypatch):
 def quick(monkeypatch):
     """Small sizes, and programs that are compiled in less time and run in more."""
     monkeypatch.setenv("BPTT_JAX_QUICK", "1")
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
