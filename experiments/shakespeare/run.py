@@ -38,7 +38,7 @@ RATES = {"Elman": 1e-3, "GRU": 3e-3, "LSTM": 3e-3, "LSTM, 2 layers": 3e-3}
 SETTINGS = dict(
     networks=dict(hidden=192, batch=16, T=64, updates=2800, every=700, rates=RATES),
     windows=dict(hidden=128, batch=16, T=200, updates=900, every=180, rates=RATES,
-                 windows=[10, 50, 200]),
+                 windows=[1, 3, 10, 50, 200]),
 )  # fmt: skip
 QUICK = dict(
     networks=dict(hidden=16, batch=8, T=16, updates=20, every=10, rates=RATES),
