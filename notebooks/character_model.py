@@ -289,7 +289,8 @@ plots.curves(
 # ## Memory cells over a piece of text
 #
 # Most cells are full at all times. Of those that move, here are the 30 that do it most
-# rarely, over the text below: they keep a value over whole words or lines. About a second.
+# rarely, over the text below. They keep a value over words and lines; the runs of spaces at
+# the beginning of a line stand out. About a second.
 
 
 # %%
@@ -309,7 +310,8 @@ cs = np.asarray(memory_cells(params, row))[-shown_steps:]
 held_there = np.tanh(cs)
 spread = held_there.std(0)
 change = np.abs(np.diff(held_there, axis=0)).mean(0)
-rarely = np.argsort(np.where(spread > 0.3, change / spread, np.inf))[:30]
+moving = np.flatnonzero(spread > 0.3 * spread.max())
+rarely = moving[np.argsort(change[moving] / spread[moving])][:30]
 print(tasks.decode(task, row[-shown_steps:]))
 plots.activity(held_there[:, rarely], unit=r"tanh $c_t$")
 
