@@ -1,6 +1,6 @@
 """Do forget biases drawn for long times let an LSTM copy what it saw long ago?
 
-    python experiments/copy_memory/run.py            about a quarter of an hour on a core
+    python experiments/copy_memory/run.py            about twenty minutes on a core
     python experiments/copy_memory/run.py --quick    seconds, writes nothing
 
 Tallec, Ollivier (2018), "Can recurrent neural networks warp time?" (arXiv:1804.11188):
@@ -24,7 +24,7 @@ import _training
 from bptt_jax import cells, estimators, plots, tasks
 
 HERE = pathlib.Path(__file__).parent
-LENGTHS, SEEDS, UPDATES, EVERY = (50, 100), 3, 4000, 200
+LENGTHS, SEEDS, UPDATES, EVERY = (50, 100), 5, 4000, 200
 H, BATCH, RATE, CLIP = 64, 20, 1e-2, 1.0
 SOLVED = 0.1  # of the loss without a memory
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(RATE))
