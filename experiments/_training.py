@@ -1,67 +1,89 @@
-"""What experiments that train share: a training with its held-out curve."""
+"""Trainings with fresh data that end where the task is solved, one after another."""
 
-import time
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bptt_jax import train
+from bptt_jax import layers, train
+from bptt_jax.types import Cell, Estimator, Layer, Task
 
 
-def adam(rate: float, updates: int, clip: float = 1.0) -> optax.GradientTransformation:
-    """Adam on the gradient clipped at a norm; the rate goes to zero along a cosine."""
-    return optax.chain(
-        optax.clip_by_global_norm(clip),
-        optax.adam(optax.cosine_decay_schedule(rate, updates)),
+@functools.cache
+def symbols(
+    n: int, cell: Cell, n_hidden: int, n_out: int, readout_init: Callable | None = None
+) -> Layer:
+    """Symbols as unit vectors, a cell, a linear readout: the papers' model."""
+    one_hot = layers.time_distributed(
+        lambda key: (), lambda params, tokens: jax.nn.one_hot(tokens, n)
     )
+    options = {} if readout_init is None else dict(kernel_init=readout_init)
+    readout = layers.dense(n_hidden, n_out, **options)
+    return layers.stack(one_hot, layers.recurrent(cell), readout)
 
 
 def wrong(ys, targets):
-    """As an objective: 1 where the class with the largest output is not the target's."""
-    return (ys.argmax(-1) != targets).astype(ys.dtype)
+    """1 where the most likely class is not the target: an objective to measure with."""
+    return (ys.argmax(-1) != targets).astype(jnp.float32)
 
 
-def held_out(task, model, objective, batches: int | None = None) -> Callable:
-    """`(params) -> mean of the objective` over the held-out batches."""
-    add = train.evaluator(model, objective, task.held_out.batch, task.stateful)
+def held_out(model: Layer, task: Task, objective: Callable, batches: int | None = None):
+    """`(params) -> mean of the objective` over the first held-out batches; None: all."""
+    sums = train.evaluator(model, objective, task.held_out.batch, task.stateful)
     items = task.held_out.read(0, batches or task.held_out.length)
 
-    def score(params) -> float:
-        sums = add(params, None, items)
-        return float(sums.losses / sums.steps)
+    def measure(params) -> float:
+        found = sums(params, None, items)
+        return float(found.losses / found.steps)
 
-    return score
+    return measure
 
 
 def trained(
-    task, model, estimator, optimizer, score: Callable, *, updates: int, every: int,
-    seed: int, unit: float = 1.0,
-) -> dict:  # fmt: skip
-    """Trains, with `score(params)` after every so many updates.
+    task: Task,
+    model: Layer,
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    measure: Callable,
+    *,
+    updates: int,
+    every: int,
+    seed: int,
+    solved: float,
+) -> dict[str, Any]:
+    """Trains until the measure is below `solved`, a number is not finite, or to the end.
 
-    Returns the scores and the last one, the mean training loss between them (times `unit`), the
-    milliseconds of processor time of an update (the median dispatch, compiled before), the
-    count of parameters and, where something was not finite, the update at which the
-    training ended.
+    Returns:
+      `curve`: the measure after every `every` updates, as far as training went;
+      `solved_at`: updates, None where it was not; `diverged_at`: likewise.
     """
-    state = train.init(model, estimator, optimizer, task.train, jax.random.key(seed))
     advance = train.many_steps(estimator, optimizer, task.train.batch)
-    found: dict = dict(updates=[], held_out=[], training=[], ended_at=None)
-    found["parameters"] = sum(a.size for a in jax.tree.leaves(state.params))
-    seconds = []
+    state = train.init(model, estimator, optimizer, task.train, jax.random.key(seed))
+    curve: list[float] = []
     for at in range(0, updates, every):
-        items = task.train.read(at, every)
-        began = time.process_time()
-        state, metrics = jax.block_until_ready(advance(state, items))
-        seconds.append(time.process_time() - began)
-        if int(state.bad) >= 0:
-            found["ended_at"] = int(state.bad)
+        state, _ = advance(state, task.train.read(at, every))
+        curve.append(float(f"{measure(state.params):.4g}"))
+        bad = int(state.bad)
+        if bad >= 0 or curve[-1] < solved:
             break
-        found["updates"].append(at + every)
-        found["held_out"].append(round(score(state.params), 4))
-        found["training"].append(round(unit * float(np.mean(metrics["loss"])), 4))
-    found["last"] = found["held_out"][-1] if found["held_out"] else None
-    found["cpu_ms"] = round(1000 * float(np.median(seconds[1:] or seconds)) / every, 2)
-    return found
+    done = every * len(curve)
+    return dict(
+        curve=curve,
+        solved_at=done if curve[-1] < solved else None,
+        diverged_at=bad if bad >= 0 else None,
+    )
+
+
+def held(runs: Iterable[dict], n: int) -> np.ndarray:
+    """Curves as `[seeds, n]`; one that ended goes on at its last value."""
+    return np.array(
+        [r["curve"] + r["curve"][-1:] * (n - len(r["curve"])) for r in runs]
+    )
+
+
+def share_solved(runs: Iterable[dict]) -> float:
+    return float(np.mean([r["solved_at"] is not None for r in runs]))

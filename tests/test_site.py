@@ -1,6 +1,7 @@
 """The documentation site is built without a warning, and nothing on it is missing."""
 
 import html.parser
+import inspect
 import pathlib
 import subprocess
 import sys
@@ -135,7 +136,10 @@ def test_every_public_name_is_on_a_page(site, name):
         ids = page(site, f"api/{name}.html").ids
         defined = [n for n, v in vars(room).items() if not n.startswith("_")
                    and getattr(v, "__module__", None) == room.__name__]  # fmt: skip
-        names = [f"bptt_jax.{name}.{n}" for n in getattr(room, "__all__", defined)]
+        public = getattr(room, "__all__", defined)
+        inner = [n for n in public if inspect.ismodule(getattr(room, n))]
+        names = [f"bptt_jax.{name}.{n}" for n in public if n not in inner]
+        names += [f"module-bptt_jax.{name}.{n}" for n in inner]
     else:
         ids, names = page(site, "api/types.html").ids, [f"bptt_jax.types.{name}"]
     assert names

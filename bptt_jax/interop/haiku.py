@@ -8,7 +8,7 @@
 and `lstm_1`, `lstm_2`, … for the layers above. Haiku's GRU resets before the product and
 its z takes the candidate where ours keeps the state, so z changes sign. The 1 that its
 LSTM adds is in our bias: a number smaller than 1 loses digits when 1 is added, so our
-biases of f come back to within 1.2e-7 (float32), and Haiku's exactly with `like=`.
+biases of f come back but for the rounding of that, and Haiku's exactly with `like=`.
 """
 
 from collections.abc import Callable

@@ -40,6 +40,8 @@ def api(name: str, room) -> str:
     text = inspect.cleandoc(room.__doc__ or "").split("\n")
     about = "\n".join(converted(text, record=False))
     tables = [n for n in public(room) if isinstance(getattr(room, n), dict)]
+    modules = [n for n in public(room) if inspect.ismodule(getattr(room, n))]
+    each = "".join(module(f"bptt_jax.{name}.{n}") for n in modules)
 
     def table(name: str) -> str:
         entries = ", ".join(f"``{key}``" for key in getattr(room, name))
@@ -58,8 +60,21 @@ def api(name: str, room) -> str:
 
 {"".join(map(table, tables))}
 .. automodule:: bptt_jax.{name}
-   :exclude-members: {", ".join(tables)}
+   :exclude-members: {", ".join([*tables, *modules])}
 ```
+
+{each}"""
+
+
+def module(name: str) -> str:
+    """A module within a room; attributes are in the docstring of their class."""
+    return f"""## {name.rpartition(".")[2]}
+
+```{{eval-rst}}
+.. automodule:: {name}
+   :exclude-members: through
+```
+
 """
 
 

@@ -21,8 +21,9 @@ from bptt_jax import cells, estimators, models, plots, tasks
 HERE = pathlib.Path(__file__).parent
 sys.path.append(str(HERE.parent))
 
+from _curves import adam, trained  # noqa: E402
 from _results import Results, quick  # noqa: E402
-from _training import adam, held_out, trained, wrong  # noqa: E402
+from _training import held_out, wrong  # noqa: E402
 
 CLASSES = 10
 PERMUTATION = 0  # seed of the order of pixels
@@ -70,7 +71,7 @@ def training(kind: str, name: str, seed: int, s: dict) -> dict:
     updates, every = (s[k] * s["times"].get(name, 1) for k in ("updates", "every"))
     return trained(
         task, model, estimators.exact(model, task.objective),
-        adam(s["rates"][name], updates), held_out(task, model, wrong),
+        adam(s["rates"][name], updates), held_out(model, task, wrong),
         updates=updates, every=every, seed=seed,
     )  # fmt: skip
 

@@ -21,8 +21,9 @@ from bptt_jax import cells, estimators, models, plots, tasks
 HERE = pathlib.Path(__file__).parent
 sys.path.append(str(HERE.parent))
 
+from _curves import adam, trained  # noqa: E402
 from _results import Results, quick  # noqa: E402
-from _training import adam, held_out, trained  # noqa: E402
+from _training import held_out  # noqa: E402
 
 BITS = 1 / math.log(2)
 EMBEDDING = 64
@@ -58,7 +59,7 @@ def training(name: str, s: dict, window: int | None, short: bool) -> dict:
     bits = lambda ys, targets: BITS * task.objective(ys, targets)
     return trained(
         task, model, estimators.stream(model, task.objective, window=window),
-        adam(s["rates"][name], s["updates"]), held_out(task, model, bits, 4 if short else None),
+        adam(s["rates"][name], s["updates"]), held_out(model, task, bits, 4 if short else None),
         updates=s["updates"], every=s["every"], seed=0, unit=BITS,
     )  # fmt: skip
 

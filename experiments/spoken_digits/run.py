@@ -24,8 +24,9 @@ from bptt_jax.types import Estimator
 HERE = pathlib.Path(__file__).parent
 sys.path.append(str(HERE.parent))
 
+from _curves import adam, trained  # noqa: E402
 from _results import Results, quick  # noqa: E402
-from _training import adam, held_out, trained, wrong  # noqa: E402
+from _training import held_out, wrong  # noqa: E402
 
 FEATURES, CLASSES = 13, 10
 EVERY = 75  # updates of an epoch
@@ -114,7 +115,7 @@ def training(name: str, seed: int, s: dict) -> dict:
         cell = make(FEATURES, s["hidden"])
         model = models.features((cell,), CLASSES, s["hidden"])
         estimator = estimators.exact(model, task.objective)
-        score = held_out(task, model, wrong)
+        score = held_out(model, task, wrong)
     updates = EVERY * s["epochs"]
     return trained(
         task, model, estimator, adam(s["rate"], updates),

@@ -34,6 +34,13 @@ from support.interop import (
 CLOSE = 1e-5
 
 
+@pytest.fixture(autouse=True, scope="module")
+def float64():
+    """Not here, where the folder has it: others run in float32 and promote dtypes."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 def agree(load, named, xs, d_ys, answers: Answers):
     assert distance(ours(load, named, xs, d_ys), answers) < CLOSE
 
@@ -203,7 +210,7 @@ def test_torch_of_a_larger_module(tmp_path):
 def test_the_example_of_the_page():
     pytest.importorskip("torch")
     page = pathlib.Path(__file__).parents[2] / "docs" / "interop.md"
-    (code,) = re.findall(r"```py\n(.*?)```", page.read_text(), re.DOTALL)
+    (code,) = re.findall(r"```\{.*\} python\n(.*?)```", page.read_text(), re.DOTALL)
     names: dict = {}
     exec(compile(code, str(page), "exec"), names)  # noqa: S102
     assert names["ys"].shape == (20, 4, 16)

@@ -11,7 +11,7 @@ import pytest
 from bptt_jax import cells, unrolls
 from bptt_jax.interop import linen
 from support.compilations import compilations
-from support.gradients import QUICK, pulled_back, worst
+from support.gradients import QUICK, pulled_back, quick_jit, worst
 
 T, I, H = 5, 3, 4
 NEW = dict(param_dtype=jnp.float64)  # of every cell
@@ -234,9 +234,8 @@ def test_padding_is_not_read(reverse):
         last, ys = rnn.apply(variables, xs, initial_carry=carry, seq_lengths=lengths)
         return (ys**2).sum(), (last, ys)
 
-    (_, (last, ys)), grads = jax.value_and_grad(loss, (0, 1), has_aux=True)(
-        variables, padded
-    )
+    gradient = quick_jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+    (_, (last, ys)), grads = gradient(variables, padded)
     assert all(np.isfinite(a).all() for a in jax.tree.leaves((last, ys, grads)))
     np.testing.assert_array_equal(ys[0, 3], ys[0, 4])
     np.testing.assert_array_equal(last[2], carry[2])
@@ -282,7 +281,7 @@ Ours = functools.partial(Model, linen.RNN, linen.Bidirectional)
 @pytest.mark.slow
 def test_a_model_has_the_same_parameters_from_the_same_key_and_the_same_gradient():
     xs = random(2, T, H)
-    theirs, ours = (jax.jit(m().init)(jax.random.key(0), xs) for m in (Theirs, Ours))
+    theirs, ours = (quick_jit(m().init)(jax.random.key(0), xs) for m in (Theirs, Ours))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     f, g = (lambda v, xs, m=m: m().apply(v, xs) for m in (Ours, Theirs))
     found = worst(pulled_back(f, theirs, xs), pulled_back(g, theirs, xs))
@@ -293,8 +292,8 @@ def test_a_model_has_the_same_parameters_from_the_same_key_and_the_same_gradient
 def test_initial_values(name):
     cell = KNOWN[name][0] if name in KNOWN else OTHER[name]
     xs, key = inputs(cell), jax.random.key(3)
-    ours = jax.jit(linen.RNN(cell).init)(key, xs)
-    theirs = jax.jit(nn.RNN(cell).init)(key, xs)
+    ours = quick_jit(linen.RNN(cell).init)(key, xs)
+    theirs = quick_jit(nn.RNN(cell).init)(key, xs)
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
@@ -305,7 +304,8 @@ def test_the_initial_carry_is_drawn_as_in_flax():
     for key in (None, jax.random.key(5)):
         variables, _, xs = at(cell, inputs(cell))
         ours, theirs = (
-            jax.jit(m.RNN(cell).apply)(variables, xs, init_key=key) for m in (linen, nn)
+            quick_jit(m.RNN(cell).apply)(variables, xs, init_key=key)
+            for m in (linen, nn)
         )
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
@@ -398,6 +398,26 @@ def test_parameters_of_each_step_are_flax_s():
     assert found[0] < 1e-12, found
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lstm", "own"])
+def test_forward_mode(name):
+    cell = KNOWN[name][0] if name in KNOWN else OTHER[name]
+    variables, carry, xs = at(cell, inputs(cell))
+
+    @functools.partial(quick_jit, static_argnums=0)
+    def tangent(rnn, *at):
+        run = lambda v, c, xs: rnn.apply(v, xs, initial_carry=c)
+        return jax.jvp(run, at, jax.tree.map(lambda a: a + 0.1, at))[1]
+
+    arguments = jax.tree.map(jnp.asarray, (variables, carry, xs))
+    ours = tangent(linen.RNN(cell, through=unrolls.both_modes), *arguments)
+    np.testing.assert_allclose(
+        ours, tangent(nn.RNN(cell), *arguments), rtol=1e-10, atol=1e-12
+    )
+    with pytest.raises(TypeError, match="forward-mode"):
+        tangent(linen.RNN(cell), *arguments)
+
+
 class Wrapper(nn.RNNCellBase):
     """Its inner cell may belong to another module."""
 
@@ -431,7 +451,7 @@ def test_a_function_around_a_traced_value():
         return module.RNN(cell, **options).apply(variables, xs).sum()
 
     ours, theirs = (
-        jax.jit(jax.grad(functools.partial(loss, module=m)))(0.7) for m in (linen, nn)
+        quick_jit(jax.grad(functools.partial(loss, module=m)))(0.7) for m in (linen, nn)
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     assert abs(ours) > 1e-3
@@ -443,7 +463,7 @@ def test_a_function_around_a_traced_value():
 def test_a_cell_around_a_module_of_another():
     xs = random(2, T, I)
     variables = variables_of(Outside(nn.RNN), xs)
-    ours, theirs = (jax.jit(Outside(m.RNN).apply)(variables, xs) for m in (linen, nn))
+    ours, theirs = (quick_jit(Outside(m.RNN).apply)(variables, xs) for m in (linen, nn))
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     own = Wrapper(nn.GRUCell(H, **NEW))
     seen = []
@@ -481,12 +501,13 @@ def test_any_unroll(name):
 @pytest.mark.parametrize("cell", tiered([nn.LSTMCell], [nn.GRUCell]))
 def test_dtypes(cell, options, xs):
     """As flax rounds; where all is bfloat16 the order of sums is another one."""
-    cell = cell(H, **options)
+    init = nn.initializers.lecun_normal()  # the default one knows no bfloat16
+    cell = cell(H, recurrent_kernel_init=init, **options)
     xs = (3 * random(2, T, I)).astype(xs)
     with jax.numpy_dtype_promotion("standard"):
         variables = variables_of(nn.RNN(cell), xs)
         ours, theirs = (
-            jax.jit(m.RNN(cell, return_carry=True).apply)(variables, xs)
+            quick_jit(m.RNN(cell, return_carry=True).apply)(variables, xs)
             for m in (linen, nn)
         )
     same = jax.tree.map(
@@ -504,10 +525,10 @@ def test_boxed_parameters(kind):
     init = nn.with_partitioning(nn.initializers.lecun_normal(), ("in", "out"))
     cell = kind(nn.GRUCell(H, kernel_init=init, parent=None, **NEW))
     xs = inputs(cell)
-    variables = jax.jit(nn.RNN(cell).init)(jax.random.key(0), xs)
+    variables = quick_jit(nn.RNN(cell).init)(jax.random.key(0), xs)
     boxed = jax.tree.leaves(variables, is_leaf=lambda a: isinstance(a, nn.Partitioned))
     assert any(isinstance(a, nn.Partitioned) for a in boxed)
-    ours, theirs = (jax.jit(m.RNN(cell).apply)(variables, xs) for m in (linen, nn))
+    ours, theirs = (quick_jit(m.RNN(cell).apply)(variables, xs) for m in (linen, nn))
     np.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 

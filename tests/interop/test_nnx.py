@@ -340,6 +340,7 @@ def rngs_of(given):
     return {name: nnx.clone(stream) for name, stream in given.items()}
 
 
+@pytest.mark.slow
 def test_state_axes_of_your_own_are_flax_s():
     options = dict(state_axes=nnx.StateAxes({nnx.RngState: None, ...: nnx.Carry}))
     found = difference(options, "dropout", at("dropout"))
