@@ -124,7 +124,7 @@ def training(name: str, seed: int, s: dict) -> dict:
 
 
 def main():
-    short = quick(__doc__, "one small network in one direction, one epoch")
+    short = quick(__doc__, "one small network, one epoch")
     s = QUICK if short else SETTINGS
     names = ["GRU, both ways"] if short else list(NETWORKS)
     results = Results(HERE, s, len(names) * s["seeds"], short)
