@@ -81,7 +81,12 @@ def task_of(s: Settings) -> Task:
                 f"--length {s.length}: digits are read by rows (28) or pixels (784)"
             )
         return tasks.digits(batch=s.batch, pixels=s.length == 784)
-    make = _choose("task", s.task, {**TEXTS, **SYNTHETIC, "digits": None})
+    if s.task == "spoken-digits":
+        if s.length is not None:
+            raise ValueError("--length: utterances have lengths of their own")
+        return tasks.spoken_digits(batch=s.batch)
+    real = {"digits": None, "spoken-digits": None}
+    make = _choose("task", s.task, {**TEXTS, **SYNTHETIC, **real})
     own = dict(T=s.length) if s.length else {}
     return make(batch=s.batch, **own)
 

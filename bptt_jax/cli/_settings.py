@@ -20,7 +20,8 @@ class Settings:
     """
 
     task: str = "stdlib"
-    """stdlib, shakespeare (text); adding, copy, temporal-order, coin, sine, digits."""
+    """stdlib, shakespeare (text); adding, copy, temporal-order, coin, sine, digits,
+    spoken-digits."""
     text: pathlib.Path | None = None
     """A text file of your own, instead of a task."""
     cell: str = "lstm"

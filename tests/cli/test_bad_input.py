@@ -53,6 +53,7 @@ OPTIONS = {
     "--lr inf": "got inf",
     "--lr -1": "got -1.0",
     "--mesh nope": "--mesh nope: expected data",
+    "--task spoken-digits --length 9": "--length: utterances have lengths of their own",
     "--truncation 0": "--truncation 0: expected a number of steps or adaptive",
     "--truncation x": "--truncation x: expected a number of steps or adaptive",
     "--truncation 8 --chunk 4": "--truncation does not go with --chunk",
