@@ -21,10 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from bptt_jax import Layer, Side, cells, layers, unrolls
+from bptt_jax import Layer, Side, cells, layers, plots, unrolls
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent))
 from _results import Results, quick  # noqa: E402
@@ -240,29 +238,16 @@ def trained(variant: Variant, key: Array, updates: int) -> Array:
 # What it is shown by
 
 
-def figure(curves: dict[str, np.ndarray]) -> Figure:
-    """The mean over seeds, and between the worst and the best of them."""
-    drawing = Figure(figsize=(7, 4.2), layout="constrained")
-    FigureCanvasAgg(drawing)
-    axes = drawing.subplots()
-    colours = "#0072B2", "#666666", "#D55E00", "#CC79A7"
-    for (name, each), colour in zip(curves.items(), colours, strict=True):
+def figure(curves: dict[str, np.ndarray]):
+    """Success over steps of the environment, of all seeds."""
+    series = {}
+    for name, each in curves.items():
         steps = np.arange(1, each.shape[1] + 1) * POINT * ENVS * STEPS / 1e6
-        axes.plot(steps, each.mean(0), color=colour, label=name, linewidth=1.6)
-        axes.fill_between(
-            steps, each.min(0), each.max(0), color=colour, alpha=0.2, linewidth=0
-        )
-    axes.axhline(1 / SYMBOLS, color="#999999", linestyle="--", linewidth=1)
-    axes.annotate("a guess", (1, 1 / SYMBOLS), xycoords=("axes fraction", "data"),
-                  xytext=(0, -10), textcoords="offset points", ha="right", va="top",
-                  fontsize=8, color="#666666")  # fmt: skip
-    axes.set_ylim(0, 1.02)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("steps of the environment, millions")
-    axes.set_ylabel("episodes whose last answer is right")
-    axes.legend(frameon=False, loc="center right")
-    axes.spines[["top", "right"]].set_visible(False)
-    return drawing
+        series[name] = steps, each
+    return plots.curves(
+        series, label="steps of the environment, millions",
+        unit="episodes whose last answer is right", levels={"a guess": 1 / SYMBOLS},
+    )  # fmt: skip
 
 
 def main():

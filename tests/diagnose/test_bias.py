@@ -19,7 +19,7 @@ from bptt_jax import (
     unrolls,
 )
 
-MODEL = layers.recurrent(cells.elman(2, 5))
+MODEL = layers.recurrent(cells.elman(2, 5, param_dtype=jnp.float64))
 EXACT = estimators.exact(MODEL, objectives.squared_error)
 KEY = jax.random.key(0)
 
@@ -85,7 +85,9 @@ def test_a_scaled_gradient_and_one_of_the_other_sign():
 
 
 def test_the_error_of_an_unbiased_estimator_falls_with_draws():
-    hooked = layers.recurrent(cells.elman(2, 5), on_d_carry=unrolls.times)
+    hooked = layers.recurrent(
+        cells.elman(2, 5, param_dtype=jnp.float64), on_d_carry=unrolls.times
+    )
     random = estimators.exact(
         hooked,
         objectives.squared_error,
