@@ -7,6 +7,7 @@ a network, its arrays `0.weight_ih`, `1.weight_ih`, …; a list of pairs has two
 `0.0.weight_ih` and `0.1.weight_ih`. Both ways are exact.
 """
 
+import importlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -132,7 +133,7 @@ def _theirs(p: dict) -> dict[str, Any]:
 
 
 def _cell(p: dict) -> Any:
-    import equinox as eqx
+    eqx: Any = importlib.import_module("equinox")
 
     kind, sizes = weights.kind_of(p)
     leaves = {leaf: jnp.asarray(a) for leaf, a in to_arrays(p).items()}
