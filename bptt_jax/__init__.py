@@ -35,7 +35,7 @@ from bptt_jax.types import (
     Stream,
     Task,
     Weighted,
-)
+)  # fmt: skip
 
 __version__ = "0.1.0"
 
@@ -45,20 +45,9 @@ _ROOMS = (
 )  # fmt: skip
 
 __all__ = [
-    "Batch",
-    "Cell",
-    "Estimator",
-    "Layer",
-    "Side",
-    "StepVJP",
-    "Stream",
-    "Task",
-    "Weighted",
-    "cells",
-    "layers",
-    "unrolls",
-    *_ROOMS,
-]
+    "Batch", "Cell", "Estimator", "Layer", "Side", "StepVJP", "Stream", "Task", "Weighted",
+    "cells", "layers", "unrolls", *_ROOMS,
+]  # fmt: skip
 
 
 def __getattr__(name: str):
