@@ -188,6 +188,57 @@ def sweep() -> str:
     return table(rows) + "\n\n" + _about(result)
 
 
+def diagnose() -> str:
+    """What looking costs, over the gradient alone: time (medians), temporary memory."""
+    result = read(RESULTS / "diagnose.json")
+    rows = {}
+    for r in result["cases"]:
+        cells = rows.setdefault(f"{r['cell']} {tuple(r['shape'])}", {})
+        for name, ratio in r["to_gradient"].items():
+            time, median = ratio["time"]["min"], ratio["time"]["median"]
+            cells[f"`{name}`: time"] = f"{time:.2f} ({median:.2f})"
+            cells[f"`{name}`: memory"] = f"{ratio['memory']:.2f}"
+    return table(rows) + "\n\n" + _about(result)
+
+
+def drop_in() -> str:
+    """flax's own over ours: times faster (medians), times less temporary memory."""
+    result = read(RESULTS / "drop_in.json")
+    rows: dict = {}
+    for r in result["cases"]:
+        shape = f"({r['B']}, {r['T']}, {r['I']}, {r['H']})"
+        cells = rows.setdefault(f"{r['cell']} {shape}", {})
+        library = r["library"]
+        cells[f"{library}: faster"] = f"{r['faster']:.2f} ({r['faster_median']:.2f})"
+        cells[f"{library}: leaner"] = f"{r['leaner']:.2f}"
+    return table(rows) + "\n\n" + _about(result)
+
+
+def forward_mode() -> str:
+    """Time over that of `unrolls.scan`, and temporary memory in units of T·B·H floats."""
+    result = read(RESULTS / "forward_mode.json")
+    rows: dict = {}
+    for case in result["cases"]:
+        T, B, I, H = (case[name] for name in "TBIH")
+        if (B, T, I, H) != FORWARD:
+            continue
+        for operation, row in case["operations"].items():
+            cells = rows.setdefault(f"{case['cell']}, {operation}", {})
+            for unroll in ("scan", "bptt", "both_modes"):
+                found, units = row.get(unroll), 4 * T * B * H
+                cells[f"{unroll}: memory"] = (
+                    f"{found['temp_bytes'] / units:.1f}" if found else ""
+                )
+                if unroll != "scan":
+                    cells[f"{unroll}: time"] = (
+                        f"{found['to_scan']['min']:.2f}" if found else ""
+                    )
+    return table(rows) + "\n\n" + _about(result)
+
+
+FORWARD = (32, 200, 64, 128)
+
+
 def processes() -> str:
     """The same sweep in several processes of one machine."""
     result = read(RESULTS / "processes.json")
@@ -245,7 +296,16 @@ OF_UNROLLS = {
 
 PAGES = {
     "README.md": (memory, peers, peers_memory, training_step, character),
-    "benchmarks/README.md": (all_cases, goals, profile, levers, sweep),
+    "benchmarks/README.md": (
+        all_cases,
+        goals,
+        profile,
+        levers,
+        sweep,
+        diagnose,
+        forward_mode,
+        drop_in,
+    ),  # fmt: skip
     "docs/choosing-an-unroll.md": (unrolls, memory),
     "docs/scaling.md": (processes, on_paper),
 }

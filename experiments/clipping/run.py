@@ -64,7 +64,7 @@ def figures(found: dict, solved: dict) -> dict:
         {name: (steps, _training.held(found[name, T], len(steps))) for name in METHODS},
         label="update", unit=f"held-out error, T = {T}", levels={"chance": 0.75},
     )  # fmt: skip
-    return {"clipping": by_length, "curves": over_updates}
+    return {"clipping": by_length, "errors": over_updates}
 
 
 def main():
