@@ -130,6 +130,7 @@ class Seen(NamedTuple):
     coeffs, deltas: of each step, as `contract` takes them.
     d_states: dL/ds_t of the state after each step, from later steps and from the output
         where it is a part of the state.
+    side: of the stretch.
     """
 
     cell: Cell
@@ -139,6 +140,7 @@ class Seen(NamedTuple):
     coeffs: PyTree
     deltas: PyTree
     d_states: PyTree
+    side: Side
 
 
 class Watched(NamedTuple):

@@ -4,6 +4,7 @@ from functools import partial
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
+from bptt_jax.cells._gates import gates_within
 from bptt_jax.types import Cell, StepVJP
 
 
@@ -17,13 +18,11 @@ def in_dtype(cell: Cell, dtype) -> Cell:
     if dtype is None:
         return cell
     cast = partial(trees.cast_floating, dtype=dtype)
-    inner = cell.gates
-    gates = None if inner is None else lambda p, cs, us: inner(cast(p), cs, us)
     project, forward, linearize, backward, contract = cell.vjp
     return cell._replace(
         init_carry=lambda p, batch_shape: cast(cell.init_carry(p, batch_shape)),
         step=lambda p, c, x: cell.step(cast(p), cast(c), cast(x)),
-        gates=gates,
+        gates=gates_within(cell, lambda p, cs, us: (cast(p), cs, us)),
         vjp=StepVJP(
             lambda p, xs: project(cast(p), cast(xs)),
             lambda p, c, u: forward(cast(p), c, u),

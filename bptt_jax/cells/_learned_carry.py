@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
+from bptt_jax.cells._gates import gates_within
 from bptt_jax.types import Cell, PyTree, StepVJP
 
 
@@ -48,6 +49,7 @@ def learned_carry(cell: Cell) -> Cell:
         init=init,
         init_carry=init_carry,
         step=lambda p, c, x: cell.step(p.cell, c, x),
+        gates=gates_within(cell, lambda p, cs, us: (p.cell, cs, us)),
         vjp=StepVJP(
             lambda p, xs: project(p.cell, xs),
             lambda p, c, u: forward(p.cell, c, u),

@@ -15,6 +15,7 @@ import jax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
+from bptt_jax.cells._gates import gates_within
 from bptt_jax.types import Cell, StepVJP
 
 
@@ -79,15 +80,10 @@ def masked(cell: Cell) -> Cell:
         d_params, d_xs = contract(params, xs, carries, coeffs[0], deltas)
         return d_params, (trees.only(reals, d_xs), None)
 
-    gates = cell.gates
-    if gates is not None:  # those of steps that have not been are no one's
-        inner = gates
-        gates = lambda params, carries, us: inner(params, carries, us[0])
-
     return cell._replace(
         step=step,
         keyed=False,
-        gates=gates,
+        gates=gates_within(cell, lambda p, cs, us: (p, cs, us[0])),
         vjp=StepVJP(
             masked_project, masked_forward, masked_linearize, masked_backward,
             masked_contract,

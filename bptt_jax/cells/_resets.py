@@ -12,6 +12,7 @@ import jax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
+from bptt_jax.cells._gates import gates_within
 from bptt_jax.types import Cell, StepVJP
 
 
@@ -58,17 +59,10 @@ def resets(cell: Cell) -> Cell:
         _, back = trees.pullback(lambda p: begin(p, carries, flags), params)
         return trees.add(d_params, *back(d_begun)), (d_xs, None)  # (4)
 
-    gates = cell.gates
-    if gates is not None:
-        inner = gates
-        gates = lambda params, carries, us: inner(
-            params, begin(params, carries, us[1]), us[0]
-        )
-
     return cell._replace(
         step=step,
         keyed=False,
-        gates=gates,
+        gates=gates_within(cell, lambda p, cs, us: (p, begin(p, cs, us[1]), us[0])),
         vjp=StepVJP(
             reset_project,
             reset_forward,

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
+from bptt_jax.cells._gates import gates_within
 from bptt_jax.cells._masked import add_output
 from bptt_jax.types import Cell, StepVJP
 
@@ -112,6 +113,7 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
     return cell._replace(
         step=step,
         keyed=True,
+        gates=gates_within(cell, lambda p, cs, us: (p, cs, us[0])),
         vjp=StepVJP(
             zoned_project,
             zoned_forward,

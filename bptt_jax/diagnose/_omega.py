@@ -2,7 +2,8 @@
 
 With δ_t = dL/ds_t and J_t = ∂s_t/∂s_{t-1},
 
-    (1)  Ω = mean_t (|δ_t J_t|² / |δ_t|² - 1)²      over steps and examples with |δ_t|² > ε
+    (1)  Ω = mean_t (|δ_t J_t|² / |δ_t|² - 1)²      over steps and examples with |δ_t|² > ε,
+                                                    but masked steps and resets
 
 in which δ_t and s_{t-1} are constants: only what J_t owes the weights directly is
 differentiated. (1) has the squared norms of the authors' code; their paper has the norms.
@@ -31,6 +32,10 @@ def _see_omega(seen: Seen):
     """Sums over a stretch: of (1), of its gradient, and how many they are over."""
     before = squares(seen.d_states)
     kept = before > SMALLEST
+    if seen.side.mask is not None:
+        kept = kept & seen.side.mask
+    if seen.side.resets is not None:  # nothing goes back through them by intent
+        kept = kept & ~seen.side.resets
     safe = jnp.where(kept, before, jnp.ones_like(before))  # 0 / 0 would be NaN
 
     def total(params):

@@ -34,8 +34,7 @@ def clip_d_carry(max_norm: float) -> Callable:
         leaves = [a for a in jax.tree.leaves(d_carry) if trees.is_floating(a)]
         squares = [(a * a).sum(-1, keepdims=True) for a in leaves]
         norm = jnp.sqrt(sum(squares[1:], squares[0]))
-        # a norm of zero divides nothing: the smaller of the two is then 1
-        gain = jnp.minimum(max_norm / jnp.maximum(norm, max_norm), 1)
+        gain = max_norm / jnp.maximum(norm, max_norm)
         return jax.tree.map(lambda a: a * gain.astype(a.dtype), d_carry)
 
     return hook

@@ -165,7 +165,7 @@ def _recurrent(
             d_params, d_inputs = wrapped.vjp.contract(*summed)  # (3)
         else:
             d_states = add_output(cell, d_laters, d_ys)
-            (d_params, d_inputs), shown = watch(Seen(wrapped, *summed, d_states))
+            (d_params, d_inputs), shown = watch(Seen(wrapped, *summed, d_states, side))
             d_params = Watched(d_params, shown)
         return d_params, d_carry, trees.cast_like(xs, _inputs_of(cell, side, d_inputs))
 

@@ -53,6 +53,26 @@ def test_output_is_the_part_of_the_state_that_it_says(member):
         chex.assert_trees_all_equal(y, cell.output(after))
 
 
+def test_gates_are_those_of_all_steps(member):
+    """Within masks, resets, zoneout and a learned carry, too: `[K, B, H]` each."""
+    cell, params, carry, xs = stretch(member)
+    if cell.gates is None:
+        return
+    flags = jnp.ones((K, B), bool)
+    carries = jax.tree.map(lambda a: jnp.stack([a] * K), carry)
+    found = cell.gates(params, carries, cell.vjp.project(params, xs))
+    assert found
+    for name, a in found.items():
+        assert a.shape == (K, B, jax.tree.leaves(carry)[-1].shape[-1]), name
+        assert np.abs(a).max() < 1, name
+    for outer, inputs in (
+        (cells.masked(cell), (xs, flags)),
+        (cells.resets(cell), (xs, ~flags)),
+    ):
+        us = outer.vjp.project(params, inputs)
+        chex.assert_trees_all_equal(outer.gates(params, carries, us), found)
+
+
 def test_backward_is_linear(member):
     cell, params, carry, xs = stretch(member)
     coeffs = first(coefficients(cell, params, carry, xs))

@@ -211,6 +211,25 @@ def test_regularised_adds_omega_at_the_recurrent_weights():
     assert np.any(found.d_params[1]["w_h"])
 
 
+def test_omega_does_not_see_the_padding():
+    """The same examples, some steps longer and masked there; and a reset counts for none."""
+    model, short = watching.model(), watching.batch(steps=5)
+    params = watching.params_of(model)
+
+    def longer(a):
+        return jnp.concatenate([a, jnp.full((3, *a.shape[1:]), jnp.nan)])
+
+    mask = jnp.arange(8)[:, None] < jnp.full(2, 5)
+    padded = Batch(longer(short.inputs), Side(mask, targets=longer(short.side.targets)))
+    want, got = (
+        diagnose.omega(model, LOSS, params, b, chunk=3) for b in (short, padded)
+    )
+    for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    every = short._replace(side=short.side._replace(resets=jnp.ones((5, 2), bool)))
+    assert float(diagnose.omega(model, LOSS, params, every).value) == 0
+
+
 def test_omega_of_nothing_is_zero():
     """A loss that asks for nothing: no ratio, no NaN."""
     model = layers.recurrent(watching.cell("elman"))
