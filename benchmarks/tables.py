@@ -219,9 +219,7 @@ def forward_mode() -> str:
     result = read(RESULTS / "forward_mode.json")
     rows: dict = {}
     for case in result["cases"]:
-        T, B, I, H = (case[name] for name in "TBIH")
-        if (B, T, I, H) != FORWARD:
-            continue
+        T, B, H = (case[name] for name in "TBH")
         for operation, row in case["operations"].items():
             cells = rows.setdefault(f"{case['cell']}, {operation}", {})
             for unroll in ("scan", "bptt", "both_modes"):
@@ -234,9 +232,6 @@ def forward_mode() -> str:
                         f"{found['to_scan']['min']:.2f}" if found else ""
                     )
     return table(rows) + "\n\n" + _about(result)
-
-
-FORWARD = (32, 200, 64, 128)
 
 
 def processes() -> str:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _results import Results
 
 from bptt_jax import layers, train
 from bptt_jax.types import Cell, Estimator, Layer, Task
@@ -87,3 +88,33 @@ def held(runs: Iterable[dict], n: int) -> np.ndarray:
 
 def share_solved(runs: Iterable[dict]) -> float:
     return float(np.mean([r["solved_at"] is not None for r in runs]))
+
+
+def by_seed(
+    results: Results,
+    names: Iterable,
+    lengths: Iterable,
+    seeds: Iterable,
+    train: Callable,
+) -> dict[tuple, list[dict]]:
+    """`train(name, T, seed)` for all of them, each a part: `(name, T) -> runs`."""
+    return {
+        (name, T): [
+            results.part(
+                f"{name}, T = {T}, seed {seed}",
+                functools.partial(train, name, T, seed),
+                "solved after {solved_at}",
+            )
+            for seed in seeds
+        ]
+        for name in names
+        for T in lengths
+    }
+
+
+def shares_solved(found: dict[tuple, list[dict]]) -> dict[str, dict[int, float]]:
+    """Of `by_seed`: name -> T -> share of the seeds."""
+    shares: dict = {}
+    for (name, T), runs in found.items():
+        shares.setdefault(name, {})[T] = share_solved(runs)
+    return shares

@@ -85,22 +85,11 @@ def main():
     )  # fmt: skip
     total = len(names) * len(lengths) * len(seeds)
     results = _results.Results(HERE, settings, total, quick)
-    found = {
-        (name, T): [
-            results.part(
-                f"{name}, T = {T}, seed {seed}",
-                functools.partial(trained, name, T, seed, updates, every),
-                "solved after {solved_at}",
-            )
-            for seed in seeds
-        ]
-        for name in names
-        for T in lengths
-    }
-    solved = {
-        name: {T: _training.share_solved(found[name, T]) for T in lengths}
-        for name in names
-    }
+    found = _training.by_seed(
+        results, names, lengths, seeds,
+        lambda name, T, seed: trained(name, T, seed, updates, every),
+    )  # fmt: skip
+    solved = _training.shares_solved(found)
     results.finish(solved=solved)
     if not quick:
         for name, drawing in figures(found, solved).items():

@@ -80,21 +80,11 @@ def main():
     )  # fmt: skip
     total = len(methods) * len(lengths) * len(seeds)
     results = _results.Results(HERE, settings, total, quick)
-    found: dict = {}
-    for method in methods:
-        for T in lengths:
-            found[method, T] = [
-                results.part(
-                    f"{method}, T = {T}, seed {seed}",
-                    functools.partial(trained, method, T, seed, updates, every),
-                    "solved after {solved_at}",
-                )
-                for seed in seeds
-            ]
-    solved = {
-        method: {T: _training.share_solved(found[method, T]) for T in lengths}
-        for method in methods
-    }
+    found = _training.by_seed(
+        results, methods, lengths, seeds,
+        lambda name, T, seed: trained(name, T, seed, updates, every),
+    )  # fmt: skip
+    solved = _training.shares_solved(found)
     results.finish(solved=solved)
     if not quick:
         for name, drawing in figures(found, solved).items():
