@@ -1,0 +1,134 @@
+"""Truncated BPTT over consecutive batches."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bptt_jax import _pytrees as trees
+from bptt_jax import layers, unrolls
+from bptt_jax._factory import factory
+from bptt_jax.estimators._batches import init_carry, real_steps, total_loss, with_keys
+from bptt_jax.types import Batch, Estimator, Layer, Objective, PyTree, Unroll
+
+
+class Recent(NamedTuple):
+    """What a stream of overlapping windows hands on.
+
+    carry: the state before the steps of `batch`.
+    batch: the last window - stride steps, all with a mask and keys.
+    """
+
+    carry: PyTree
+    batch: Batch
+
+
+@factory
+def stream(
+    model: Layer,
+    objective: Objective,
+    *,
+    unroll: Unroll = unrolls.bptt,
+    window: int | None = None,
+    stride: int | None = None,
+) -> Estimator:
+    """Truncated BPTT over consecutive batches: the carry is handed on, the gradient not.
+
+    Each batch continues the one before. Without `window` its gradient reaches back to
+    its own first step (Williams, Peng 1990, with h = h' = T). With `window` and `stride`
+    every `stride` steps are a block whose losses reach back `window` steps, into earlier
+    batches too (`unrolls.truncated`).
+
+    Args:
+      model, objective: as of `exact`.
+      unroll: as of `exact`; not given where `window` is.
+      window: steps that a loss reaches back, h.
+      stride: steps of a block, h'; divides `window` and the steps of a batch. None:
+        `window`.
+
+    Returns:
+      An estimator whose state is the carry; where stride < window, a `Recent`, and the
+      last window - stride steps of the past are run again with each batch, and the steps
+      of a batch a second time without a gradient.
+    """
+    if window is None:
+        if stride is not None:
+            raise ValueError(f"window: expected a number where stride is {stride}")
+        return _consecutive(model, objective, unroll)
+    if unroll is not unrolls.bptt:
+        raise ValueError("unroll: expected none where window is given")
+    if stride is not None and (stride < 1 or window % stride):
+        raise ValueError(
+            f"stride: expected a divisor of the window of {window} steps, got {stride}"
+        )
+    if stride not in (None, window):
+        return _overlapping(model, objective, window, stride)
+    cut = functools.partial(unrolls.truncated, window=window)
+    return _consecutive(model, objective, cut)
+
+
+def _consecutive(model: Layer, objective: Objective, unroll: Unroll) -> Estimator:
+    total = total_loss(model, objective, unroll=unroll)
+
+    def init(params, batch):
+        return init_carry(model, params, batch)
+
+    def grad(params, state, batch, key):
+        batch = with_keys(batch, key)
+
+        def loss(params):
+            carry, losses, steps = total(params, state, batch)
+            return losses / steps.astype(losses.dtype), carry
+
+        (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        return value, grads, jax.lax.stop_gradient(carry), dict(steps=real_steps(batch))
+
+    return Estimator(init, grad)
+
+
+def _overlapping(
+    model: Layer, objective: Objective, window: int, stride: int
+) -> Estimator:
+    layer, overlap = layers.with_loss(model, objective), window - stride
+    unroll = functools.partial(unrolls.truncated, window=window, stride=stride)
+
+    def init(params, batch):
+        """No steps yet: as many as are handed on, masked."""
+        batch = _whole(with_keys(batch, jax.random.key(0)))
+        indices = jnp.arange(overlap) % trees.length(batch.inputs)
+        past = jax.tree.map(lambda a: a[indices], batch)
+        none = jax.tree.map(jnp.zeros_like, (past.side.mask, past.side.resets))
+        side = past.side._replace(mask=none[0], resets=none[1])
+        carry = init_carry(model, params, batch)
+        return Recent(carry, past._replace(side=side))
+
+    def grad(params, state, batch, key):
+        batch = _whole(with_keys(batch, key))
+        T = trees.length(batch.inputs)
+        if T % stride:
+            raise ValueError(
+                f"batch: expected a multiple of the stride of {stride} steps, got {T}"
+            )
+        joined = jax.tree.map(lambda *a: jnp.concatenate(a), state.batch, batch)
+
+        def loss(params):
+            at = (layer, params, state.carry, joined.inputs, joined.side)
+            losses = unroll(*at)[1][overlap:].sum()
+            return losses / real_steps(batch).astype(losses.dtype)
+
+        value, grads = jax.value_and_grad(loss)(params)
+        first = trees.cut(joined, 0, T)
+        carry, _ = unrolls.bptt(layer, params, state.carry, *first)
+        recent = Recent(carry, jax.tree.map(lambda a: a[T:], joined))
+        return value, grads, recent, dict(steps=real_steps(batch))
+
+    return Estimator(init, grad)
+
+
+def _whole(batch: Batch) -> Batch:
+    """With a mask, which the steps before the first are told by."""
+    if batch.side.mask is not None:
+        return batch
+    shape = jax.tree.leaves(batch.inputs)[0].shape[:2]
+    return batch._replace(side=batch.side._replace(mask=jnp.ones(shape, bool)))
