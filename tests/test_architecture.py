@@ -14,6 +14,7 @@ PACKAGE = pathlib.Path(importlib.util.find_spec("bptt_jax").origin).parent
 ARROWS = {
     "types": set(),
     "_factory": set(),
+    "_jax": set(),
     "_processes": set(),
     "_pytrees": set(),
     "cells": set(),
@@ -32,7 +33,7 @@ ARROWS = {
     "interop": {"cells", "layers", "models", "unrolls"},
     "__main__": {"cli"},
 }
-FOR_ALL = {"types", "_factory", "_processes", "_pytrees"}
+FOR_ALL = {"types", "_factory", "_jax", "_processes", "_pytrees"}
 TOP = {"__init__", "cli"}  # these see everything
 
 

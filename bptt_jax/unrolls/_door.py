@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import export, lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax._jax import to_varying, varying_axes
 from bptt_jax.layers import recurrent
 from bptt_jax.types import Cell, Layer, PyTree, Side
 
@@ -211,15 +212,10 @@ def _check_params(layer: Layer, params: PyTree) -> None:
 
 def _same_axes(tree: PyTree) -> PyTree:
     """Under `shard_map` everything varies over the mesh axes that anything varies over."""
-
-    def varying(a):
-        kind = jax.typeof(a)
-        return kind.vma if hasattr(kind, "vma") else kind.mat.varying
-
-    axes = frozenset().union(*map(varying, jax.tree.leaves(tree)))
+    axes = frozenset().union(*map(varying_axes, jax.tree.leaves(tree)))
 
     def cast(a):
-        missing = tuple(axes - varying(a))
-        return lax.pcast(a, missing, to="varying") if missing else a
+        missing = axes - varying_axes(a)
+        return to_varying(a, missing) if missing else a
 
     return jax.tree.map(cast, tree)

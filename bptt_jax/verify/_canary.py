@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from bptt_jax._jax import enable_x64
+
 WITHOUT_REDUCE = "XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=-reduce"
 WITHOUT_AVX512 = "XLA_FLAGS=--xla_cpu_max_isa=AVX2"
 
@@ -43,7 +45,7 @@ def canary() -> list[Finding]:
 
     Cost: about two seconds.
     """
-    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+    with enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         return [
             _finding("A, rows reduced in float64", _rows, (16385, np.float64)),
             _finding("A, rows reduced in float32", _rows, (32769, np.float32)),

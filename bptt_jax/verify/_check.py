@@ -19,6 +19,7 @@ import numpy as np
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import unrolls
+from bptt_jax._jax import enable_x64
 from bptt_jax.types import Cell, Layer, Unroll
 from bptt_jax.verify import _cases, _differences
 from bptt_jax.verify._cases import Arguments, Case
@@ -109,7 +110,7 @@ def check(
     start = time.perf_counter()
     rows: dict[str, Row] = {}
     count = 0
-    with jax.enable_x64(True):
+    with enable_x64(True):
         for case in _cases.plan(lengths, chunks, batch_shapes, sides):
             at = _cases.arguments(_lifted(layer), case, inputs, targets, noise, seed)
             count += len(case.chunks)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bptt_jax import cells, unrolls
+from bptt_jax._jax import enable_x64
 from bptt_jax.layers import recurrent
 from bptt_jax.types import Cell, Side, StepVJP
 from bptt_jax.unrolls import _schedule as schedule
@@ -342,7 +343,7 @@ def carries(program, H=128, B=256) -> float:
 
 @pytest.fixture
 def float32():
-    with jax.enable_x64(False):
+    with enable_x64(False):
         yield
 
 

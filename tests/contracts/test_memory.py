@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from bptt_jax import Side, cells, layers, models, objectives, unrolls
+from bptt_jax._jax import enable_x64
 
 B, T, I, H = 64, 256, 128, 256
 SYMBOLS, EMBEDDING = 82, 64
@@ -22,7 +23,7 @@ LONGER = [pytest.param(name, marks=pytest.mark.slow) for name in ("lstm", "gru")
 @pytest.fixture(autouse=True, scope="module")
 def float64():
     """Here in float32, as in training."""
-    with jax.enable_x64(False):
+    with enable_x64(False):
         yield
 
 

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import pytest
 
 from bptt_jax import Side, cells, layers, objectives, unrolls
+from bptt_jax._jax import enable_x64
 
 S = jax.ShapeDtypeStruct
 
 
 @pytest.fixture(autouse=True, scope="module")
 def float32():
-    with jax.enable_x64(False):
+    with enable_x64(False):
         yield
 
 

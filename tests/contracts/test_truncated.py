@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bptt_jax import cells, layers, unrolls
+from bptt_jax._jax import enable_x64
 from support import tiers
 from support.gradients import QUICK, Case, arguments_of, gradients, worst
 from support.members import CELLS, LAYERS
@@ -152,6 +153,6 @@ def test_memory_is_that_of_bptt_where_windows_do_not_overlap():
         program = jax.jit(jax.grad(loss)).lower(params, xs).compile()
         return program.memory_analysis().temp_size_in_bytes
 
-    with jax.enable_x64(False):
+    with enable_x64(False):
         whole = temp(unrolls.bptt)
         assert temp(functools.partial(unrolls.truncated, window=32)) <= 1.02 * whole

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from bptt_jax._jax import enable_x64
 from bptt_jax.interop import cudnn, equinox, flax, haiku, keras, torch, weights
 from bptt_jax.interop._arrays import reordered
 from support.interop import (
@@ -37,7 +38,7 @@ CLOSE = 1e-5
 @pytest.fixture(autouse=True, scope="module")
 def float64():
     """Not here, where the folder has it: others run in float32 and promote dtypes."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+    with enable_x64(False), jax.numpy_dtype_promotion("standard"):
         yield
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bptt_jax import sequences
+from bptt_jax._jax import enable_x64
 
 PATH = pathlib.Path(__file__).parents[2] / "experiments/recurrent_policy/run.py"
 
@@ -23,7 +24,7 @@ def run():
 
 @pytest.fixture(autouse=True)
 def float32():
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+    with enable_x64(False), jax.numpy_dtype_promotion("standard"):
         yield
 
 

@@ -42,11 +42,12 @@ def key(case: str, leaf: str) -> str:
 def main(out: str) -> None:
     import jax
 
+    from bptt_jax._jax import enable_x64
     from support.gradients import QUICK, gradients
     from support.grid import GRID
 
     found = {}
-    with jax.enable_x64(True):
+    with enable_x64(True):
         for i, (name, entry) in enumerate(GRID.items()):
             layer, at = entry.build()
             by_jax = gradients(layer, at, entry.plain, compiler_options=QUICK)

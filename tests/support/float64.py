@@ -3,8 +3,10 @@
 import jax
 import pytest
 
+from bptt_jax._jax import enable_x64
+
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+    with enable_x64(True), jax.numpy_dtype_promotion("strict"):
         yield

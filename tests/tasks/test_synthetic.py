@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bptt_jax import tasks
+from bptt_jax._jax import enable_x64
 
 SYNTHETIC = {
     "adding": tasks.adding,
@@ -103,7 +104,7 @@ def test_wrong_settings_are_named(make, settings, message):
 
 
 def test_strict_promotion_and_float64():
-    with jax.numpy_dtype_promotion("strict"), jax.enable_x64(True):
+    with jax.numpy_dtype_promotion("strict"), enable_x64(True):
         for make in SYNTHETIC.values():
             task = make(batch=5, T=11)
             for stream in (task.train, task.held_out):

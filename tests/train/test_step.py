@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from bptt_jax import cells, estimators, models, tasks, train
+from bptt_jax._jax import enable_x64
 from support.training import JOBS, adding, every_job, text
 
 N = 2
@@ -142,7 +143,7 @@ def test_a_carry_whose_leaves_share_a_buffer():
 
 @pytest.mark.slow
 def test_in_float64(tmp_path):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         cell = cells.gru(2, 4, param_dtype=jnp.float64)
         model, task = models.features((cell,), 1, 4), tasks.adding(batch=3, T=6)
         estimator = estimators.exact(model, task.objective)
