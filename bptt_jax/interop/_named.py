@@ -58,8 +58,17 @@ def arrays(source: Any, separator: str, prefix: str = "") -> Arrays:
     if not chosen:
         some = ", ".join(list(named)[:8])
         raise ValueError(f"{origin}: no key begins with {prefix!r}; it has {some}")
-    named = {name: as_array(a) for name, a in chosen.items()}
+    named = {n: _read(f"{origin}: {prefix}{n}", a) for n, a in chosen.items()}
     return Arrays(origin, prefix, named, about)
+
+
+def _read(where: str, a: Any) -> Any:
+    files.check_dtype(where, a)
+    try:
+        return as_array(a)
+    except (TypeError, RuntimeError) as error:  # float8, meta and other tensors
+        why = str(error).splitlines()[0]
+        raise ValueError(f"{where}: no array of numbers: {why:.200}") from None
 
 
 def as_array(a: Any) -> Any:

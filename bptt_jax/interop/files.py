@@ -13,6 +13,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -38,22 +39,41 @@ DTYPES = {
 LARGEST_HEADER = 1 << 24
 """Bytes: room for more than 100,000 arrays."""
 LONGEST_NAME = 500
-OTHER_FORMATS = {
-    b"PK\x03\x04": "a zip archive, as torch.save makes",
-    b"\x80": "a pickle",
-    b"\x89HDF": "an HDF5 file",
-}
 ADVICE = (
     "expected safetensors: safetensors.torch.save_file(module.state_dict(), "
     "'weights.safetensors') makes one (a pickle can run any code when it is read)"
 )
+KERAS_ADVICE = (
+    "expected safetensors: safetensors.numpy.save_file({v.path: v.numpy() for v in "
+    "model.weights}, 'weights.safetensors') makes one"
+)
+NUMPY_ADVICE = (
+    "expected safetensors: safetensors.numpy.save_file makes one of arrays by name"
+)
+ARCHIVE = b"PK\x03\x04"
+OTHER_FORMATS = {
+    ARCHIVE: ("a zip archive, as torch.save makes", ADVICE),
+    b"\x80": ("a pickle", ADVICE),
+    b"\x89HDF": ("an HDF5 file", KERAS_ADVICE),
+    b"\x93NUMPY": ("an array of NumPy (.npy)", NUMPY_ADVICE),
+}
+ZIPPED = {
+    r"(metadata|config)\.json|model\.weights\.h5": (
+        "a model of Keras (.keras, a zip archive)", KERAS_ADVICE,
+    ),
+    r".*\.npy": ("arrays of NumPy (.npz, a zip archive)", NUMPY_ADVICE),
+}  # fmt: skip
+"""By the name of the first file in an archive, which begins at its byte 30."""
 
 
 class Stored(NamedTuple):
-    """An array that lies in a file and has not been read: `load` reads it."""
+    """An array that lies in a file and has not been read: `load` reads it.
+
+    dtype: a text where it is one that is not read, "F8_E4M3" say.
+    """
 
     path: pathlib.Path
-    dtype: np.dtype
+    dtype: np.dtype | str
     shape: tuple[int, ...]
     offset: int
 
@@ -65,13 +85,26 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
       ValueError: it is none, or it is damaged; the message names file and key.
       OSError: it cannot be opened.
     """
-    return {name: load(a) for name, a in stored(path)[0].items()}
+    arrays = stored(path)[0]
+    for name, a in arrays.items():
+        check_dtype(f"{path}: {name}", a)
+    return {name: load(a) for name, a in arrays.items()}
+
+
+def check_dtype(where: str, a: Any) -> None:
+    """Refuses a `Stored` array of a dtype that is not read."""
+    if isinstance(a, Stored) and isinstance(a.dtype, str):
+        raise ValueError(
+            f"{where}: expected a dtype of {', '.join(DTYPES)}, got {a.dtype!r:.80}"
+        )
 
 
 def stored(path: str | os.PathLike) -> tuple[dict[str, Stored], dict[str, str]]:
     """What a safetensors file holds, unread, and its metadata.
 
     Costs memory of the size of the header (of at most 16 MiB, and less than the file).
+    An array of a dtype that is not read is no obstacle to the others; `check_dtype`
+    refuses it.
 
     Raises: as `read`.
     """
@@ -164,18 +197,29 @@ def _header(path: pathlib.Path) -> tuple[dict, int, int]:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(9)
-        for magic, kind in OTHER_FORMATS.items():
-            if start.startswith(magic):
-                raise ValueError(f"{path}: {kind}; {ADVICE}")
-        n = int.from_bytes(start[:8], "little")
+        n = int.from_bytes(start[:8], "little")  # it can begin as a pickle does
         if len(start) < 9 or n > size - 8 or start[8:] != b"{":
-            raise ValueError(f"{path}: no safetensors file, or a truncated one")
+            what = _other_format(start + file.read(300))
+            raise ValueError(f"{path}: {what}")
         if n > LARGEST_HEADER:
             raise ValueError(f"{path}: a header of {n} bytes, more than names need")
         text = start[8:] + file.read(n - 1)
     if len(text) != n:
         raise ValueError(f"{path}: was cut while it was read")
     return _parsed(path, text), 8 + n, size
+
+
+def _other_format(start: bytes) -> str:
+    """What a file is that begins so, and how to come to one that is read."""
+    kind = next((k for m, k in OTHER_FORMATS.items() if start.startswith(m)), None)
+    if start.startswith(ARCHIVE):
+        n = int.from_bytes(start[26:28], "little")
+        first = start[30 : 30 + n].decode("utf-8", "replace")
+        zipped = (k for name, k in ZIPPED.items() if re.fullmatch(name, first))
+        kind = next(zipped, kind)
+    if kind is None:
+        return "no safetensors file, or a truncated one"
+    return "; ".join(kind)
 
 
 def _parsed(path: pathlib.Path, text: bytes) -> dict:
@@ -203,12 +247,12 @@ def _is_size(n: Any) -> bool:
     return type(n) is int and 0 <= n < 1 << 48
 
 
-def _entry(where: str, entry: Any, room: int) -> tuple[np.dtype, tuple, int, int]:
+def _entry(where: str, entry: Any, room: int) -> tuple[np.dtype | str, tuple, int, int]:
     """dtype, shape, and where the array begins and ends among the arrays."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{where}: expected a dtype, a shape and data_offsets")
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(kind, str) or kind not in DTYPES:
+    if not isinstance(kind, str):
         raise ValueError(
             f"{where}: expected a dtype of {', '.join(DTYPES)}, got {kind!r:.80}"
         )
@@ -224,12 +268,15 @@ def _entry(where: str, entry: Any, room: int) -> tuple[np.dtype, tuple, int, int
             f"{where}: data_offsets {first} to {last} lie outside of the {room} bytes "
             "of arrays"
         )
-    if math.prod(shape) * DTYPES[kind].itemsize != last - first:
+    dtype = DTYPES.get(kind)
+    if dtype is None:  # how many bits a number has is not known
+        return kind, tuple(shape), first, last
+    if math.prod(shape) * dtype.itemsize != last - first:
         raise ValueError(
             f"{where}: {kind}{shape} does not take the {last - first} bytes that "
             "data_offsets give it"
         )
-    return DTYPES[kind], tuple(shape), first, last
+    return dtype, tuple(shape), first, last
 
 
 def _check_spans(path: pathlib.Path, spans: list, room: int) -> None:

@@ -1,4 +1,5 @@
-"""`torch.nn.RNN`, `LSTM` (also with `proj_size`) and `GRU`: any depth, both directions.
+"""`torch.nn.RNN`, `LSTM` (also with `proj_size`) and `GRU`: any depth, both directions;
+and `RNNCell`, `LSTMCell`, `GRUCell`.
 
     weight_ih_l{k}  [G·H, I]    w_xᵀ       gates in the order i, f, g, o or r, z, n
     weight_hh_l{k}  [G·H, O]    w_hᵀ
@@ -6,7 +7,8 @@
     bias_ih_l{k}    [G·H]       b   = bias_ih + bias_hh        (GRU's n: bias_ih alone)
     bias_hh_l{k}    [G·H]       b_n = bias_hh of n             (GRU alone)
 
-and the same with `_reverse` for the direction from the end. Two biases that are only
+and the same with `_reverse` for the direction from the end; a cell's names are those
+without `_l{k}`. Two biases that are only
 ever added become one; `to_state_dict` puts it in the first, and the second is zero,
 unless it is shown with `like=` how it was split.
 """
@@ -31,6 +33,7 @@ from bptt_jax.interop._named import Group, arrays, grouped, loaded, written
 from bptt_jax.interop.weights import ELMAN, GRU, LSTM, PROJECTED_LSTM, Network
 from bptt_jax.types import PyTree
 
+MODULES = "nn.RNN, nn.LSTM, nn.GRU or one of their cells"
 GATES = {4: "nn.LSTM", 3: "nn.GRU", 1: "nn.RNN"}
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
@@ -41,18 +44,20 @@ def load_state_dict(
     """A network from a module, its state dict, or a safetensors file of that.
 
     Args:
-      source: an `nn.RNN`, `nn.LSTM` or `nn.GRU`, or a module that has one; a mapping of
-        names to tensors or arrays; a path.
+      source: an `nn.RNN`, `nn.LSTM`, `nn.GRU`, one of their cells, or a module that has
+        one; a mapping of names to tensors or arrays; a path.
       prefix: what comes before `weight_ih_l0` in a larger model, "encoder.lstm." say.
       activation: of `nn.RNN`, which no state dict holds; None: what a given `nn.RNN`
         says, else tanh. Shapes tell RNN, GRU and LSTM apart.
 
     Returns:
-      `(cells, params)`, NumPy arrays of their own; `weights.unroll(cells)` runs them.
+      `(cells, params)`, NumPy arrays of their own; `weights.unroll(cells)` runs them, on
+      inputs `[T, B, I]` whatever `batch_first` says.
 
     Raises:
       ValueError: keys that are missing or unknown, wrong shapes or dtypes, a damaged
-        file; the message names file and key.
+        file; the message names file and key. A module whose `forward` is not PyTorch's,
+        or that trains with dropout between its layers (`module.eval()` has none).
 
     >>> import numpy as np
     >>> from bptt_jax import cells, interop
@@ -62,7 +67,7 @@ def load_state_dict(
     >>> found == ((cells.gru(3, 4),),), params[0][0]["b_n"].shape
     (True, (4,))
     """
-    groups = grouped(arrays(source, ".", prefix), _place, _spell)
+    groups = _groups(source, prefix)
     params = [map(_ours, layer) for layer in groups]
     return weights.network(params, activation or _activation(source, prefix))
 
@@ -76,9 +81,9 @@ def to_state_dict(
       params: of a `Network`, a stack of cells, or one cell: LSTM (also projected), GRU
         with the reset after the product, or Elman; all layers of one kind and size.
       prefix: of all names.
-      like: what the network was loaded from (as `source`): a sum of two biases is split
-        as there wherever it has not changed, so what was loaded comes back bit for bit.
-        Without it the second bias is zero.
+      like: what the network was loaded from (as `source`): its names are taken (those of
+        a cell), and a sum of two biases is split as there wherever it has not changed,
+        so what was loaded comes back bit for bit. Without it the second bias is zero.
 
     Returns:
       `module.load_state_dict({k: torch.from_numpy(v) for k, v in ….items()})` takes it.
@@ -91,9 +96,7 @@ def to_state_dict(
     """
     whole = weights.nested(params)
     _check_same(whole)
-    groups = (
-        None if like is None else grouped(arrays(like, ".", prefix), _place, _spell)
-    )
+    groups = None if like is None else _groups(like, prefix)
 
     def spell(k, d, short):
         return prefix + _spell(k, d, short)
@@ -102,15 +105,42 @@ def to_state_dict(
 
 
 def _activation(source: Any, prefix: str) -> Callable:
-    """What a given module says, or PyTorch's default."""
-    if prefix.endswith(".") and hasattr(source, "get_submodule"):
+    """What a given module says, or PyTorch's default; refuses what is not as it says."""
+    if not hasattr(source, "get_submodule"):
+        return ACTIVATIONS["tanh"]
+    if prefix.endswith("."):
         source = source.get_submodule(prefix[:-1])
+    kind = type(source)
+    if getattr(kind.forward, "__module__", "") != "torch.nn.modules.rnn":
+        raise ValueError(
+            f"source: expected {MODULES}, got {kind.__name__}, which can do something "
+            "else with the same weights; its state_dict() in its place is read as theirs"
+        )
+    dropout = getattr(source, "dropout", 0)
+    if dropout and source.training and source.num_layers > 1:
+        raise ValueError(
+            f"dropout: {kind.__name__} trains with dropout={dropout} between its layers, "
+            "which no weights hold: module.eval() is the network without it, and "
+            "layers.dropout goes between layers of ours"
+        )
     return ACTIVATIONS[getattr(source, "nonlinearity", "tanh")]
 
 
 _NAME = re.compile(
     r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d{1,6})(_reverse)?"
 )
+_OF_CELL = re.compile(r"weight_ih|weight_hh|bias_ih|bias_hh")
+
+
+def _groups(source: Any, prefix: str) -> list[list[Group]]:
+    found = arrays(source, ".", prefix)
+    if any(map(_OF_CELL.fullmatch, found.named)):
+        return grouped(found, _place_of_cell, lambda k, d, short: short)
+    return grouped(found, _place, _spell)
+
+
+def _place_of_cell(name: str) -> tuple[int, int, str] | None:
+    return (0, 0, name) if _OF_CELL.fullmatch(name) else None
 
 
 def _place(name: str) -> tuple[int, int, str] | None:

@@ -1,5 +1,6 @@
 """Safetensors files, and what only looks like one."""
 
+import io
 import json
 import os
 import pickle
@@ -26,6 +27,14 @@ def made(header, data=b"\0" * 20, length=None) -> bytes:
     if isinstance(header, dict):
         header = json.dumps({n: entry(*e) for n, e in header.items()}).encode()
     return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+
+def archive(name: str) -> bytes:
+    """A zip archive with one file."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as made:
+        made.writestr(name, "{}")
+    return content.getvalue()
 
 
 HUGE = (1 << 64) - 1
@@ -81,6 +90,17 @@ HOSTILE = {
     "escape": (made({"\x1b[2J": ("F32", [5], [0, 20])}), "no name of an array"),
     "pickle": (pickle.dumps({"a": [1]}), "a pickle; expected safetensors"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + b"\0" * 50, "an HDF5 file; expected safetensors"),
+    "keras": (
+        archive("metadata.json"),
+        "a model of Keras (.keras, a zip archive); exp",
+    ),
+    "npz": (archive("lstm/kernel.npy"), "arrays of NumPy (.npz, a zip archive); exp"),
+    "torch": (archive("m/data.pkl"), "a zip archive, as torch.save makes; expected"),
+    "cut archive": (
+        archive("metadata.json")[:20],
+        "a zip archive, as torch.save makes",
+    ),
+    "npy": (b"\x93NUMPY" + b"\0" * 50, "an array of NumPy (.npy); expected"),
 }
 
 
@@ -96,6 +116,33 @@ def test_hostile_files_are_refused(name, tmp_path):
     assert str(path) in said
     assert "\n" not in said
     assert len(said) < 500
+
+
+def test_a_header_as_long_as_a_pickle_begins_is_a_header(tmp_path):
+    """Its length is written first: 128 and a multiple of 256 is also a pickle's byte."""
+    lengths = set()
+    for n in range(64, 80):
+        path = tmp_path / f"{n}.safetensors"
+        files.write(path, {"a" * n: np.ones(2, np.float32)})
+        lengths.add(path.read_bytes()[0])
+        same(files.read(path), {"a" * n: np.ones(2, np.float32)})
+    assert 0x80 in lengths
+
+
+def test_an_array_of_another_dtype_is_in_the_way_of_itself_alone(tmp_path):
+    path = tmp_path / "file.safetensors"
+    named = {
+        f"rnn.weight_{end}_l0": np.ones((3, 3), np.float32) for end in ("ih", "hh")
+    }
+    both = {n: ("F32", [3, 3], [36 * k, 36 * k + 36]) for k, n in enumerate(named)}
+    both |= {"head.weight": ("F8_E4M3", [5], [72, 77])}
+    path.write_bytes(made(both, b"\0\0\x80\x3f" * 18 + b"\0" * 5))
+    net = torch.load_state_dict(path, prefix="rnn.")
+    np.testing.assert_array_equal(net.params[0][0]["w_x"], np.ones((3, 3)))
+    expected = "head.weight: expected a dtype of F64, .* got 'F8_E4M3'"
+    for read in (files.read, lambda path: torch.load_state_dict(path, prefix="head.")):
+        with pytest.raises(ValueError, match=expected):
+            read(path)
 
 
 def peak(path) -> int:
