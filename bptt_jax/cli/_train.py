@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 import bptt_jax
-from bptt_jax import diagnose, plots, tasks, train
+from bptt_jax import _files, diagnose, plots, tasks, train
 from bptt_jax._processes import first, together
 from bptt_jax.cli import _settings
 from bptt_jax.cli._build import Job, job, lr_of
@@ -97,7 +97,7 @@ def _there(out: pathlib.Path, settings: Settings) -> dict | None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; choose another --out")
     # A run that was killed while it wrote its settings has left nothing else.
-    if out.exists() and any(path.name != "config.json.new" for path in out.iterdir()):
+    if out.exists() and not all(map(_files.is_left_over, out.iterdir())):
         raise ValueError(f"{out} is not empty and is no run; choose another --out")
     return None
 
@@ -123,10 +123,7 @@ def _claim(
             python=platform.python_version(),
         ),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    new = out / "config.json.new"
-    new.write_text(json.dumps(config, indent=1) + "\n")
-    new.replace(out / "config.json")
+    _files.replace_json(out / "config.json", config)
 
 
 def _same_settings(out: pathlib.Path, before: dict, now: dict) -> None:

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
+from bptt_jax import _files
+
 DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -149,12 +151,11 @@ def write(
     path = pathlib.Path(path)
     check_new(path)
     arrays = {name: np.array(a, order="C") for name, a in named.items()}
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    whole = save(arrays, metadata)  # a file of save_file is readable to its owner alone
     try:
-        new.write_bytes(save(arrays, metadata))  # save_file's are readable to one alone
-        _publish(new, path)
-    finally:
-        new.unlink(missing_ok=True)
+        _files.create(path, lambda new: new.write_bytes(whole))
+    except FileExistsError:
+        raise ValueError(f"{path} is there already; it is not overwritten") from None
 
 
 def flat(tree: Mapping, separator: str) -> dict[str, Any]:
@@ -180,16 +181,6 @@ def check_new(path: pathlib.Path) -> None:
         raise ValueError(f"{path.parent}: no such folder")
     if os.path.lexists(path):
         raise ValueError(f"{path} is there already; it is not overwritten")
-
-
-def _publish(new: pathlib.Path, path: pathlib.Path) -> None:
-    """Gives a complete file its name, unless another has it by now."""
-    try:
-        os.link(new, path)
-    except FileExistsError:
-        raise ValueError(f"{path} is there already; it is not overwritten") from None
-    except OSError:  # a file system without links
-        new.replace(path)
 
 
 def _header(path: pathlib.Path) -> tuple[dict, int, int]:

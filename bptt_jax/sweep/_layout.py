@@ -6,7 +6,6 @@ others with 64 and eight times as many, as long as a configuration gets faster.
 """
 
 import hashlib
-import json
 import os
 import pathlib
 import time
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from bptt_jax import _files
 from bptt_jax import _pytrees as trees
 from bptt_jax.sweep import _store, _training
 from bptt_jax.sweep._program import Program, configs, count, program, spread
@@ -128,22 +128,14 @@ def _key(training: Training, columns, rows, mesh: Mesh, most: int) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
-def _file() -> pathlib.Path:
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(home) / "bptt_jax" / "layouts.json"
-
-
-def _all() -> dict:
-    try:
-        found = json.loads(_file().read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _file() -> pathlib.Path | None:
+    folder = _files.cache_folder()
+    return folder and folder / "layouts.json"
 
 
 def _remembered(key: str) -> Layout | None:
     try:
-        found = _all()[key]
+        found = _files.remembered(_file())[key]
         times = {int(n): float(t) for n, t in found["milliseconds"].items()}
         return Layout(int(found["lanes"]), int(found["devices"]), times)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -151,11 +143,5 @@ def _remembered(key: str) -> Layout | None:
 
 
 def _remember(key: str, layout: Layout) -> None:
-    """Best effort: a machine without a home measures again."""
-    try:
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        new = _file().with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps(_all() | {key: layout._asdict()}))
-        new.replace(_file())
-    except OSError:
-        pass
+    path = _file()
+    _files.remember(path, _files.remembered(path) | {key: layout._asdict()})

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bptt_jax import _files
 from bptt_jax.sweep import _store
 from bptt_jax.sweep._space import Space
 from bptt_jax.types import PyTree
@@ -82,9 +83,7 @@ def score(row: dict[str, Any]) -> float:
 
 
 def write(path: pathlib.Path, table: pa.Table) -> None:
-    new = path.with_suffix(".new")
-    pq.write_table(table, new)
-    new.replace(path)
+    _files.replace(path, lambda new: pq.write_table(table, new))
 
 
 def load(out: pathlib.Path | str) -> Result:

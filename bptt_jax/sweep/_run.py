@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from bptt_jax import _files, train
 from bptt_jax import _pytrees as trees
-from bptt_jax import train
 from bptt_jax._processes import anyone, cores, first, gathered, together
 from bptt_jax.sweep import _halving, _results, _store
 from bptt_jax.sweep import _layout as layouts
@@ -224,20 +224,13 @@ def _claim(out: pathlib.Path, plan: _Plan, mesh: Mesh, record: dict) -> dict[str
         return there
     if out.exists() and not out.is_dir():
         raise ValueError(f"out: {out} is a file")
-    if out.exists() and any(p.name != "sweep.new" for p in out.iterdir()):
+    if out.exists() and not all(map(_files.is_left_over, out.iterdir())):
         raise ValueError(f"out: {out} is not empty and holds no sweep")
     there = dict(
         sweep=what, devices=mesh.size, layouts={}, layouts_shown=[], record=record
     )
-    _write_json(out / "sweep.json", there)
+    _files.replace_json(out / "sweep.json", there)
     return there
-
-
-def _write_json(path: pathlib.Path, what: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(what, indent=1) + "\n")
-    new.replace(path)
 
 
 class _Unit(NamedTuple):
@@ -334,7 +327,7 @@ class _Sweep:
             self.there["layouts_shown"].append(shown)
             self.progress.message(shown)
             if self.writes:
-                _write_json(self.out / "sweep.json", self.there)
+                _files.replace_json(self.out / "sweep.json", self.there)
         return made
 
     # One group
@@ -489,7 +482,7 @@ class _Sweep:
         ]
         if self.writes:
             named = [b._asdict() | {"path": f"best/{b.path.name}"} for b in best]
-            _write_json(self.out / "best.json", named)
+            _files.replace_json(self.out / "best.json", named)
             _results.write(self.out / "results.parquet", table)
             self._tidy(set(order))
         together("finished")

@@ -1,4 +1,4 @@
-"""Arrays of a sweep on disk: safetensors files, written aside and renamed, and checked."""
+"""Arrays of a sweep on disk: safetensors files, whole or not there, and checked."""
 
 import pathlib
 from typing import Any
@@ -8,6 +8,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from bptt_jax import _files
 from bptt_jax import _pytrees as trees
 from bptt_jax.train import digest
 
@@ -19,11 +20,8 @@ def save(path: pathlib.Path, tree: Any, **record: Any) -> None:
         jax.tree_util.keystr(at) or "value": np.asarray(a, order="C")
         for at, a in jax.tree_util.tree_leaves_with_path(host)
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
     about = {k: str(v) for k, v in record.items()} | {"sha256": digest(host)}
-    save_file(named, new, metadata=about)
-    new.replace(path)
+    _files.replace(path, lambda new: save_file(named, new, metadata=about))
 
 
 def load(path: pathlib.Path, like: Any) -> tuple[Any, dict[str, str]]:

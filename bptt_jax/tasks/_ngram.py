@@ -11,14 +11,13 @@ often a string, or a context with any last symbol, occurs is then the distance b
 binary searches. O(N log N) time and 8 N bytes for N symbols.
 """
 
-import json
 import math
 import os
 import pathlib
-import tempfile
 
 import numpy as np
 
+from bptt_jax import _files
 from bptt_jax._factory import positive
 from bptt_jax.tasks._text import Windows
 from bptt_jax.types import Task
@@ -88,7 +87,8 @@ def ngram_baseline(
     Args:
       task: made by `text`, `stdlib`, `shakespeare` or `text_file`.
       cache: folder of the remembered values; by default `bptt_jax` in
-        `$XDG_CACHE_HOME` or `~/.cache`. One that cannot be read or written is ignored.
+        `$XDG_CACHE_HOME` or `~/.cache`. One that is not there, cannot be read or cannot
+        be written is ignored.
       order: see `ngram_bits`.
       smoothing: see `ngram_bits`.
 
@@ -112,7 +112,7 @@ def ngram_baseline(
     counted, asked = train.tokens(_AT_MOST), held_out.tokens(_AT_MOST)
     bits = ngram_bits(counted, asked, task.n_in, order, smoothing)
     if settings["sha256"]:
-        _remember(path, settings, bits)
+        _files.remember(path, settings | {"bits": bits})
     return bits
 
 
@@ -131,35 +131,14 @@ def _between(ordered: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
     return np.searchsorted(ordered, high) - np.searchsorted(ordered, low)
 
 
-def _cached_at(cache: str | os.PathLike | None, settings: dict) -> pathlib.Path:
-    if cache is None:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        cache = pathlib.Path(home) / "bptt_jax"
+def _cached_at(cache: str | os.PathLike | None, settings: dict) -> pathlib.Path | None:
+    folder = _files.cache_folder() if cache is None else pathlib.Path(cache)
     sha256, order, a = (settings[k] for k in ("sha256", "order", "smoothing"))
-    return pathlib.Path(cache) / f"ngram-{str(sha256)[:16]}-{order}-{a}.json"
+    return folder and folder / f"ngram-{str(sha256)[:16]}-{order}-{a}.json"
 
 
-def _recall(path: pathlib.Path, settings: dict) -> float | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        bits = found.pop("bits")
-    except (OSError, ValueError, LookupError, AttributeError, TypeError):
-        return None
+def _recall(path: pathlib.Path | None, settings: dict) -> float | None:
+    found = _files.remembered(path)
+    bits = found.pop("bits", None)
     usable = isinstance(bits, float) and math.isfinite(bits) and found == settings
     return bits if usable else None
-
-
-def _remember(path: pathlib.Path, settings: dict, bits: float) -> None:
-    """Written beside and moved into place: a reader sees all of it or nothing."""
-    beside = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8"
-        ) as file:
-            beside = pathlib.Path(file.name)
-            json.dump(settings | {"bits": bits}, file)
-        beside.replace(path)
-    except OSError:
-        if beside is not None:
-            beside.unlink(missing_ok=True)

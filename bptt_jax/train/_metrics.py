@@ -4,6 +4,7 @@ import json
 import pathlib
 from typing import Any
 
+from bptt_jax import _files
 from bptt_jax._processes import first, together
 
 
@@ -44,9 +45,7 @@ class MetricsFile:
 
     def _replace(self, text: str) -> None:
         if not self.path.exists() or self.path.read_text(errors="replace") != text:
-            new = self.path.with_suffix(".new")
-            new.write_text(text)
-            new.replace(self.path)
+            _files.replace_text(self.path, text)
 
     def append(self, lines: list[dict[str, Any]]) -> None:
         if not first():

@@ -232,7 +232,7 @@ def test_a_signal_saves_and_the_same_command_continues(
 def test_killed_while_it_wrote_its_settings(adding_run, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
-    (out / "config.json.new").write_text('{"settings": {"ta')
+    (out / "config.json.0123abcd.new").write_text('{"settings": {"ta')
     train(*ADDING, "--out", out)
     same = (out / "metrics.jsonl").read_bytes()
     assert same == (adding_run[0] / "metrics.jsonl").read_bytes()

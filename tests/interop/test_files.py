@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pathlib
 import pickle
 import struct
 import tracemalloc
@@ -258,10 +259,11 @@ def test_what_comes_into_being_meanwhile_is_not_overwritten(tmp_path, monkeypatc
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    def fails(new, path):
+    def fails(new, data):
+        new.write_text("hal")
         raise OSError("no space left")
 
-    monkeypatch.setattr(files, "_publish", fails)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", fails)
     with pytest.raises(OSError, match="no space"):
         files.write(tmp_path / "file.safetensors", ARRAYS)
     assert not [*tmp_path.iterdir()]

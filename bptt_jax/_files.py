@@ -1,0 +1,309 @@
+"""Files: written aside and renamed, lines that can be read, one owner a folder, the cache.
+
+What `replace` and `create` write is complete or not there, whenever the process ends.
+"""
+
+import contextlib
+import datetime
+import errno
+import json
+import os
+import pathlib
+import re
+import secrets
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from bptt_jax._processes import first
+
+try:
+    import fcntl
+except ImportError:  # no POSIX
+    fcntl = None
+
+# Writing
+
+
+def replace(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    """`write(new)` writes a file beside `path`, which then takes its place.
+
+    Where `write` fails (a full disk) the former file stays as it is.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _aside(path) as new:
+        write(new)
+        new.replace(path)
+
+
+def create(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    """As `replace`, but never in the place of something else.
+
+    Raises:
+      FileExistsError: something has that name by now.
+    """
+    with _aside(path) as new:
+        write(new)
+        try:
+            os.link(new, path)  # unlike a renaming it overwrites nothing
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            new.replace(path)
+
+
+def replace_text(path: pathlib.Path, text: str) -> None:
+    replace(path, lambda new: new.write_text(text, encoding="utf-8"))
+
+
+def replace_json(path: pathlib.Path, what: Any) -> None:
+    replace_text(path, json.dumps(what, indent=1) + "\n")
+
+
+def is_left_over(path: pathlib.Path) -> bool:
+    """Whether a process that was killed has left this: a file half written, or its lock."""
+    return bool(re.search(r"\.[0-9a-f]{8}\.new$", path.name)) or path.name == _LOCK
+
+
+@contextlib.contextmanager
+def _aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A name of its own for each writer: caches have many, on machines that share one."""
+    new = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    try:
+        yield new
+    finally:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+# JSON lines
+
+
+class Lines(NamedTuple):
+    """What a file of JSON lines holds.
+
+    objects: of all lines that hold one.
+    damaged: number (from 1) and bytes of the lines that hold none and are not empty.
+    cut: bytes behind the last newline that are no object: a process was killed there.
+    """
+
+    objects: list[dict[str, Any]]
+    damaged: list[tuple[int, bytes]]
+    cut: bytes
+
+
+def read_lines(
+    path: pathlib.Path, is_one: Callable[[dict[str, Any]], bool] = lambda found: True
+) -> Lines:
+    """Each line of a file by itself: one that cannot be read costs no other.
+
+    Args:
+      path: of the file; where there is none there are no lines.
+      is_one: whether an object is what the file is of.
+    """
+    if not path.exists():
+        return Lines([], [], b"")
+    objects: list[dict[str, Any]] = []
+    damaged: list[tuple[int, bytes]] = []
+    *whole, rest = path.read_bytes().split(b"\n")
+    for number, line in enumerate([*whole, rest], 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+            fits = isinstance(found, dict) and is_one(found)
+        except (ValueError, RecursionError):
+            fits, found = False, {}
+        if fits:
+            objects.append(found)
+        else:
+            damaged.append((number, line))
+    cut = rest.strip() and damaged and damaged[-1][0] == len(whole) + 1
+    return Lines(objects, damaged[:-1], rest) if cut else Lines(objects, damaged, b"")
+
+
+def set_aside(path: pathlib.Path, damaged: list[tuple[int, bytes]]) -> pathlib.Path:
+    """Keeps lines that could not be read in a file beside; gives its path."""
+    beside = path.with_name(f"{path.name}.damaged")
+    with beside.open("ab") as file:
+        file.write(b"".join(line + b"\n" for _, line in damaged))
+    return beside
+
+
+# One owner a folder
+
+
+class _Held(NamedTuple):
+    """A lock of this process. thread: that took it; made: folders it was taken in."""
+
+    descriptor: int
+    thread: threading.Thread
+    made: list[pathlib.Path]
+
+
+_held: dict[pathlib.Path, _Held] = {}
+_LOCK = ".bptt_jax.lock"
+_BUSY = errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES
+
+
+@contextlib.contextmanager
+def locked(
+    folder: pathlib.Path, say: Callable[[str], Any] = warnings.warn
+) -> Iterator[None]:
+    """Inside, no other process is, for this folder; it is made where it is missing.
+
+    The kernel holds the lock (`flock` on the file `.bptt_jax.lock`) and releases it when
+    the process ends, however it ends. Of several processes of one program
+    (`jax.distributed`) the first one takes it. Taken again by the thread that has it,
+    it is the same lock. A child has it neither after fork nor after exec. On a shared
+    file system it holds between machines where that has `flock` between them.
+
+    What this has made and nobody has filled is taken away at the end.
+
+    Args:
+      folder: what is to have one owner.
+      say: is told where the file system has no locks; nothing is held then.
+
+    Raises:
+      ValueError: another process has it, or another thread, or it is no folder; nothing
+        has been changed.
+    """
+    if not first():
+        yield
+        return
+    path = pathlib.Path(os.path.realpath(folder)) / _LOCK
+    there = _held.get(path)
+    if there is not None and there.thread is threading.current_thread():
+        yield
+        return
+    if there is not None and there.thread.is_alive():
+        raise ValueError(
+            f"{folder} is in use by another thread of this process; wait for it or "
+            "choose another folder"
+        )
+    if there is None:
+        _held[path] = _take(folder, path, say)
+    else:  # of a thread that has ended without giving it back
+        _held[path] = there._replace(thread=threading.current_thread())
+    try:
+        yield
+    finally:
+        _give_back(path)
+
+
+def _take(folder: pathlib.Path, path: pathlib.Path, say: Callable) -> _Held:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, expected a folder")
+    made: list[pathlib.Path] = []
+    while True:
+        made += [p for p in (path.parent, *path.parent.parents) if not p.exists()]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # another has just taken away what it had made
+            continue
+        held = _Held(descriptor, threading.current_thread(), made)
+        try:
+            _flock(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in _BUSY:
+                raise ValueError(
+                    f"{folder} is in use by {_owner(path)}; wait for it or choose "
+                    "another folder"
+                ) from None
+            say(
+                f"{folder} cannot be locked ({error.strerror}): that two processes "
+                "write there would not be noticed"
+            )
+            path.unlink(missing_ok=True)
+            return held._replace(descriptor=-1)
+        if _is_at(descriptor, path):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(_me()).encode() + b"\n")
+            return held
+        os.close(descriptor)  # the owner before took the file away: it is another's now
+
+
+def _flock(descriptor: int) -> None:
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, "no flock on this system")
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_at(descriptor: int, path: pathlib.Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _me() -> dict[str, Any]:
+    now = datetime.datetime.now(datetime.UTC).isoformat(" ", "seconds")
+    return dict(pid=os.getpid(), host=socket.gethostname(), since=now)
+
+
+def _owner(path: pathlib.Path) -> str:
+    """Who has the lock, as it says itself in the first moments of having it."""
+    for _ in range(20):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            owner = json.loads(path.read_text())
+            return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+        time.sleep(0.01)
+    return "another process"
+
+
+def _give_back(path: pathlib.Path) -> None:
+    held = _held.pop(path, None)
+    if held is None:  # after a fork the parent has it
+        return
+    if held.descriptor >= 0:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # before it is free: then it may be another's
+        os.close(held.descriptor)
+    for folder in held.made:
+        with contextlib.suppress(OSError):  # somebody has filled it
+            folder.rmdir()
+
+
+def _forget() -> None:
+    """In a forked child: it has the descriptors, and must not keep them."""
+    for held in _held.values():
+        if held.descriptor >= 0:
+            os.close(held.descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+# What is remembered between programs
+
+
+def cache_folder() -> pathlib.Path | None:
+    """`bptt_jax` in `$XDG_CACHE_HOME` or `~/.cache`; None for one without a home."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = pathlib.Path(home) / "bptt_jax"
+    return folder if folder.is_absolute() else None
+
+
+def remember(path: pathlib.Path | None, what: Any) -> None:
+    """Writes JSON for other programs; where it cannot, they find it out again."""
+    if path is not None:
+        with contextlib.suppress(OSError):
+            replace_text(path, json.dumps(what))
+
+
+def remembered(path: pathlib.Path | None) -> dict[str, Any]:
+    """What `remember` wrote; nothing where that cannot be read."""
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
