@@ -55,7 +55,7 @@ def command(argv: list[str]) -> int:
     ):
         run = train.run(
             work.task, work.model, work.estimator, work.optimizer, plan, out,
-            seed=settings.seed, mesh=mesh, progress=screen.progress,
+            seed=settings.seed, mesh=mesh, progress=screen.progress, reschedule=True,
         )  # fmt: skip
     _finish(console, work, settings, run, out, baselines)
     return 0

@@ -1,6 +1,7 @@
 """Training: one pure step, and the loop that runs, shows, saves and resumes it."""
 
-from bptt_jax.train._checkpoint import Checkpoints, digest
+from bptt_jax.train._checkpoint import Checkpoints
+from bptt_jax.train._fingerprint import digest, fingerprint
 from bptt_jax.train._loop import NonFiniteError, Plan, Progress, Run, run
 from bptt_jax.train._metrics import MetricsFile
 from bptt_jax.train._step import (
@@ -25,6 +26,7 @@ __all__ = [
     "Sums",
     "TrainState",
     "evaluator",
+    "fingerprint",
     "init",
     "many_steps",
     "run",

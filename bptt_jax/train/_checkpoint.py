@@ -1,18 +1,15 @@
 """Checkpoints by orbax: written aside and renamed, the last few kept, and checked."""
 
 import contextlib
-import hashlib
 import logging
 import pathlib
 import sys
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
-from bptt_jax import _pytrees as trees
-from bptt_jax._processes import gathered
+from bptt_jax.train._fingerprint import digest
 from bptt_jax.train._step import TrainState
 from bptt_jax.types import PyTree
 
@@ -144,22 +141,3 @@ def _same_shapes(name: str, like: PyTree, found: PyTree) -> None:
                 f"{name}{jax.tree_util.keystr(path)}: expected {want.dtype}"
                 f"{list(want.shape)}, got {got.dtype}{list(got.shape)}"
             )
-
-
-def digest(tree: PyTree) -> str:
-    """SHA-256 of all leaves, in order."""
-    sha256 = hashlib.sha256()
-    for a in jax.tree.leaves(tree):
-        a = _on_host(jax.random.key_data(a) if trees.is_key(a) else a)
-        sha256.update(f"{a.dtype}{a.shape}".encode())
-        sha256.update(np.ascontiguousarray(a).tobytes())
-    return sha256.hexdigest()
-
-
-def _on_host(a) -> np.ndarray:
-    """Of an array over several processes all of it."""
-    if isinstance(a, jax.Array) and not (
-        a.is_fully_addressable or a.is_fully_replicated
-    ):
-        a = gathered(a)
-    return np.asarray(a)

@@ -7,7 +7,10 @@ continued goes through the same programs with the same numbers as one that was n
 While the device works on one dispatch the host writes down the one before.
 """
 
+import os
 import pathlib
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +20,10 @@ import optax
 from jax.sharding import Mesh
 
 from bptt_jax import estimators
-from bptt_jax._processes import anyone, everywhere
+from bptt_jax._files import replace_json
+from bptt_jax._processes import anyone, everywhere, together
+from bptt_jax._processes import first as first_process
+from bptt_jax.train import _record
 from bptt_jax.train._checkpoint import Checkpoints
 from bptt_jax.train._metrics import MetricsFile
 from bptt_jax.train._step import TrainState, evaluator, init, many_steps
@@ -62,7 +68,7 @@ class Progress(NamedTuple):
 
     steps: `(position, losses of the dispatch)`.
     evaluated: `(position, held-out loss)`.
-    message: `(text)`.
+    message: `(text)`; where it is not given, what a caller must know is a warning.
     interrupted: `() -> bool`, asked after each dispatch; True: save, and raise
         `KeyboardInterrupt`.
     """
@@ -92,16 +98,25 @@ def run(
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
     plan: Plan,
-    out: pathlib.Path,
+    out: str | os.PathLike[str],
     *,
     seed: int = 0,
     mesh: Mesh | None = None,
     progress: Progress = Progress(),
+    overwrite: bool = False,
+    reschedule: bool = False,
 ) -> Run:
     """Trains until the plan ends, from the newest checkpoint in `out` if there is one.
 
     Stopped at any moment, `kill -9` included, and called again with the same arguments
     it goes on, and all its numbers are those of a run that was not stopped, bit for bit.
+    What made a run is kept in `run.json`: the seed, the plan but for its steps, what
+    identifies the data (`Task.record`, and the first and the last of them), and
+    fingerprints of model, estimator, optimizer and initial parameters that see every
+    constant. With other arguments the folder is refused. After another version of JAX or
+    of this library the fingerprints are not compared, which is said.
+
+    More `plan.steps` than before go on where the run ended.
 
     Args:
       task: streams and objective.
@@ -109,11 +124,17 @@ def run(
       estimator: where gradients come from.
       optimizer: any optax optimizer; clipping is one of its parts.
       plan: how long and how often.
-      out: folder for `metrics.jsonl` and `checkpoint/`; made where it is missing.
+      out: folder for `run.json`, `metrics.jsonl` and `checkpoint/`; made where it is
+        missing.
       seed: of everything that is drawn.
       mesh: of one axis: batches are spread over its devices, of all processes
         (`estimators.data_parallel`); all processes call this with the same arguments.
       progress: what is told meanwhile.
+      overwrite: where `out` holds another run, that one is moved into a folder of its
+        own in there, and this one begins. The same run goes on as ever.
+      reschedule: where the plan has more steps than before, the optimizer may be another
+        one of the same structure, whose schedule runs over all of them: it applies from
+        here, which is recorded and said. The result is not that of one long run.
 
     Returns:
       The last state and its held-out loss.
@@ -121,7 +142,8 @@ def run(
     Raises:
       NonFiniteError: a loss, a gradient or an update was not finite.
       KeyboardInterrupt: `progress.interrupted` said so; the state is saved.
-      ValueError: the plan is impossible, or the newest checkpoint is damaged.
+      ValueError: the plan is impossible, `out` holds another run, or the newest
+        checkpoint is damaged; nothing was changed.
 
     >>> import pathlib, tempfile, optax
     >>> from bptt_jax import cells, estimators, models, tasks, train
@@ -131,27 +153,114 @@ def run(
     >>> done = train.run(task, model, estimators.exact(model, task.objective),
     ...                  optax.adam(1e-2), train.Plan(steps=20), folder)
     >>> int(done.state.position), sorted(path.name for path in folder.iterdir())
-    (20, ['checkpoint', 'metrics.jsonl'])
+    (20, ['checkpoint', 'metrics.jsonl', 'run.json'])
     """
     _check(plan)
-    out.mkdir(parents=True, exist_ok=True)
+    out, say = _folder(out), _say(progress)
     state = init(model, estimator, optimizer, task.train, jax.random.key(seed))
+    now = _record.made_of(task, model, estimator, optimizer, plan, seed, state)
+    there = _found(out, now, overwrite, reschedule, say)
     if mesh is not None:
         state = everywhere(state, mesh)
         estimator = estimators.data_parallel(estimator, mesh)
     checkpoints = Checkpoints(out / "checkpoint", plan.keep)
     try:
-        found = checkpoints.restore(state)
-        if found is not None:
-            state = found
-            progress.message(f"continues at step {int(state.position):,}")
+        state = checkpoints.restore(state) or state
+        position = int(state.position)
+        _claim(out, there, now, position, say)
         metrics = MetricsFile(out / "metrics.jsonl")
-        held = _held_out(metrics.resume(int(state.position)))
+        held = _held_out(metrics.resume(position))
         loop = _Loop(task, model, estimator, optimizer, plan, progress, metrics, held)
+        if position >= plan.steps or loop.out_of_patience():
+            say(
+                f"finished already: {out} has all {position:,} steps; nothing is trained"
+            )
+        elif position:
+            progress.message(f"continues at step {position:,}")
         state, early = loop.go(state, checkpoints)
         return Run(state, loop.evaluate_last(state), early)
     finally:
         checkpoints.close()
+
+
+def _folder(out: Any) -> pathlib.Path:
+    try:
+        return pathlib.Path(out)
+    except TypeError:
+        raise TypeError(
+            f"out: expected a path of a folder, got {type(out).__name__}"
+        ) from None
+
+
+def _say(progress: Progress) -> Callable[[str], None]:
+    """What the caller must know, once: a warning where no message is listened to."""
+    if not first_process():
+        return lambda text: None
+    if progress.message is not Progress._field_defaults["message"]:
+        return progress.message
+    return _warn
+
+
+def _warn(text: str) -> None:
+    """At the caller's line, and each time: cells of a notebook are run again."""
+    frame = sys._getframe()
+    while frame.f_back and frame.f_globals.get("__package__") == __package__:
+        frame = frame.f_back
+    at = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")
+    warnings.warn_explicit(text, UserWarning, *at)
+
+
+def _found(
+    out: pathlib.Path, now: dict, overwrite: bool, reschedule: bool, say: Callable
+) -> dict | None:
+    """The record in the folder, if the run there is this one; None where is none."""
+    ways = "choose another folder (out), or overwrite=True, which moves that run aside"
+    try:
+        there = _record.read(out)
+        if there is None:
+            return None
+        differs = _record.differences(there, now)
+        longer = now["steps"] > there["steps"]
+        if longer and set(differs) == {"optimizer"}:
+            if reschedule:
+                return there
+            ways += ", or reschedule=True, which goes on with the new optimizer"
+        if not differs:
+            return there
+        what = ", ".join(differs.values())
+        problem = f"{out} holds another run; what differs: {what}"
+    except ValueError as error:  # no record that can be read
+        problem = str(error)
+    together("record read")
+    if not overwrite:
+        raise ValueError(f"{problem}; nothing was changed; {ways}")
+    if first_process():
+        say(f"{problem}; it was moved to {_record.move_aside(out)}")
+    together("moved aside")
+    return None
+
+
+def _claim(
+    out: pathlib.Path, there: dict | None, now: dict, position: int, say: Callable
+) -> None:
+    """Writes the record, or what has changed since; nothing is trained before."""
+    if position > now["steps"]:
+        raise ValueError(
+            f"{out} holds {position:,} steps of this run, more than the plan's "
+            f"{now['steps']:,}; nothing was changed; choose another folder (out)"
+        )
+    together("record read")
+    if there is None:
+        new = now
+    elif _record.same(there, now):
+        return
+    else:
+        new = _record.continued(there, now, position)
+        for text in _record.changes(there, now):
+            say(f"from step {position:,} on: {text}")
+    if first_process():
+        replace_json(out / _record.FILE, new)
+    together("record written")
 
 
 class _Loop:

@@ -1,10 +1,12 @@
 """Small jobs that train in a moment, in this process or in one that can be killed.
 
 python -m support.training OUT SEED STEPS     trains, tells each dispatch, prints a digest
+python -m support.training records            prints what makes a run of each job
 """
 
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import subprocess
@@ -16,6 +18,7 @@ import optax
 import pytest
 
 from bptt_jax import cells, estimators, models, tasks, train
+from bptt_jax.train import _record
 from bptt_jax.train._checkpoint import digest
 from support.kept_programs import ENVIRONMENT
 
@@ -83,6 +86,15 @@ def listing(folder: pathlib.Path) -> dict[str, str]:
     }
 
 
+def records() -> dict[str, dict]:
+    """What makes a run of each job."""
+    plan = train.Plan(steps=4)
+    return {
+        name: _record.made_of(*make(), plan, 0, make().state())
+        for name, make in JOBS.items()
+    }
+
+
 def start(module: str, *arguments, **options) -> subprocess.Popen:
     """`python -m module arguments`, its stdout and stderr read as text."""
     environment = {
@@ -114,4 +126,7 @@ def main(out: str, seed: str, steps: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1:] == ["records"]:
+        print(json.dumps(records()))
+    else:
+        main(*sys.argv[1:])
