@@ -1,12 +1,13 @@
 """Losses over time: `(ys [K, ..., O], targets) -> losses [K, ...]`, one for each step.
 
-The formulas are optax's; an objective here only says which axis holds the outputs and
-computes in at least float32, whatever the dtype of the outputs.
+Where a sequence is judged at its end, `at_last_step` weighs its steps. The formulas are
+optax's; an objective here only says which axis holds the outputs and computes in at least
+float32, whatever the dtype of the outputs.
 """
 
 import jax.numpy as jnp
 import optax
-from jax import Array
+from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 
@@ -48,3 +49,41 @@ def sigmoid_cross_entropy(logits: Array, labels: Array) -> Array:
     """
     each = optax.sigmoid_binary_cross_entropy(_at_least_float32(logits), labels)
     return jnp.sum(each, -1)
+
+
+def at_last_step(mask: Array, resets: Array | None = None) -> Array:
+    """Weights of a loss that counts at the last real step of each sequence alone.
+
+    The last step of a padded sequence is padding, and a loss there is the loss of
+    nothing. Of an example without a real step all weights are zero.
+
+    Args:
+      mask: bool `[T, ...]`, `Side.mask`; all True where there is no padding.
+      resets: bool `[T, ...]`, `Side.resets`: several sequences in a row, one after
+        another, each of which has a last step; None: one sequence in each row.
+
+    Returns:
+      float32 `[T, ...]`, for `Weighted(targets, weights)`.
+
+    Raises:
+      TypeError, ValueError: a dtype or a shape does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> mask = jnp.array([[1, 1], [1, 1], [0, 1], [0, 0]], bool)
+    >>> at_last_step(mask).T.tolist()
+    [[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
+    """
+    mask = jnp.asarray(mask)
+    resets = None if resets is None else jnp.asarray(resets)
+    for name, a in dict(mask=mask, resets=mask if resets is None else resets).items():
+        if a.dtype != bool:
+            raise TypeError(f"{name}: expected bool, got {a.dtype}")
+        if not a.ndim or a.shape != mask.shape:
+            want = "[T, ...]" if name == "mask" else f"{list(mask.shape)}, as mask"
+            raise ValueError(f"{name}: expected {want}, got {list(a.shape)}")
+    left = jnp.cumsum(mask[::-1], 0, jnp.int32)[::-1]  # real steps from t on
+    if resets is not None:  # less those from the next reset on
+        begins = jnp.where(resets, left, jnp.int32(0))
+        later = lax.cummax(begins, reverse=True)[1:]
+        left = left - jnp.concatenate([later, jnp.zeros_like(left[:1])])
+    return (mask & (left == 1)).astype(jnp.float32)

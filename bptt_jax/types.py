@@ -88,7 +88,8 @@ class Side(NamedTuple):
 class Weighted(NamedTuple):
     """Targets whose steps do not count alike: losses are multiplied by `weights`.
 
-    weights: `[T]`, or with any of the batch axes that follow.
+    weights: `[T]`, or with any of the batch axes that follow; see
+        `objectives.at_last_step` for the last real step of each sequence.
     """
 
     targets: PyTree

@@ -223,8 +223,8 @@ class _Screen:
             self.board.close()
 
     def steps(self, position: int, losses: np.ndarray) -> None:
-        self.recent = (self.recent + losses.tolist())[-50:]
-        loss = self.factor * float(np.mean(self.recent))
+        self.recent = (self.recent + losses[np.isfinite(losses)].tolist())[-50:]
+        loss = self.factor * float(np.mean(self.recent or np.nan))
         speed = self.bar.tasks[self.row].speed
         self.bar.update(
             self.row,
@@ -237,7 +237,7 @@ class _Screen:
                 self.board.add_scalar("loss", value, i)
 
     def evaluated(self, position: int, held_out: float) -> None:
-        loss = self.factor * float(np.mean(self.recent))
+        loss = self.factor * float(np.mean(self.recent or np.nan))
         self.console.print(
             f"step {position:>6,}  training {loss:.3f}  "
             f"held out {self.factor * held_out:.3f} {self.unit}"

@@ -118,6 +118,8 @@ def adaptive_truncation(
             index, each, params, state.state, batch, key
         )
         age = jnp.where(due, jnp.int32(1), state.age + jnp.int32(1))
+        if (real := estimators.any_real(batch)) is not True:  # nothing was measured
+            age = jnp.where(real, age, state.age)
         taken = jnp.asarray(windows, jnp.int32)[index]
         return loss, grads, Adaptive(after, index, age), metrics | dict(window=taken)
 

@@ -82,9 +82,9 @@ def pulled(
     (last, losses), back = unrolls.pullback(
         layer, params, carry, batch.inputs, batch.side, watch=watch, chunk=chunk
     )
-    steps = estimators.real_steps(batch).astype(losses.dtype)
+    mean = functools.partial(estimators.per_real_step, batch=batch)
     none = jax.tree.map(jnp.zeros_like, last)
-    return losses.sum() / steps, back(none, jnp.ones_like(losses) / steps)
+    return mean(losses.sum()), back(none, mean(jnp.ones_like(losses)))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "objective", "chunk"))

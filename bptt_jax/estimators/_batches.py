@@ -14,14 +14,50 @@ from bptt_jax.types import Batch, Layer, Objective, PyTree, Unroll, Weighted
 
 def real_steps(batch: Batch) -> Array:
     """How many steps of how many examples the loss is a mean over."""
-    shape = jax.tree.leaves(batch.inputs)[0].shape[:2]
-    counts = jnp.ones(shape, jnp.float32)
-    if isinstance(batch.side.targets, Weighted):
-        weights = batch.side.targets.weights
-        counts = jnp.broadcast_to(trees.along(counts, weights), shape)
-    if batch.side.mask is not None:
-        counts = trees.only(batch.side.mask, counts)
-    return counts.sum()
+    counts = _counts(batch)
+    if counts is None:
+        return jnp.ones(_steps_and_examples(batch), jnp.float32).sum()
+    floating = trees.is_floating(counts)
+    return counts.sum(dtype=trees.at_least_float32(counts.dtype if floating else "f"))
+
+
+def any_real(batch: Batch) -> Array | bool:
+    """Whether any step of any example counts: a loss over none of them is no loss.
+
+    True, and no array, where there is neither a mask nor `Weighted` targets.
+
+    >>> import jax.numpy as jnp
+    >>> from bptt_jax import Batch, Side
+    >>> bool(any_real(Batch(jnp.ones((5, 2, 3)), Side(mask=jnp.zeros((5, 2), bool)))))
+    False
+    """
+    counts = _counts(batch)
+    return True if counts is None else (counts != 0).any()
+
+
+def per_real_step(total: Array, batch: Batch) -> Array:
+    """A sum over a batch divided by its real steps; not divided where it has none."""
+    steps, real = real_steps(batch), any_real(batch)
+    if real is not True:
+        steps = jnp.where(real, steps, jnp.ones_like(steps))
+    return total / steps.astype(total.dtype)
+
+
+def _counts(batch: Batch) -> Array | None:
+    """`[T, B]`, how much each step of each example counts; None: all of them alike."""
+    shape, side = _steps_and_examples(batch), batch.side
+    if isinstance(side.targets, Weighted):
+        like = jax.ShapeDtypeStruct(shape, jnp.float32)
+        counts = jnp.broadcast_to(trees.along(like, side.targets.weights), shape)
+    elif side.mask is not None:
+        counts = jnp.ones(shape, jnp.float32)
+    else:
+        return None
+    return counts if side.mask is None else trees.only(side.mask, counts)
+
+
+def _steps_and_examples(batch: Batch) -> tuple[int, ...]:
+    return jax.tree.leaves(batch.inputs)[0].shape[:2]
 
 
 def with_keys(batch: Batch, key: Array) -> Batch:

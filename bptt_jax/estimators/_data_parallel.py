@@ -7,6 +7,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from bptt_jax._factory import factory
 from bptt_jax._processes import auto
+from bptt_jax.estimators._batches import any_real
 from bptt_jax.types import Estimator
 
 
@@ -47,10 +48,11 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
         key = jax.random.fold_in(key, lax.axis_index(axis))
         loss, grads, state, metrics = estimator.grad(params, state, batch, key)
         steps, total = metrics["steps"], lax.psum(metrics["steps"], axis)
+        real = any_real(batch)
 
         def summed(a):  # a part without a real step has no loss
-            share = (steps / total).astype(a.dtype)
-            return lax.psum(jnp.where(steps > 0, a * share, jnp.zeros_like(a)), axis)
+            part = a * (steps / total).astype(a.dtype)
+            return lax.psum(jnp.where(real, part, jnp.zeros_like(a)), axis)
 
         loss, grads = jax.tree.map(summed, (loss, grads))
         return loss, grads, state, dict(steps=total)

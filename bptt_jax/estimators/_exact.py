@@ -4,7 +4,13 @@ import jax
 
 from bptt_jax import unrolls
 from bptt_jax._factory import factory
-from bptt_jax.estimators._batches import init_carry, real_steps, total_loss, with_keys
+from bptt_jax.estimators._batches import (
+    init_carry,
+    per_real_step,
+    real_steps,
+    total_loss,
+    with_keys,
+)
 from bptt_jax.types import Estimator, Layer, Objective, Unroll
 
 
@@ -32,8 +38,8 @@ def exact(
         batch = with_keys(batch, key)
 
         def loss(params):
-            _, losses, steps = total(params, init_carry(model, params, batch), batch)
-            return losses / steps.astype(losses.dtype)
+            _, losses, _ = total(params, init_carry(model, params, batch), batch)
+            return per_real_step(losses, batch)
 
         value, grads = jax.value_and_grad(loss)(params)
         return value, grads, state, dict(steps=real_steps(batch))

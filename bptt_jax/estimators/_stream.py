@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from bptt_jax import _pytrees as trees
 from bptt_jax import layers, unrolls
 from bptt_jax._factory import factory
-from bptt_jax.estimators._batches import init_carry, real_steps, total_loss, with_keys
+from bptt_jax.estimators._batches import (
+    init_carry,
+    per_real_step,
+    real_steps,
+    total_loss,
+    with_keys,
+)
 from bptt_jax.types import Batch, Estimator, Layer, Objective, PyTree, Unroll
 
 
@@ -78,8 +84,8 @@ def _consecutive(model: Layer, objective: Objective, unroll: Unroll) -> Estimato
         batch = with_keys(batch, key)
 
         def loss(params):
-            carry, losses, steps = total(params, state, batch)
-            return losses / steps.astype(losses.dtype), carry
+            carry, losses, _ = total(params, state, batch)
+            return per_real_step(losses, batch), carry
 
         (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(params)
         return value, grads, jax.lax.stop_gradient(carry), dict(steps=real_steps(batch))
@@ -115,7 +121,7 @@ def _overlapping(
         def loss(params):
             at = (layer, params, state.carry, joined.inputs, joined.side)
             losses = unroll(*at)[1][overlap:].sum()
-            return losses / real_steps(batch).astype(losses.dtype)
+            return per_real_step(losses, batch)
 
         value, grads = jax.value_and_grad(loss)(params)
         first = trees.cut(joined, 0, T)

@@ -33,7 +33,7 @@ from bptt_jax.sweep._program import (
 )
 from bptt_jax.sweep._results import Best, Result
 from bptt_jax.sweep._space import Space, groups
-from bptt_jax.sweep._training import Lane, Training, lift
+from bptt_jax.sweep._training import Lane, Training, lift, over_real
 
 
 class Progress(NamedTuple):
@@ -346,8 +346,9 @@ class _Sweep:
             n = min(self.plan.every - unit.step % self.plan.every, until - unit.step)
             lanes, means = self._train(training, made, config, lanes, unit.step, n)
             unit = unit._replace(number=unit.number + 1, step=unit.step + n)
-            found = means | made.measure(config, lanes, training.held_out)
-            found, diverged = gathered((found, lanes.diverged_at))
+            measured = made.measure(config, lanes, training.held_out)
+            means, measured, diverged = gathered((means, measured, lanes.diverged_at))
+            found = over_real(means) | measured
             self._write_rows(unit, rows, found, diverged, unit.step == until)
             self._tell(unit)
             late = time.monotonic() - self.saved_at >= self.plan.seconds

@@ -9,8 +9,9 @@ import numpy as np
 import optax
 from jax import Array
 
-from bptt_jax import train
-from bptt_jax.types import Estimator, Layer, PyTree, Task
+from bptt_jax import _pytrees as trees
+from bptt_jax import estimators, train
+from bptt_jax.types import Estimator, Layer, PyTree, Stream, Task
 
 
 def positions(first: int, n: int) -> np.ndarray:
@@ -23,7 +24,8 @@ class Training(NamedTuple):
 
     init: `(config, key) -> state`.
     step: `(config, state, item) -> (state, metrics)`; metrics: name -> scalar, `loss`
-        among them. A step whose metrics are not finite is undone, and the last.
+        among them. A step whose metrics are not finite is undone, and the last. Where
+        there is `real` among them, means are over the steps where it is True.
     evaluate: `(config, state, held_out) -> metrics`, None where there is no such thing.
     read: `(first, n) -> items`, on the host, leaves `[n, ...]`: of the steps first …
         first + n - 1, the same for all configurations.
@@ -97,6 +99,8 @@ def training(
     n = min(held.length or held_out_batches, held_out_batches)
     held_out = jax.tree.map(np.asarray, held.read(0, n))
     losses = train.evaluator(model, task.objective, held.batch, task.stateful)
+    if not _any_real(held, held_out):
+        raise ValueError(f"task: no step of its first {n} held-out batches counts")
 
     def made(config):
         hyper = {k: v for k, v in config.items() if k != "seed"}
@@ -114,6 +118,13 @@ def training(
         return dict(held_out=sums.losses / sums.steps)
 
     return Training(init, step, evaluate, stream.read, held_out)
+
+
+def _any_real(stream: Stream, items: PyTree) -> bool:
+    def one(item):
+        return jnp.asarray(estimators.any_real(stream.batch(item, jax.random.key(0))))
+
+    return bool(jax.jit(lambda items: jax.lax.map(one, items).any())(items))
 
 
 class Lane(NamedTuple):
@@ -142,7 +153,8 @@ def advance(
 ) -> tuple[Lane, dict[str, Array]]:
     """n steps on the first n of the items; the metrics' means over them.
 
-    Where the training diverges its metrics are NaN.
+    Where the training diverges its metrics are NaN. A step that is not `real` is left
+    out of the sums, see `over_real`.
     """
 
     def one(i, carry):
@@ -159,6 +171,8 @@ def advance(
             k: jnp.where(fine, a, jnp.nan).astype(jnp.float32)
             for k, a in metrics.items()
         }
+        if "real" in more:
+            more = trees.only(metrics["real"].astype(bool) | ~fine, more)
         sums = {k: sums[k] + a for k, a in more.items()}
         return Lane(state, position, bad), sums
 
@@ -169,6 +183,16 @@ def advance(
     sums = {k: jnp.float32(0) for k in shapes}
     lane, sums = jax.lax.fori_loop(jnp.int32(0), n, one, (lane, sums))
     return lane, {k: a / n.astype(jnp.float32) for k, a in sums.items()}
+
+
+def over_real(means: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Means over all steps as means over the real ones; NaN where there was none."""
+    if "real" not in means:
+        return means
+    means = dict(means)
+    share = np.asarray(means.pop("real"))
+    safe = np.where(share == 0, np.nan, share)
+    return {k: np.asarray(a) / safe for k, a in means.items()}
 
 
 def measure(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from bptt_jax import objectives
 from bptt_jax._factory import factory, positive
-from bptt_jax.tasks._synthetic import at_last_step, drawn
+from bptt_jax.tasks._synthetic import drawn
 from bptt_jax.types import Batch, Side, Task, Weighted
 
 
@@ -48,7 +48,8 @@ def adding(*, batch: int = 50, T: int = 100) -> Task:
         markers = ((steps == first) | (steps == second)).astype(jnp.float32)
         total = jnp.sum(values * markers, 0)
         targets = jnp.broadcast_to(total[:, None], (T, batch, 1))
-        side = Side(targets=Weighted(targets, at_last_step(T, batch)))
+        weights = objectives.at_last_step(jnp.ones((T, batch), bool))
+        side = Side(targets=Weighted(targets, weights))
         return Batch(jnp.stack([values, markers], -1), side)
 
     train, held_out = drawn(draw)

@@ -19,7 +19,6 @@ from bptt_jax import objectives
 from bptt_jax._factory import positive
 from bptt_jax.tasks import _packages
 from bptt_jax.tasks._epochs import in_order, shuffled
-from bptt_jax.tasks._synthetic import at_last_step
 from bptt_jax.types import Batch, Side, Task, Weighted
 
 _HELD_OUT_EVERY = 5
@@ -94,7 +93,8 @@ def _batch(item: _Digits, key) -> Batch:
     inputs = jnp.swapaxes(item.images, 0, 1).astype(jnp.float32) / 255
     T, batch, _ = inputs.shape
     targets = jnp.broadcast_to(item.labels.astype(jnp.int32), (T, batch))
-    return Batch(inputs, Side(targets=Weighted(targets, at_last_step(T, batch))))
+    weights = objectives.at_last_step(jnp.ones((T, batch), bool))
+    return Batch(inputs, Side(targets=Weighted(targets, weights)))
 
 
 @functools.cache

@@ -98,10 +98,10 @@ def _standardised(utterances: _Utterances, train: np.ndarray) -> _Utterances:
 def _batch(item: _Utterances, key) -> Batch:
     del key
     inputs = jnp.swapaxes(item.frames, 0, 1)
-    steps = jnp.arange(inputs.shape[0])[:, None]
-    last = (steps == item.lengths - 1).astype(jnp.float32)
-    targets = Weighted(jnp.broadcast_to(item.labels, last.shape), last)
-    return Batch(inputs, Side(mask=steps < item.lengths, targets=targets))
+    mask = jnp.arange(inputs.shape[0])[:, None] < item.lengths
+    labels = jnp.broadcast_to(item.labels, mask.shape)
+    weights = objectives.at_last_step(mask)
+    return Batch(inputs, Side(mask=mask, targets=Weighted(labels, weights)))
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -31,11 +30,6 @@ def drawn(draw: Callable[[Array], Batch]) -> tuple[Stream, Stream]:
     train = Stream(_positions, train_batch, None)
     held_out = Stream(_held_out_positions, held_out_batch, _HELD_OUT_BATCHES)
     return train, held_out
-
-
-def at_last_step(T: int, batch: int) -> Array:
-    """Weights `[T, B]`, float32: one at the last step, zero before."""
-    return jnp.zeros((T, batch), jnp.float32).at[-1].set(1)
 
 
 def _positions(first: int, n: int) -> np.ndarray:

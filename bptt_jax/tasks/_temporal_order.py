@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from bptt_jax import objectives
 from bptt_jax._factory import factory, positive
-from bptt_jax.tasks._synthetic import at_last_step, drawn
+from bptt_jax.tasks._synthetic import drawn
 from bptt_jax.types import Batch, Side, Task, Weighted
 
 
@@ -49,7 +49,8 @@ def temporal_order(*, batch: int = 20, T: int = 50) -> Task:
         rows = jnp.arange(batch)
         xs = xs.at[first, rows].set(symbols[0]).at[second, rows].set(symbols[1])
         targets = jnp.broadcast_to(2 * symbols[0] + symbols[1], (T, batch))
-        return Batch(xs, Side(targets=Weighted(targets, at_last_step(T, batch))))
+        weights = objectives.at_last_step(jnp.ones((T, batch), bool))
+        return Batch(xs, Side(targets=Weighted(targets, weights)))
 
     train, held_out = drawn(draw)
     return Task(

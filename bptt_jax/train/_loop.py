@@ -66,7 +66,7 @@ class Plan(NamedTuple):
 class Progress(NamedTuple):
     """What the loop tells while it runs, each a function; by default nothing.
 
-    steps: `(position, losses of the dispatch)`.
+    steps: `(position, losses of the dispatch)`; NaN where no step of a batch counts.
     evaluated: `(position, held-out loss)`.
     message: `(text)`; where it is not given, what a caller must know is a warning.
     interrupted: `() -> bool`, asked after each dispatch; True: save, and raise
@@ -308,7 +308,10 @@ class _Loop:
         if not fine.all():
             raise NonFiniteError(position + int(np.argmin(fine)) + 1)
         self.metrics.append(_lines(position, record))
-        self.progress.steps(position + len(fine), record["loss"])
+        real = record.get("real", fine)
+        self.progress.steps(
+            position + len(fine), np.where(real, record["loss"], np.nan)
+        )
 
     def evaluate(self, position: int, state: TrainState) -> None:
         loss = self.held_out_loss(state, self.plan.evaluate_batches)
@@ -337,6 +340,10 @@ class _Loop:
             items = self.task.held_out.read(first, min(some, min(n, at_most) - first))
             sums = self.evaluator(state.params, sums, items)
         assert sums is not None
+        if not float(sums.steps):
+            raise ValueError(
+                f"task: no step of its first {min(n, at_most)} held-out batches counts"
+            )
         return float(sums.losses) / float(sums.steps)
 
     def out_of_patience(self) -> bool:
@@ -351,10 +358,15 @@ def _due(position: int, every: int, n: int) -> bool:
 
 
 def _lines(position: int, record: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    names = sorted(record, reverse=True)  # loss first
+    """Of each step its metrics, loss first; of one that counts for nothing that it is."""
+    names = sorted(set(record) - {"real"}, reverse=True)
+    real = record.get("real", np.ones(len(record["loss"]), bool))
     return [
-        dict(step=position + i + 1, **{name: float(record[name][i]) for name in names})
-        for i in range(len(record["loss"]))
+        dict(
+            step=position + i + 1,
+            **({k: float(record[k][i]) for k in names} if real[i] else {"real": False}),
+        )
+        for i in range(len(real))
     ]
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from bptt_jax import _pytrees as trees
 from bptt_jax import estimators
 from bptt_jax._factory import factory
 from bptt_jax.types import Batch, Estimator, Layer, PyTree, Stream, Task
@@ -81,7 +82,10 @@ def step(
     Returns:
       The state after it, and `loss`, `grad_norm` (before the optimizer sees it),
       `update_norm` (after), and what else the estimator tells (`window`, `omega`).
-      Where one is not finite the state is unchanged, but for `bad`.
+      Where one is not finite the state is unchanged, but for `bad`. Where batches have a
+      mask or weights also `real`: False, and all others zero, where no step of the batch
+      counts; then parameters and the optimizer's state are unchanged, and the carry and
+      the position go on.
     """
     after, metrics = update(estimator, optimizer, batch, state, item)
     finite = jnp.stack([jnp.isfinite(a) for a in metrics.values()]).all()
@@ -101,14 +105,17 @@ def update(
 ) -> tuple[TrainState, dict[str, Array]]:
     """`step`, whatever its metrics: one that is not finite changes the state, too."""
     key, k_data = jax.random.split(jax.random.fold_in(state.key, state.position))
-    loss, grads, carry, told = estimator.grad(
-        state.params, state.carry, batch(item, k_data), key
-    )
+    made = batch(item, k_data)
+    loss, grads, carry, told = estimator.grad(state.params, state.carry, made, key)
     norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = dict(loss=loss, grad_norm=norm, update_norm=optax.tree.norm(updates))
     metrics |= {name: a for name, a in told.items() if name != "steps"}
+    if (real := estimators.any_real(made)) is not True:
+        before = state.params, state.opt_state
+        params, opt_state = trees.where(real, (params, opt_state), before)
+        metrics = trees.only(real, metrics) | dict(real=real)
     after = TrainState(
         params, opt_state, carry, state.position + 1, state.key, state.bad
     )

@@ -27,6 +27,12 @@ sides = [
     Side(targets=ts), Side(targets=ts, mask=some), Side(targets=ts, mask=half),
     Side(targets=Weighted(ts, weights)), Side(targets=Weighted(ts, weights[:, 0])),
     Side(targets=ts, resets=some),
+    Side(targets=Weighted(ts, weights.at[:, 3:].set(0))),
+    Side(targets=Weighted(ts, weights - 0.8)),  # a part's sum may be negative
+]
+nothing = [
+    Side(targets=ts, mask=jnp.zeros((7, 6), bool)),
+    Side(targets=Weighted(ts, 0 * weights)),
 ]
 for make in (estimators.exact, estimators.stream):
     one = make(model, objectives.squared_error)
@@ -40,6 +46,10 @@ for make in (estimators.exact, estimators.stream):
         for x, y in zip(jax.tree.leaves(a[:3]), jax.tree.leaves(b[:3]), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-11, atol=1e-13)
         np.testing.assert_allclose(a[3]["steps"], b[3]["steps"], rtol=1e-6)
+    for side in nothing:
+        found = jax.jit(two.grad)(params, state, Batch(xs, side), key)
+        assert not any(a.any() for a in jax.tree.leaves(found[:2]))
+        assert float(found[3]["steps"]) == 0
     sums = jax.jit(two.grad).lower(params, state, batch, key).compile().as_text()
     assert "all-reduce" in sums
 print("equal")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_jax import cells, estimators, models, objectives, unrolls
+from bptt_jax import cells, diagnose, estimators, models, objectives, unrolls
 from bptt_jax.types import Batch, Side, Weighted
 from support.gradients import quick_jit, worst
 
@@ -231,6 +231,62 @@ def test_total_loss_is_a_sum():
 def test_equal_arguments_are_one_estimator():
     make = lambda: estimators.exact(model(), OBJECTIVE, unroll=unrolls.scan)
     assert make() is make()
+
+
+# Batches without a step that counts
+
+
+def emptied(batch, how) -> Batch:
+    shape = batch.inputs.shape[:2]
+    if how == "weights":
+        targets = Weighted(batch.side.targets, jnp.zeros(shape))
+        return batch._replace(side=batch.side._replace(targets=targets))
+    side = batch.side._replace(mask=jnp.zeros(shape, bool))
+    return batch._replace(inputs=jnp.full_like(batch.inputs, jnp.nan), side=side)
+
+
+@pytest.mark.parametrize("how", ["mask", "weights"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        estimators.exact,
+        estimators.stream,
+        functools.partial(estimators.stream, window=4, stride=2),
+        functools.partial(diagnose.regularised, alpha=0.5),
+        functools.partial(
+            diagnose.adaptive_truncation, windows=(2, 4), make=estimators.exact
+        ),
+    ],
+    ids=["exact", "stream", "overlapping", "regularised", "adaptive"],
+)
+def test_a_batch_without_a_real_step_has_no_loss_and_no_gradient(make, how):
+    params, batch = parameters(), emptied(batch_of("plain", steps=6), how)
+    estimator = make(model(), OBJECTIVE)
+    state = estimator.init(params, batch)
+    grad = quick_jit(estimator.grad)
+    loss, grads, after, metrics = grad(params, state, batch, KEY)
+    assert float(loss) == 0
+    assert all((a == 0).all() for a in jax.tree.leaves(grads))
+    assert float(metrics["steps"]) == 0
+    assert not bool(estimators.any_real(batch))
+    if how == "mask":  # it is as if the batch had not been
+        for a, b in zip(*map(jax.tree.leaves, (carries(state), carries(after)))):
+            np.testing.assert_array_equal(a, b)
+
+
+def carries(state):
+    return state.carry if isinstance(state, estimators.Recent) else state
+
+
+def test_what_may_be_without_a_real_step_is_known_without_arrays():
+    assert estimators.any_real(batch_of("resets")) is True
+    assert bool(estimators.any_real(batch_of("mask"))) is True
+
+
+def test_many_real_steps_are_counted_in_float32():
+    weights = jnp.ones((70_000, 1), jnp.float16)
+    side = Side(targets=Weighted(jnp.zeros((70_000, 1)), weights))
+    assert float(estimators.real_steps(Batch(jnp.zeros((70_000, 1, 1)), side))) == 7e4
 
 
 # Windows that overlap

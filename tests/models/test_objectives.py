@@ -158,3 +158,44 @@ def test_padding_is_not_read(name, weighted):
     np.testing.assert_allclose(d_ys, expected, rtol=1e-10, atol=1e-13)
     assert (np.asarray(d_ys)[~mask] == 0).all()
     assert (np.asarray(d_ys)[mask] != 0).all()
+
+
+def last_steps(mask, resets):
+    """By a loop: the last real step before each reset and before the end."""
+    weights = np.zeros(mask.shape, np.float32)
+    for b in range(mask.shape[1]):
+        last = None
+        for t in range(mask.shape[0]):
+            if resets[t, b]:
+                if last is not None:
+                    weights[last, b] = 1
+                last = None
+            last = t if mask[t, b] else last
+        if last is not None:
+            weights[last, b] = 1
+    return weights
+
+
+def test_the_last_real_step():
+    rng = np.random.default_rng(0)
+    mask, resets = rng.random((12, 40)) < 0.5, rng.random((12, 40)) < 0.2
+    mask[:, 0], mask[:, 1] = False, True
+    none = np.zeros_like(resets)
+    for given, want in ((None, none), (resets, resets)):
+        found = objectives.at_last_step(mask, given)
+        assert found.dtype == jnp.float32
+        np.testing.assert_array_equal(found, last_steps(mask, want))
+    assert objectives.at_last_step(mask)[:, 0].sum() == 0
+    one = objectives.at_last_step(jnp.ones(5, bool))
+    np.testing.assert_array_equal(one, [0, 0, 0, 0, 1])
+
+
+def test_what_is_no_mask_is_named():
+    with pytest.raises(TypeError, match="mask: expected bool, got float"):
+        objectives.at_last_step(jnp.ones((3, 2)))
+    with pytest.raises(
+        ValueError, match=r"resets: expected \[3, 2\], as mask, got \[3\]"
+    ):
+        objectives.at_last_step(jnp.ones((3, 2), bool), jnp.ones(3, bool))
+    with pytest.raises(ValueError, match=r"mask: expected \[T, ...\], got \[\]"):
+        objectives.at_last_step(jnp.asarray(True))

@@ -13,11 +13,12 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from bptt_jax import cells, estimators, models, tasks, train
+from bptt_jax import Batch, cells, estimators, models, tasks, train
 from bptt_jax.train import _record
 from bptt_jax.train._checkpoint import digest
 from support.kept_programs import ENVIRONMENT
@@ -62,6 +63,23 @@ def adding() -> Job:
     model = models.features((cells.gru(2, HIDDEN),), 1, HIDDEN)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.rmsprop(1e-2))
     return Job(task, model, estimators.exact(model, task.objective), optimizer)
+
+
+def emptied(task, at, how: str):
+    """A task of `adding` whose training batches `at` have no step that counts."""
+    stream = task.train
+
+    def batch(position, key):
+        made = stream.batch(position, key)
+        targets, shape = made.side.targets, made.inputs.shape[:2]
+        real = jnp.logical_not(jnp.isin(position, jnp.array(at)))
+        if how == "weights":
+            targets = targets._replace(weights=jnp.where(real, targets.weights, 0))
+            return made._replace(side=made.side._replace(targets=targets))
+        side = made.side._replace(mask=jnp.broadcast_to(real, shape))
+        return Batch(jnp.where(real, made.inputs, jnp.nan), side)
+
+    return task._replace(train=stream._replace(batch=batch))
 
 
 JOBS = {"text, stream": text, "adding, exact": adding}

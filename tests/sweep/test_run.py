@@ -13,6 +13,7 @@ import pytest
 
 from bptt_jax import cells, estimators, models, sweep, tasks, train
 from support.sweeping import SPACE, descent, go
+from support.training import emptied
 
 CELLS = dict(lstm=cells.lstm, gru=cells.gru)
 
@@ -109,6 +110,40 @@ def test_results_are_a_tidy_table_and_are_there_again(whole, tmp_path):
     x = {r["config"]: r["x"] for r in found.table.to_pylist()}[found.best[0].config]
     assert abs(state[0] - 3) < 0.5
     assert abs(state[0] - x) < 0.5
+
+
+def of_rate(lr):
+    return optax.sgd(lr)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_batches_without_a_real_step_count_as_nothing(tmp_path, lanes):
+    """Two of the first six are none, and so are all of the next three."""
+    task, model, estimator = adding()
+    empty = emptied(task, [1, 4, 6, 7, 8], "mask")
+    rates = sweep.grid(lr=[0.01, 0.02])
+    options = dict(steps=9, evaluate_every=3, lanes=lanes)
+    one = sweep.training(empty, model, estimator, of_rate, held_out_batches=2)
+    rows = sweep.run(one, rates, out=tmp_path, **options).table.to_pylist()
+    optimizer = optax.inject_hyperparams(optax.sgd)(np.float32(0.01))
+    state = train.init(model, estimator, optimizer, task.train, jax.random.key(0))
+    advance = train.many_steps(estimator, optimizer, empty.train.batch)
+    _, metrics = advance(state, task.train.read(0, 9))
+    loss, real = (np.asarray(metrics[k]) for k in ("loss", "real"))
+    means = [loss[i : i + 3][real[i : i + 3]].mean() for i in (0, 3)]
+    mine = [r for r in rows if r["config"] == 0]
+    np.testing.assert_allclose([r["loss"] for r in mine[:2]], means, rtol=2e-5)
+    assert mine[2]["loss"] is None
+    assert mine[2]["held_out"] == mine[1]["held_out"]
+    assert all(r["diverged_at"] is None for r in rows)
+
+
+def test_held_out_data_without_a_real_step_is_named():
+    task, model, estimator = adding()
+    task = emptied(task._replace(train=task.held_out), [0, 1], "weights")
+    task = task._replace(held_out=task.train)
+    with pytest.raises(ValueError, match="no step of its first 2 held-out batches"):
+        sweep.training(task, model, estimator, of_rate, held_out_batches=2)
 
 
 def test_static_choices_are_compiled_apart(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from bptt_jax import estimators, train
 from support.compilations import compilations
-from support.training import adding, text
+from support.training import adding, emptied, text
 
 PLAN = train.Plan(steps=12, per_dispatch=3, checkpoint_every=1, evaluate_batches=2)
 BAD = 8  # counted from 1; in the middle of the third dispatch
@@ -169,3 +169,30 @@ def test_what_is_told(tmp_path):
     evaluated = [t[1:] for t in told if t[0] == "evaluated"]
     assert evaluated == [(x["step"], x["held_out"]) for x in lines if "held_out" in x]
     assert [position for position, _ in evaluated] == [2, 4]
+
+
+def test_a_batch_without_a_real_step_does_not_stop_a_run(tmp_path):
+    job, told = adding(), []
+    job = job._replace(task=emptied(job.task, [3, 4], "mask"))
+    plan = PLAN._replace(steps=6, per_dispatch=2, evaluate_every=2)
+    tell = lambda position, losses: told.extend(losses.tolist())
+    done = job.run(tmp_path, plan, progress=train.Progress(steps=tell))
+    assert int(done.state.position) == 6
+    lines = train.MetricsFile(tmp_path / "metrics.jsonl").lines()
+    assert [x for x in lines if "real" in x] == [
+        {"step": 4, "real": False},
+        {"step": 5, "real": False},
+    ]
+    assert [x["step"] for x in lines if "loss" in x] == [1, 2, 3, 6]
+    assert [x["loss"] for x in lines if "loss" in x] == [
+        a for a in told if not np.isnan(a)
+    ]
+    assert np.isnan(told).tolist() == [False] * 3 + [True] * 2 + [False]
+
+
+def test_held_out_data_without_a_real_step_is_named(tmp_path):
+    job = adding()
+    held_out = emptied(job.task._replace(train=job.task.held_out), range(10), "mask")
+    job = job._replace(task=job.task._replace(held_out=held_out.train))
+    with pytest.raises(ValueError, match="no step of its first 10 held-out batches"):
+        job.run(tmp_path, PLAN._replace(steps=2))

@@ -11,7 +11,7 @@ import pytest
 
 from bptt_jax import cells, estimators, models, tasks, train
 from bptt_jax._jax import enable_x64
-from support.training import JOBS, adding, every_job, text
+from support.training import JOBS, adding, emptied, every_job, text
 
 N = 2
 
@@ -161,3 +161,33 @@ def test_timings(job):
     found = train.timings(*job, job.state(), repeats=1, steps=2)
     assert set(found) == {"forward", "backward", "update"}
     assert all(math.isfinite(t) and t >= 0 for t in found.values())
+
+
+# Batches without a step that counts
+
+
+@pytest.mark.parametrize("how", ["mask", "weights"])
+@pytest.mark.parametrize("make", [estimators.exact, estimators.stream])
+def test_a_batch_without_a_real_step_counts_as_nothing(make, how):
+    job = adding()
+    task = emptied(job.task, [1], how)
+    job = job._replace(task=task, estimator=make(job.model, task.objective))
+    step, each = jax.jit(step_of(job)), items(job, 3)
+    before, first = step(job.state(), each[0])
+    after, metrics = step(before, each[1])
+    assert equal((after.params, after.opt_state), (before.params, before.opt_state))
+    assert (int(after.position), int(after.bad)) == (2, -1)
+    assert {k: float(a) for k, a in metrics.items()} == dict.fromkeys(metrics, 0.0)
+    if make is estimators.stream:  # steps that weigh nothing have been all the same
+        assert equal(after.carry, before.carry) == (how == "mask")
+    last, more = step(after, each[2])
+    assert bool(first["real"])
+    assert bool(more["real"])
+    assert not equal(last.params, after.params)
+    assert int(last.bad) == -1
+
+
+def test_where_every_step_is_real_nothing_is_asked():
+    job = text()
+    _, metrics = jax.eval_shape(step_of(job), job.state(), items(job, 1)[0])
+    assert set(metrics) == {"loss", "grad_norm", "update_norm"}
