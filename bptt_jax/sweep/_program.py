@@ -83,10 +83,19 @@ def configs(columns: dict[str, list], rows: list[int], mesh: Mesh) -> dict[str, 
     """The rows' numbers as arrays `[G]` over the devices, float32 or int32."""
 
     def column(values):
-        kind = np.int32 if all(isinstance(v, int) for v in values) else np.float32
-        return np.array([values[i] for i in rows], kind)
+        return np.array([values[i] for i in rows], _kind(values))
 
     return {name: spread(column(values), mesh) for name, values in columns.items()}
+
+
+def _kind(values: list) -> Any:
+    return np.int32 if all(isinstance(v, int) for v in values) else np.float32
+
+
+def refuse_early(training: Training, columns: dict[str, list]) -> None:
+    """Raises what the training itself raises, from the shapes alone."""
+    config = {k: jax.ShapeDtypeStruct((), _kind(v)) for k, v in columns.items()}
+    jax.eval_shape(functools.partial(_training.begin, training), config)
 
 
 def spread(a: np.ndarray, mesh: Mesh) -> Array:

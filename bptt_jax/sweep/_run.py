@@ -29,6 +29,7 @@ from bptt_jax.sweep._program import (
     count,
     mesh_of,
     program,
+    refuse_early,
     spread,
 )
 from bptt_jax.sweep._results import Best, Result
@@ -147,14 +148,17 @@ def run(
     if lanes is not None and (not isinstance(lanes, int) or lanes < 1):
         raise ValueError(f"lanes: expected at least 1, or None, got {lanes!r}")
     mesh = _mesh(mesh, progress)
+    made = [
+        lift(training(**choice) if space.static else training) for choice, _ in choices
+    ]
+    columns = {k: v for k, v in space.columns.items() if k not in space.static}
+    for one in made:  # before the folder is touched
+        refuse_early(one, columns)
     if not first():
         together("claimed")  # by the first process; the others find it there
     there = _claim(out, plan, mesh, record or {})
     if first():
         together("claimed")
-    made = [
-        lift(training(**choice) if space.static else training) for choice, _ in choices
-    ]
     sweep = _Sweep(plan, choices, made, mesh, lanes, out, there, progress)
     return sweep.go()
 

@@ -80,9 +80,10 @@ def training(
 
     Args:
       task, model, estimator: as of `train.run`.
-      optimizer: hyperparameters by name -> an optax optimizer, `optax.adam` or a function
-        of one's own. Those that are columns of the space come from there, traced
-        (`optax.inject_hyperparams`): nothing is compiled for their values.
+      optimizer: hyperparameters by name -> an optax optimizer (see `train.step`),
+        `optax.adam` or a function of one's own. Those that are columns of the space come
+        from there, traced (`optax.inject_hyperparams`): nothing is compiled for their
+        values.
       held_out_batches: of an evaluation, the first of the task's.
 
     Returns:

@@ -122,7 +122,7 @@ def run(
       task: streams and objective.
       model: a layer.
       estimator: where gradients come from.
-      optimizer: any optax optimizer; clipping is one of its parts.
+      optimizer: an optax optimizer, see `train.step`; clipping is one of its parts.
       plan: how long and how often.
       out: folder for `run.json`, `metrics.jsonl` and `checkpoint/`; made where it is
         missing.

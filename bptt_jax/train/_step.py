@@ -1,6 +1,7 @@
 """One training step as a pure function, and many of them as one program."""
 
 import functools
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -42,8 +43,15 @@ def init(
     stream: Stream,
     key: Array,
 ) -> TrainState:
-    """The state before the first step. Everything is drawn from `key`."""
+    """The state before the first step. Everything is drawn from `key`.
+
+    Raises:
+      TypeError, ValueError: the optimizer is none, or `optax.lbfgs`; see `step`.
+    """
     k_params, k_run = jax.random.split(key)
+    _check_optimizer(optimizer)
+    shapes = jax.eval_shape(model.init, k_params)
+    _refuse_lbfgs(jax.eval_shape(optimizer.init, shapes))
     params = model.init(k_params)
     batch = _batch_at(stream, 0, k_run)
     state = TrainState(
@@ -74,7 +82,11 @@ def step(
 
     Args:
       estimator: where the gradient comes from.
-      optimizer: any optax optimizer.
+      optimizer: an optax optimizer. Those that ask for more than the gradient are given
+        `value`, `grad` and `value_fn`: the loss of this batch, its gradient, and the loss
+        as a function of the parameters, whose derivative is the estimator's gradient.
+        `optax.lbfgs` is refused: it compares gradients of one function, and each step
+        here has another.
       batch: `(item, key) -> Batch`, see `types.Stream`.
       state: before the step.
       item: what the batch is made of.
@@ -108,7 +120,10 @@ def update(
     made = batch(item, k_data)
     loss, grads, carry, told = estimator.grad(state.params, state.carry, made, key)
     norm = optax.tree.norm(grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    _refuse_lbfgs(state.opt_state)
+    value_fn = _value_fn(estimator, state.carry, made, key)
+    extra = _wanted(optimizer, value=loss, grad=grads, value_fn=value_fn)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **extra)
     params = optax.apply_updates(state.params, updates)
     metrics = dict(loss=loss, grad_norm=norm, update_norm=optax.tree.norm(updates))
     metrics |= {name: a for name, a in told.items() if name != "steps"}
@@ -120,6 +135,52 @@ def update(
         params, opt_state, carry, state.position + 1, state.key, state.bad
     )
     return after, metrics
+
+
+def _value_fn(estimator: Estimator, carry: PyTree, batch: Batch, key: Array):
+    """`params -> loss` on one batch. Its derivative is the estimator's own gradient."""
+
+    @jax.custom_vjp
+    def value(params, carry, batch, key):
+        return estimator.grad(params, carry, batch, key)[0]
+
+    def forward(params, carry, batch, key):
+        return estimator.grad(params, carry, batch, key)[:2]
+
+    def backward(grads, d_value):
+        d_params = jax.tree.map(lambda g: d_value.astype(g.dtype) * g, grads)
+        return d_params, None, None, None
+
+    value.defvjp(forward, backward)
+    return lambda params: value(params, carry, batch, key)
+
+
+def _wanted(optimizer: optax.GradientTransformation, **extra: Any) -> dict[str, Any]:
+    """What the optimizer's update takes of the extra arguments (few take all)."""
+    taken = inspect.signature(optimizer.update).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        return extra
+    return {name: a for name, a in extra.items() if name in taken}
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    for name in ("init", "update"):
+        if not callable(getattr(optimizer, name, None)):
+            raise TypeError(
+                "optimizer: expected an optax optimizer, as optax.adam(1e-3) is, got "
+                f"{getattr(optimizer, '__name__', type(optimizer).__name__)}"
+            )
+
+
+def _refuse_lbfgs(opt_state: Any) -> None:
+    """Wherever in a chain it stands."""
+    of_lbfgs = lambda node: isinstance(node, optax.ScaleByLBFGSState)
+    if any(map(of_lbfgs, jax.tree.leaves(opt_state, is_leaf=of_lbfgs))):
+        raise ValueError(
+            "optimizer: optax.lbfgs compares gradients of one function from step to "
+            "step, and here each step has another batch; expected one that is made for "
+            "that, as optax.adam or optax.polyak_sgd"
+        )
 
 
 @factory
@@ -214,7 +275,9 @@ def timings(
         return estimator.grad(params, state.carry, batch, state.key)[:2]
 
     def update(params, opt_state):
-        updates, opt_state = optimizer.update(params, opt_state, params)
+        value_fn = _value_fn(estimator, state.carry, first, state.key)
+        extra = _wanted(optimizer, value=jnp.ones(()), grad=params, value_fn=value_fn)
+        updates, opt_state = optimizer.update(params, opt_state, params, **extra)
         return optax.apply_updates(params, updates), opt_state
 
     forward, both = (over_items(f) for f in (loss, gradient))

@@ -146,6 +146,31 @@ def test_held_out_data_without_a_real_step_is_named():
         sweep.training(task, model, estimator, of_rate, held_out_batches=2)
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_optimizers_are_given_what_they_ask_for(tmp_path, lanes):
+    """The rate of `polyak_sgd` is that of the loss, here at its bound or below it."""
+    task, model, estimator = adding()
+    of_bound = lambda bound: optax.polyak_sgd(max_learning_rate=bound)
+    one = sweep.training(task, model, estimator, of_bound, held_out_batches=1)
+    bounds = sweep.grid(bound=[1e-3, 1.0])
+    found = sweep.run(one, bounds, out=tmp_path, steps=4, evaluate_every=4, lanes=lanes)
+    for i, bound in enumerate((1e-3, 1.0)):
+        optimizer = optax.inject_hyperparams(optax.polyak_sgd)(np.float32(bound))
+        state = train.init(model, estimator, optimizer, task.train, jax.random.key(0))
+        advance = train.many_steps(estimator, optimizer, task.train.batch)
+        _, metrics = advance(state, task.train.read(0, 4))
+        (row,) = curve(found, i)
+        assert row[1] == pytest.approx(float(metrics["loss"].mean()), rel=2e-4)
+
+
+def test_lbfgs_is_refused_by_name(tmp_path):
+    task, model, estimator = adding()
+    one = sweep.training(task, model, estimator, lambda lr: optax.lbfgs(lr))
+    with pytest.raises(ValueError, match="optimizer: optax.lbfgs compares"):
+        sweep.run(one, sweep.grid(lr=[0.1]), steps=2, out=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
 def test_static_choices_are_compiled_apart(tmp_path):
     space = sweep.product(
         sweep.static(cell=["lstm", "gru"]), sweep.grid(lr=[0.1, 0.01])

@@ -191,3 +191,91 @@ def test_where_every_step_is_real_nothing_is_asked():
     job = text()
     _, metrics = jax.eval_shape(step_of(job), job.state(), items(job, 1)[0])
     assert set(metrics) == {"loss", "grad_norm", "update_norm"}
+
+
+# Optimizers that ask for more than the gradient
+
+
+ASKING = {
+    "polyak_sgd": lambda: optax.polyak_sgd(max_learning_rate=0.1),
+    "on plateau": lambda: optax.chain(
+        optax.adam(1e-2), optax.contrib.reduce_on_plateau(patience=1, rtol=0.9)
+    ),
+    "momo": lambda: optax.contrib.momo(0.1),
+    "backtracking": lambda: optax.chain(
+        optax.sgd(1.0), optax.scale_by_backtracking_linesearch(5)
+    ),
+    "zoom": lambda: optax.chain(optax.sgd(1.0), optax.scale_by_zoom_linesearch(3)),
+    "many": lambda: optax.MultiSteps(optax.polyak_sgd(0.1), 2),
+    "sam": lambda: optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.01)),
+}
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_optimizers_are_given_what_they_ask_for(name):
+    job = adding()._replace(optimizer=ASKING[name]())
+    state, metrics = jax.eval_shape(step_of(job), job.state(), items(job, 1)[0])
+    assert jax.tree.structure(state) == jax.tree.structure(job.state())
+
+
+def test_what_they_are_given_is_of_the_batch():
+    """`value_fn` is the loss of this batch; its derivative the estimator's gradient."""
+    told = {}
+
+    def update(grads, state, params, *, value, grad, value_fn, **more):
+        told.update(value=value, grad=grad, of=jax.value_and_grad(value_fn)(params))
+        told.update(elsewhere=value_fn(jax.tree.map(lambda a: a + 0.1, params)))
+        return jax.tree.map(lambda a: -0.1 * a, grads), told
+
+    optimizer = optax.GradientTransformationExtraArgs(lambda params: {}, update)
+    job = text()._replace(optimizer=optimizer)  # with dropout, and a carry
+    state, item = job.state(), items(job, 1)[0]
+
+    @jax.jit
+    def both(state):
+        after, metrics = train.update(job.estimator, optimizer, job.task.train.batch,
+                                      state, item)  # fmt: skip
+        key, k_data = jax.random.split(jax.random.fold_in(state.key, state.position))
+        batch = job.task.train.batch(item, k_data)
+        moved = jax.tree.map(lambda a: a + 0.1, state.params)
+        grad = lambda params: job.estimator.grad(params, state.carry, batch, key)[:2]
+        return after.opt_state, grad(state.params), grad(moved)[0]
+
+    given, (loss, grads), elsewhere = both(state)
+    assert float(given["value"]) == pytest.approx(float(loss), rel=1e-6)
+    close(given["grad"], grads)
+    close(given["of"], (loss, grads))
+    assert float(given["elsewhere"]) == pytest.approx(float(elsewhere), rel=1e-6)
+    assert float(elsewhere) != pytest.approx(float(loss), rel=1e-3)
+
+
+def test_the_rate_falls_on_a_plateau():
+    optimizer = optax.chain(
+        optax.sgd(0.0), optax.contrib.reduce_on_plateau(patience=1, cooldown=0)
+    )
+    job = adding()._replace(optimizer=optimizer)
+    advance = train.many_steps(job.estimator, optimizer, job.task.train.batch)
+    state, metrics = advance(job.state(), np.zeros(4, np.int32))
+    scale = float(state.opt_state[1].scale)
+    losses, best, want = np.asarray(metrics["loss"]), np.inf, 1.0
+    for loss in losses:  # as patience of one step has it
+        want *= 1.0 if loss < (1 - 1e-4) * best else 0.1
+        best = min(best, loss) if loss < (1 - 1e-4) * best else best
+    assert scale == pytest.approx(want, rel=1e-4) != 1.0
+
+
+@pytest.mark.parametrize("of", [lambda o: o, lambda o: optax.chain(optax.clip(1.0), o)])
+def test_lbfgs_is_refused_by_name(of, tmp_path):
+    job = adding()._replace(optimizer=of(optax.lbfgs()))
+    with pytest.raises(ValueError, match="optimizer: optax.lbfgs compares"):
+        job.run(tmp_path / "run", train.Plan(steps=1))
+    assert not (tmp_path / "run").exists()
+    params = adding().state().params
+    state = adding().state()._replace(opt_state=job.optimizer.init(params))
+    with pytest.raises(ValueError, match="optimizer: optax.lbfgs compares"):
+        jax.eval_shape(step_of(job), state, items(job, 1)[0])
+
+
+def test_what_is_no_optimizer_is_named():
+    with pytest.raises(TypeError, match="optimizer: expected an optax .* got adam"):
+        adding()._replace(optimizer=optax.adam).state()
