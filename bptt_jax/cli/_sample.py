@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from bptt_jax import models, tasks, train
 from bptt_jax.cli import _settings
 from bptt_jax.cli._build import model_of, recorded_task
 from bptt_jax.cli._parse import Folder, parse
-from bptt_jax.types import Task
+from bptt_jax.types import PyTree, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,25 +46,30 @@ def command(argv: list[str]) -> int:
         raise ValueError(f"{s.run} is no model of text: its task is {settings.task}")
     task = recorded_task(config)
     model = model_of(settings, task)
-    params = _params(s.run / "checkpoint", model)
+    params, of = _params(s.run / "checkpoint", model)
+    print(f"by the parameters of {of}", file=sys.stderr)
     prompt = s.prompt or "\n"
     text = written(model, params, task, prompt, s.length, s.temperature, s.seed)
     print(prompt + text)
     return 0
 
 
-def _params(folder: pathlib.Path, model):
+def _params(folder: pathlib.Path, model) -> tuple[PyTree, str]:
+    """The best parameters, the last where none were evaluated yet; which they are."""
     if not folder.exists():
         raise ValueError(f"{folder.parent} has no checkpoint yet")
     checkpoints = train.Checkpoints(folder)
     try:
         like = jax.eval_shape(model.init, jax.random.key(0))
-        found = checkpoints.restore_params(like)
+        best = checkpoints.restore_best(like)
+        if best is not None:
+            return best.params, f"step {best.position:,}, the best on held-out data"
+        last = checkpoints.restore_params(like)
     finally:
         checkpoints.close()
-    if found is None:
+    if last is None:
         raise ValueError(f"{folder.parent} has no checkpoint yet")
-    return found
+    return last, "the last checkpoint: none was evaluated yet"
 
 
 def written(

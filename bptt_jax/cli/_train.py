@@ -262,16 +262,25 @@ def _board(out: pathlib.Path):
 def _finish(console, work: Job, s: Settings, run, out: pathlib.Path, baselines) -> None:
     unit, factor = _unit(work.task)
     if first():
-        _figure(out, work.task, baselines)
+        _figure(out, work.task, baselines, run)
     if run.stopped_early:
         console.print("stopped: the held-out loss has not improved (--patience)")
-    console.print(f"\nheld out: [bold]{factor * run.held_out:.3f}[/bold] {unit}")
+    last, best = int(run.state.position), run.best
+    held_out = f"\nheld out: [bold]{factor * best.held_out:.3f}[/bold] {unit}"
+    if best.position == last:
+        console.print(f"{held_out}, at step {last:,}, the last and the best")
+    else:
+        console.print(
+            f"{held_out}, at step {best.position:,}, the best, whose parameters are "
+            f"kept; {factor * run.held_out:.3f} at step {last:,}, the last",
+            soft_wrap=True,
+        )
     for name, level in baselines.items():
         console.print(f"{name}: {level:.3f}")
     if first():
         _show_gradient(console, s, out)
     if work.task.symbols is not None:
-        _show_sample(console, work, run.state.params)
+        _show_sample(console, work, best)
     files = "config.json, metrics.jsonl, checkpoint/, loss.png"
     console.print(f"\n{out}: {files}", soft_wrap=True)
 
@@ -291,18 +300,26 @@ def _show_gradient(console: Console, s: Settings, out: pathlib.Path) -> None:
         console.print(f"window of the gradient, in how many steps: {each}")
 
 
-def _show_sample(console: Console, work: Job, params) -> None:
+def _show_sample(console: Console, work: Job, best: train.Best) -> None:
     """The network goes on where a piece of held-out text ends."""
     middle = (work.task.held_out.length or 2) // 2
     window = work.task.held_out.read(middle, 1).tokens[0, :, 0]
     prompt = tasks.decode(work.task, window)
-    text = written(work.model, params, work.task, prompt, 400, 0.7, 0)
-    console.print("\na sample, after some held-out text (dim):\n")
+    text = written(work.model, best.params, work.task, prompt, 400, 0.7, 0)
+    console.print(
+        f"\na sample of step {best.position:,}, after some held-out text (dim):\n"
+    )
     console.print(Text(prompt, style="dim") + Text(text), soft_wrap=True)
 
 
-def _figure(out: pathlib.Path, task, baselines: dict[str, float]) -> None:
+def _figure(
+    out: pathlib.Path, task, baselines: dict[str, float], run: train.Run
+) -> None:
     unit, factor = _unit(task)
+    position = int(run.state.position)
+    marks = {"best, held out": (run.best.position, factor * run.best.held_out)}
+    if run.best.position != position:
+        marks["last, held out"] = position, factor * run.held_out
     lines = train.MetricsFile(out / "metrics.jsonl").lines()
     steps = [x for x in lines if "loss" in x]
     held = [x for x in lines if "held_out" in x]
@@ -311,6 +328,7 @@ def _figure(out: pathlib.Path, task, baselines: dict[str, float]) -> None:
         factor * np.array([x["loss"] for x in steps]),
         held_out_steps=np.array([x["step"] for x in held]),
         held_out=factor * np.array([x["held_out"] for x in held]),
+        marks=marks,
         baselines=baselines,
         unit=unit,
     )

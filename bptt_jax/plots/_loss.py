@@ -1,10 +1,13 @@
 """The loss of one training."""
 
+import itertools
+
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from bptt_jax.plots._axes import (
+    BLACK,
     BLUE,
     ORANGE,
     Figure,
@@ -21,6 +24,7 @@ def loss(
     *,
     held_out_steps: ArrayLike | None = None,
     held_out: ArrayLike | None = None,
+    marks: dict[str, tuple[float, float]] | None = None,
     baselines: dict[str, float] | None = None,
     unit: str = "loss",
 ) -> Figure:
@@ -31,6 +35,8 @@ def loss(
       losses: `[N]`, of each step; shown with its running mean.
       held_out_steps: `[M]`, where the held-out loss was taken.
       held_out: `[M]`.
+      marks: name -> (step, loss), a point each whose number the legend has: what the
+        training came to.
       baselines: name -> level, drawn as lines across.
       unit: label of the vertical axis.
 
@@ -59,9 +65,15 @@ def loss(
     axes.plot(xs[width - 1 :], smooth, color=BLUE, linewidth=1.6, label=label)
     if len(held):
         axes.plot(at, held, "o-", color=ORANGE, ms=3.5, label="held out")
+    points = marks or {}
+    for (name, (x, y)), shape in zip(points.items(), itertools.cycle("*Ds")):
+        label = f"{name}: {y:.3f} at step {x:,.0f}"
+        size = 10 if shape == "*" else 5
+        axes.plot([x], [y], shape, color=BLACK, ms=size, zorder=3, label=label)
     for name, y in (baselines or {}).items():
         level(axes, name, y)
-    _zoom(axes, smooth, np.array([*held, *(baselines or {}).values()]))
+    marked = [y for _, y in points.values()]
+    _zoom(axes, smooth, np.array([*held, *marked, *(baselines or {}).values()]))
     labelled(axes, "step", unit)
     return figure
 

@@ -4,12 +4,13 @@ import contextlib
 import logging
 import pathlib
 import sys
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from bptt_jax.train._fingerprint import digest
+from bptt_jax.train._fingerprint import changes, digest, shapes
 from bptt_jax.train._step import TrainState
 from bptt_jax.types import PyTree
 
@@ -17,11 +18,28 @@ from bptt_jax.types import PyTree
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 
+class Best(NamedTuple):
+    """Where the held-out loss was least.
+
+    params: of the model, after so many steps.
+    position: steps taken by then.
+    held_out: mean loss of a step: in a checkpoint over the batches of an evaluation, by
+        which the best is found; as `Run.best` over `Plan.final_batches`.
+    since: evaluations after it, none of which was better.
+    """
+
+    params: PyTree
+    position: int
+    held_out: float
+    since: int = 0
+
+
 class Checkpoints:
     """The checkpoints of one run, by position.
 
     A save is complete or not there: a process that is killed while it saves leaves the
-    one before. Each has digests of its arrays, which are compared when it is read.
+    one before. Each has digests of its arrays, which are compared when it is read, and
+    the best parameters up to then, so that whichever is gone on with has its own.
 
     Args:
       folder: made where it is missing.
@@ -32,19 +50,25 @@ class Checkpoints:
         self.folder = folder.absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        items = ("params", "rest", "best", "digests")
         self._manager = ocp.CheckpointManager(
-            self.folder, options=options, item_names=("params", "rest", "digests")
+            self.folder, options=options, item_names=items
         )
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: TrainState, best: Best | None = None) -> None:
         """Saves in the background; waits for the save before."""
         # A copy: the next step is given the state's own buffers to write into.
-        parts = _parts(_copied(state))
-        digests = {name: digest(part) for name, part in parts.items()}
+        parts = _parts(copied(state)) | ({} if best is None else dict(best=best.params))
+        about: dict[str, Any] = dict(
+            digests={name: digest(part) for name, part in parts.items()},
+            shapes={name: shapes(part) for name, part in parts.items()},
+        )
+        if best is not None:
+            about["best"] = best._replace(params=None)._asdict()
         self._manager.save(
             int(state.position),
             args=ocp.args.Composite(
-                digests=ocp.args.JsonSave(digests),
+                digests=ocp.args.JsonSave(about),
                 **{k: ocp.args.StandardSave(part) for k, part in parts.items()},
             ),
         )
@@ -58,8 +82,8 @@ class Checkpoints:
         """The newest state, in arrays of its own; None where there is none at all.
 
         Raises:
-          ValueError: it cannot be read, or is not what was saved. Nothing on disk is
-            changed.
+          ValueError: it cannot be read, is not what was saved, or is of another model,
+            optimizer or estimator. Nothing on disk is changed.
         """
         found = self._newest(_parts(like))
         if found is None:
@@ -71,13 +95,28 @@ class Checkpoints:
         found = self._newest(dict(params=like))
         return None if found is None else found["params"]
 
-    def _newest(self, like: dict[str, PyTree]) -> dict[str, PyTree] | None:
+    def restore_best(self, like: PyTree) -> Best | None:
+        """The best parameters up to the newest state; otherwise as `restore`.
+
+        None also where nothing had been evaluated by then.
+        """
+        found = self._newest(dict(best=like))
+        if found is None or "best" not in found:
+            return None
+        return Best(**found["about"]["best"] | dict(params=found["best"]))
+
+    def _newest(self, like: dict[str, PyTree]) -> dict[str, Any] | None:
         step = self._manager.latest_step()
         if step is None:
             return None
         try:
             with _no_late_reports():
                 return self._read(step, like)
+        except _OfAnother as error:
+            raise ValueError(
+                f"checkpoint {self.folder / str(step)} is sound, and of another model, "
+                f"optimizer or estimator: {error}; nothing was changed"
+            ) from None
         except Exception as error:  # orbax raises whatever its formats raise
             older = [s for s in self._manager.all_steps() if s < step]
             instead = f"continue from step {max(older)}" if older else "begin anew"
@@ -87,27 +126,33 @@ class Checkpoints:
                 f"changed; move that folder away to {instead}"
             ) from error
 
-    def _read(self, step: int, like: dict[str, PyTree]) -> dict[str, PyTree]:
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        read = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                digests=ocp.args.JsonRestore(),
-                **{k: ocp.args.StandardRestore(part) for k, part in abstract.items()},
-            ),
-        )
+    def _read(self, step: int, like: dict[str, PyTree]) -> dict[str, Any]:
+        """What there is of the parts of `like`, and what is said about all."""
+        about = self._items(step, digests=ocp.args.JsonRestore())["digests"]
+        like = {name: part for name, part in like.items() if name in about["digests"]}
         for name, part in like.items():
-            _same_shapes(name, part, read[name])
-            if digest(read[name]) != read["digests"][name]:
+            _same_shapes(name, about["shapes"][name], shapes(part))
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        wanted = {k: ocp.args.StandardRestore(part) for k, part in abstract.items()}
+        read = self._items(step, **wanted) if wanted else {}
+        for name in like:
+            if digest(read[name]) != about["digests"][name]:
                 raise ValueError(f"its {name} are not those that were saved")
         # Copies of our own: what a checkpoint library hands out is not to be donated.
-        return {name: jax.tree.map(jnp.copy, read[name]) for name in like}
+        return {k: jax.tree.map(jnp.copy, read[k]) for k in like} | dict(about=about)
+
+    def _items(self, step: int, **items: Any) -> Any:
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+
+class _OfAnother(Exception):
+    """Its arrays have other names, shapes or dtypes than are wanted."""
 
 
 @jax.jit
-def _copied(state):
+def copied(tree: PyTree) -> PyTree:
     """Compiled: arrays of several processes are no operands of single operations."""
-    return jax.tree.map(jnp.copy, state)
+    return jax.tree.map(jnp.copy, tree)
 
 
 @contextlib.contextmanager
@@ -133,11 +178,7 @@ def _parts(state: TrainState) -> dict[str, PyTree]:
     return dict(params=rest.pop("params"), rest=rest)
 
 
-def _same_shapes(name: str, like: PyTree, found: PyTree) -> None:
-    leaves = jax.tree_util.tree_leaves_with_path(like)
-    for (path, want), got in zip(leaves, jax.tree.leaves(found), strict=True):
-        if (want.shape, want.dtype) != (got.shape, got.dtype):
-            raise ValueError(
-                f"{name}{jax.tree_util.keystr(path)}: expected {want.dtype}"
-                f"{list(want.shape)}, got {got.dtype}{list(got.shape)}"
-            )
+def _same_shapes(name: str, saved: dict[str, str], wanted: dict[str, str]) -> None:
+    if changed := changes(saved, wanted, name):
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise _OfAnother(", ".join(changed[:3]) + more)

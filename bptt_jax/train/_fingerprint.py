@@ -1,4 +1,4 @@
-"""What a function computes, as a short text: its traced program with all its constants."""
+"""What functions compute and arrays hold, as short texts that can be compared."""
 
 import enum
 import functools
@@ -36,6 +36,28 @@ def digest(tree: PyTree) -> str:
         for part in _array(a):
             sha256.update(part)
     return sha256.hexdigest()
+
+
+def shapes(tree: PyTree) -> dict[str, str]:
+    """Of each leaf dtype and shape, by its place."""
+    return {
+        jax.tree_util.keystr(at): f"{a.dtype}{list(a.shape)}"
+        for at, a in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def changes(before: dict, now: dict, prefix: str = "") -> list[str]:
+    """What two tables by name differ in, in words."""
+    return [
+        f"{prefix}{name} {_short(before.get(name))} (now {_short(now.get(name))})"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"
 
 
 def _array(a: Any) -> Iterator[bytes]:

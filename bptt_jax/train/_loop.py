@@ -24,10 +24,10 @@ from bptt_jax._files import replace_json
 from bptt_jax._processes import anyone, everywhere, together
 from bptt_jax._processes import first as first_process
 from bptt_jax.train import _record
-from bptt_jax.train._checkpoint import Checkpoints
+from bptt_jax.train._checkpoint import Best, Checkpoints, copied
 from bptt_jax.train._metrics import MetricsFile
 from bptt_jax.train._step import TrainState, evaluator, init, many_steps
-from bptt_jax.types import Estimator, Layer, Task
+from bptt_jax.types import Estimator, Layer, PyTree, Task
 
 
 class NonFiniteError(ArithmeticError):
@@ -83,13 +83,16 @@ class Run(NamedTuple):
     """How a run ended.
 
     state: the last state.
-    held_out: mean loss of a step over the held-out batches (`Plan.final_batches`).
+    held_out: its mean loss of a step over the held-out batches (`Plan.final_batches`).
     stopped_early: whether patience ended it.
+    best: the parameters whose loss was least of all evaluations and the last state, and
+        their loss over as many batches. Where the last state is the best it is that one.
     """
 
     state: TrainState
     held_out: float
     stopped_early: bool
+    best: Best
 
 
 def run(
@@ -137,7 +140,7 @@ def run(
         here, which is recorded and said. The result is not that of one long run.
 
     Returns:
-      The last state and its held-out loss.
+      The last state and its held-out loss, and the best parameters.
 
     Raises:
       NonFiniteError: a loss, a gradient or an update was not finite.
@@ -168,9 +171,10 @@ def run(
         state = checkpoints.restore(state) or state
         position = int(state.position)
         _claim(out, there, now, position, say)
+        best = checkpoints.restore_best(state.params)
         metrics = MetricsFile(out / "metrics.jsonl")
-        held = _held_out(metrics.resume(position))
-        loop = _Loop(task, model, estimator, optimizer, plan, progress, metrics, held)
+        metrics.resume(position)
+        loop = _Loop(task, model, estimator, optimizer, plan, progress, metrics, best)
         if position >= plan.steps or loop.out_of_patience():
             say(
                 f"finished already: {out} has all {position:,} steps; nothing is trained"
@@ -178,7 +182,7 @@ def run(
         elif position:
             progress.message(f"continues at step {position:,}")
         state, early = loop.go(state, checkpoints)
-        return Run(state, loop.evaluate_last(state), early)
+        return loop.end(state, early)
     finally:
         checkpoints.close()
 
@@ -256,7 +260,7 @@ def _claim(
         return
     else:
         new = _record.continued(there, now, position)
-        for text in _record.changes(there, now):
+        for text in _record.from_here(there, now):
             say(f"from step {position:,} on: {text}")
     if first_process():
         replace_json(out / _record.FILE, new)
@@ -267,10 +271,10 @@ class _Loop:
     """What `run` has set up, and the loop over dispatches."""
 
     def __init__(
-        self, task, model, estimator, optimizer, plan, progress, metrics, held
+        self, task, model, estimator, optimizer, plan, progress, metrics, best
     ):
         self.task, self.plan, self.progress = task, plan, progress
-        self.metrics, self.held = metrics, held
+        self.metrics, self.best = metrics, best
         self.advance = many_steps(estimator, optimizer, task.train.batch)
         self.evaluator = evaluator(
             model, task.objective, task.held_out.batch, task.stateful
@@ -280,6 +284,8 @@ class _Loop:
         """`(last state, whether patience ended it)`."""
         plan, position = self.plan, int(state.position)
         early, running = self.out_of_patience(), None
+        if position >= plan.steps and not early:
+            self.compare(position, state)
         while position < plan.steps and not early:
             n = min(plan.per_dispatch, plan.steps - position)
             state, record = self.advance(state, self.task.train.read(position, n))
@@ -293,8 +299,10 @@ class _Loop:
             if evaluates:
                 self.evaluate(position, state)
                 early = self.out_of_patience()
+            if ends:
+                self.compare(position, state)
             if saves or early:
-                checkpoints.save(state)
+                checkpoints.save(state, self.best)
             if stop:
                 raise KeyboardInterrupt
         return state, early
@@ -314,31 +322,49 @@ class _Loop:
         )
 
     def evaluate(self, position: int, state: TrainState) -> None:
-        loss = self.held_out_loss(state, self.plan.evaluate_batches)
-        if not np.isfinite(loss):
-            raise NonFiniteError(position)
-        self.held.append(loss)
+        loss, better = self.compare(position, state)
+        if not better:
+            self.best = self.best._replace(since=self.best.since + 1)
         self.metrics.append([dict(step=position, held_out=loss)])
         self.progress.evaluated(position, loss)
 
-    def evaluate_last(self, state: TrainState) -> float:
-        """Written down once, however often a finished run is called again."""
-        loss = self.held_out_loss(state, self.plan.final_batches)
-        line = dict(step=int(state.position), final_held_out=loss)
+    def compare(self, position: int, state: TrainState) -> tuple[float, bool]:
+        """The loss over the batches of an evaluation, and whether it is the least."""
+        loss = self.held_out_loss(state.params, self.plan.evaluate_batches)
+        if not np.isfinite(loss):
+            raise NonFiniteError(position)
+        better = self.best is None or loss < self.best.held_out
+        if better:
+            self.best = Best(copied(state.params), position, loss)
+        return loss, better
+
+    def end(self, state: TrainState, early: bool) -> Run:
+        """Over more batches; written down once, however often it is called again."""
+        position, n = int(state.position), self.plan.final_batches
+        last = self.held_out_loss(state.params, n)
+        is_last = self.best.position == position
+        loss = last if is_last else self.held_out_loss(self.best.params, n)
+        best = self.best._replace(held_out=loss)
+        line = dict(
+            step=position,
+            final_held_out=last,
+            best_step=best.position,
+            best_held_out=loss,
+        )
         if not any(
             "final_held_out" in there and there["step"] == line["step"]
             for there in self.metrics.lines()
         ):
             self.metrics.append([line])
-        return loss
+        return Run(state, last, early, best)
 
-    def held_out_loss(self, state: TrainState, at_most: int) -> float:
+    def held_out_loss(self, params: PyTree, at_most: int) -> float:
         """The mean over the first batches, some at a time."""
         n, some = self.task.held_out.length or at_most, self.plan.evaluate_batches
         sums = None
         for first in range(0, min(n, at_most), some):
             items = self.task.held_out.read(first, min(some, min(n, at_most) - first))
-            sums = self.evaluator(state.params, sums, items)
+            sums = self.evaluator(params, sums, items)
         assert sums is not None
         if not float(sums.steps):
             raise ValueError(
@@ -347,9 +373,8 @@ class _Loop:
         return float(sums.losses) / float(sums.steps)
 
     def out_of_patience(self) -> bool:
-        if self.plan.patience is None or not self.held:
-            return False
-        return len(self.held) - 1 - int(np.argmin(self.held)) >= self.plan.patience
+        patience = self.plan.patience
+        return None not in (patience, self.best) and self.best.since >= patience
 
 
 def _due(position: int, every: int, n: int) -> bool:
@@ -368,10 +393,6 @@ def _lines(position: int, record: dict[str, np.ndarray]) -> list[dict[str, Any]]
         )
         for i in range(len(real))
     ]
-
-
-def _held_out(lines: list[dict[str, Any]]) -> list[float]:
-    return [line["held_out"] for line in lines if "held_out" in line]
 
 
 def _check(plan: Plan) -> None:

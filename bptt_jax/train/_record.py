@@ -16,9 +16,9 @@ import optax
 
 import bptt_jax
 from bptt_jax import estimators
-from bptt_jax.train._fingerprint import digest, fingerprint
+from bptt_jax.train._fingerprint import changes, digest, fingerprint, shapes
 from bptt_jax.train._step import TrainState, update
-from bptt_jax.types import Batch, Estimator, Layer, PyTree, Side, Task, Weighted
+from bptt_jax.types import Batch, Estimator, Layer, Side, Task, Weighted
 
 FILE = "run.json"
 OF_A_RUN = (
@@ -110,14 +110,6 @@ def _program(task, model, estimator, optimizer, state: TrainState) -> dict[str, 
     )
 
 
-def shapes(tree: PyTree) -> dict[str, str]:
-    """Of each leaf dtype and shape, by its place."""
-    return {
-        jax.tree_util.keystr(at): f"{a.dtype}{list(a.shape)}"
-        for at, a in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
 def _of_optimizer(optimizer: optax.GradientTransformation, state: TrainState) -> str:
     """Of an update whose gradient is given, and of what comes before the first."""
 
@@ -171,10 +163,10 @@ def same(there: dict, now: dict) -> bool:
     return all(there[name] == now[name] for name in ("program", "versions", "steps"))
 
 
-def changes(there: dict, now: dict) -> list[str]:
+def from_here(there: dict, now: dict) -> list[str]:
     """What is another from here on and yet the same run, in words."""
     found = []
-    if versions := _changed(there["versions"], now["versions"]):
+    if versions := changes(there["versions"], now["versions"]):
         found.append(
             f"{', '.join(versions)}; whether model, estimator, optimizer, initial "
             "parameters and objective are those of before cannot be compared"
@@ -199,9 +191,9 @@ def differences(there: dict, now: dict) -> dict[str, str]:
         nested = isinstance(values, dict) and isinstance(before, dict)
         prefix = "" if group == "options" else f"{group}."
         changed = (
-            _changed(before, values, prefix)
+            changes(before, values, prefix)
             if nested
-            else _changed({group: before}, {group: values})
+            else changes({group: before}, {group: values})
         )
         if changed:
             found[group] = ", ".join(changed)
@@ -209,7 +201,7 @@ def differences(there: dict, now: dict) -> dict[str, str]:
         return found
     old, new = there["program"], now["program"]
     others = {name for name in new if old.get(name) != new[name]}
-    first_shapes = _changed(old["shapes"], new["shapes"], "params")[:2]
+    first_shapes = changes(old["shapes"], new["shapes"], "params")[:2]
     for name, words, implied_by in (
         ("task", "the task's data or objective", {"options"}),
         ("model", "the model", {"options"}),
@@ -222,19 +214,6 @@ def differences(there: dict, now: dict) -> dict[str, str]:
         if name in others and not implied_by & set(found):
             found.setdefault(name, words)
     return found
-
-
-def _changed(before: dict, now: dict, prefix: str = "") -> list[str]:
-    return [
-        f"{prefix}{name} {_short(before.get(name))} (now {_short(now.get(name))})"
-        for name in dict.fromkeys([*before, *now])
-        if before.get(name) != now.get(name)
-    ]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}…"
 
 
 def continued(there: dict, now: dict, position: int) -> dict[str, Any]:

@@ -87,7 +87,8 @@ def test_screen(text_run):
         "gradient clipped in ",
         " bits per character",
         "5-gram: ",
-        "a sample, after some held-out text (dim):",
+        ", at step 25, the last and the best",
+        "a sample of step 25, after some held-out text (dim):",
         "config.json, metrics.jsonl, checkpoint/, loss.png",
     ):
         assert part in " ".join(shown.split())
@@ -99,7 +100,8 @@ def test_folder(text_run):
     is_whole(out, 25)
     held_out = [(x["step"], x["held_out"]) for x in metrics(out) if "held_out" in x]
     assert [step for step, _ in held_out] == [10, 20]
-    assert metrics(out)[-1].keys() == {"step", "final_held_out"}
+    assert metrics(out)[-1]["best_step"] == 25
+    assert metrics(out)[-1]["best_held_out"] == metrics(out)[-1]["final_held_out"]
     config = json.loads((out / "config.json").read_text())
     assert config["settings"]["hidden"] == 8
     assert config["data"]["sha256"]
@@ -148,7 +150,8 @@ def test_a_damaged_checkpoint(command, text_run, capfd):
     newest = folder / "run" / "checkpoint" / "25"
     shutil.copytree(newest, folder / "aside")
     try:
-        (newest / "params" / "manifest.ocdbt").write_bytes(b"damaged")
+        part = "params" if command == "train" else "best"
+        (newest / part / "manifest.ocdbt").write_bytes(b"damaged")
         before = listing(folder / "run")
         arguments = options if command == "train" else [folder / "run"]
         assert cli.main([command, *map(str, arguments)]) == 2
@@ -364,6 +367,36 @@ def test_patience(tmp_path):
     shown = train(*ADDING, *options, "--out", tmp_path / "run")
     assert "stopped: the held-out loss has not improved (--patience)" in shown
     is_whole(tmp_path / "run", 20)
+
+
+def test_report_sample_and_figure_are_of_the_best(
+    text_run, tmp_path, capsys, monkeypatch
+):
+    """Nothing is learnt, so that no evaluation is better than the first."""
+    drawn, loss = [], _train.plots.loss
+    monkeypatch.setattr(
+        _train.plots, "loss", lambda *a, **k: drawn.append(k["marks"]) or loss(*a, **k)
+    )
+    out = tmp_path / "run"
+    still = ["--patience", 1, "--optimizer", "sgd", "--lr", 1e-30, "--steps", 400]
+    shown = " ".join(train(*text_run[1], *still, "--out", out).split())
+    end = metrics(out)[-1]
+    assert (end["step"], end["best_step"]) == (20, 10)
+    best, last = (end[k] / np.log(2) for k in ("best_held_out", "final_held_out"))
+    assert (
+        f"held out: {best:.3f} bits per character, at step 10, the best, whose "
+        f"parameters are kept; {last:.3f} at step 20, the last"
+    ) in shown
+    assert "a sample of step 10, after" in shown
+    assert drawn == [
+        {
+            "best, held out": (10, pytest.approx(best)),
+            "last, held out": (20, pytest.approx(last)),
+        }
+    ]
+    assert cli.main(["sample", str(out), "--length", "5"]) == 0
+    said = capsys.readouterr().err
+    assert said == "by the parameters of step 10, the best on held-out data\n"
 
 
 @pytest.mark.slow

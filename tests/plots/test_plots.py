@@ -207,6 +207,17 @@ class TestWhatIsDrawn:
         np.testing.assert_array_equal(held.get_xydata(), [[30, 0.5], [60, 0.4]])
         assert level.get_ydata()[0] == 0.7
 
+    def test_loss_has_what_the_training_came_to(self):
+        """Also where that lies outside what the curves span."""
+        marks = {"best": (30, 1.617), "last": (60, 1.69)}
+        figure = plots.loss(STEPS, 3 + 1 / STEPS, marks=marks)
+        *_, best, last = axes_of(figure).lines
+        np.testing.assert_array_equal(best.get_xydata(), [[30, 1.617]])
+        np.testing.assert_array_equal(last.get_xydata(), [[60, 1.69]])
+        assert "best: 1.617 at step 30" in names(figure)
+        assert "last: 1.690 at step 60" in names(figure)
+        assert axes_of(figure).get_ylim()[0] < 1.617
+
     def test_against_has_dots_medians_and_what_diverged(self):
         xs, scores = [1, 1, 2, 2, 2], [1.0, 3.0, 5.0, 6.0, INF]
         figure = plots.against(xs, scores, label="layers", by=["gru"] * 5)

@@ -127,7 +127,7 @@ def test_without_an_older_one(out):
 def test_of_another_model(out):
     before = listing(out)
     checkpoints = train.Checkpoints(out / "checkpoint")
-    with pytest.raises(ValueError, match="checkpoint/4 is damaged"):
+    with pytest.raises(ValueError, match="checkpoint/4 is sound, and of another model"):
         checkpoints.restore(adding().state())
     checkpoints.close()
     assert listing(out) == before

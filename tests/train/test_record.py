@@ -248,6 +248,33 @@ def test_after_another_version_programs_are_not_compared(made, tmp_path):
         rated(2e-2).run(out, PLAN)
 
 
+@pytest.mark.parametrize(
+    ("other", "differs"),
+    [
+        (
+            lambda: of_model(models.features((cell(4),), 1, 4)),
+            "params[0]['b'] float32[24] (now float32[12])",
+        ),
+        (
+            lambda: adding()._replace(optimizer=optax.adam(1e-2)),
+            "rest['opt_state']",
+        ),
+    ],
+)
+def test_another_structure_is_no_damage(other, differs, made, tmp_path):
+    """Of a run of another version, whose programs are not compared."""
+    out = pathlib.Path(shutil.copytree(made[0], tmp_path / "run"))
+    edited(out, versions={"jax": "0.1.0"})
+    before = listing(out)
+    with pytest.raises(ValueError) as caught:
+        other().run(out, PLAN)
+    said = str(caught.value)
+    assert "is sound, and of another model, optimizer or estimator: " in said
+    assert differs in said
+    assert "damaged" not in said
+    assert listing(out) == before
+
+
 def scheduled(steps):
     return rated(optax.cosine_decay_schedule(1e-2, steps))
 
