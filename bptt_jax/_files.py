@@ -196,7 +196,7 @@ def locked(
 
 def _take(folder: pathlib.Path, path: pathlib.Path, say: Callable) -> _Held:
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file, expected a folder")
+        raise ValueError(f"{folder} is a file; choose another folder")
     made: list[pathlib.Path] = []
     while True:
         made += [p for p in (path.parent, *path.parent.parents) if not p.exists()]

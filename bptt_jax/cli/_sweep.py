@@ -1,6 +1,7 @@
 """`bptt-jax sweep`: many trainings as one program; `bptt-jax sweep show RUN`: its table."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 import re
@@ -12,11 +13,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import bptt_jax
-from bptt_jax import plots, sweep
+from bptt_jax import _files, plots, sweep
 from bptt_jax._processes import first as first_process
 from bptt_jax.cli import _build, _parse, _settings
 from bptt_jax.cli._cores import use_cores
 from bptt_jax.cli._interrupts import Interrupts
+from bptt_jax.cli._owner import owned
 from bptt_jax.cli._settings import Settings
 
 TRACED = ("lr", "clip", "seed")
@@ -52,6 +54,11 @@ def command(argv: list[str]) -> int:
     _refuse(given)
     out = given.out or pathlib.Path("runs") / f"sweep-{given.task}"
     _devices(out)
+    with owned(out):
+        return _run(given, lists, out)
+
+
+def _run(given: Sweep, lists: dict[str, list[str]], out: pathlib.Path) -> int:
     space, settings = _space(given, lists)
     console = Console(highlight=False, quiet=not first_process())
     console.print(
@@ -324,7 +331,8 @@ def figures(
     if len(varied) > 1:
         drawn["parallel.png"] = plots.parallel_coordinates(columns, scores, unit=score)
     for name, figure in drawn.items():
-        figure.savefig(out / name, dpi=130)
+        draw = functools.partial(figure.savefig, dpi=130, format="png")
+        _files.replace(out / name, draw)
     return list(drawn)
 
 

@@ -20,6 +20,7 @@ from bptt_jax.cli import _settings
 from bptt_jax.cli._build import Job, job, lr_of
 from bptt_jax.cli._cores import use_cores
 from bptt_jax.cli._interrupts import Interrupts
+from bptt_jax.cli._owner import owned
 from bptt_jax.cli._sample import written
 from bptt_jax.cli._settings import Settings
 
@@ -27,12 +28,17 @@ from bptt_jax.cli._settings import Settings
 def command(argv: list[str]) -> int:
     settings = _quick(_settings.parse(argv))
     out = settings.out or pathlib.Path("runs") / _name(settings)
+    if settings.mesh:
+        use_cores()
+    with owned(out):
+        return _train(settings, out)
+
+
+def _train(settings: Settings, out: pathlib.Path) -> int:
     if not first():
         together("claimed")  # by the first process; the others find it there
     there = _there(out, settings)
     _needs(settings)
-    if settings.mesh:
-        use_cores()
     work = job(settings, there["chunk"] if there else None)
     _claim(out, settings, work, there)
     if first():
@@ -94,8 +100,6 @@ def _there(out: pathlib.Path, settings: Settings) -> dict | None:
         before, config = _settings.load(out)
         _same_settings(out, _settings.saved(before), _settings.saved(settings))
         return config
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; choose another --out")
     # A run that was killed while it wrote its settings has left nothing else.
     if out.exists() and not all(map(_files.is_left_over, out.iterdir())):
         raise ValueError(f"{out} is not empty and is no run; choose another --out")

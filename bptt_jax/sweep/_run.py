@@ -124,8 +124,8 @@ def run(
       A `Result`; `sweep.load(out)` gives it again.
 
     Raises:
-      ValueError, TypeError: an argument does not fit, `out` holds another sweep, or is
-        damaged; nothing has been changed.
+      ValueError, TypeError: an argument does not fit, another process has `out`, it
+        holds another sweep, or is damaged; nothing has been changed.
       KeyboardInterrupt: `progress.interrupted` said so; the state is saved.
 
     >>> import tempfile, optax
@@ -154,13 +154,13 @@ def run(
     columns = {k: v for k, v in space.columns.items() if k not in space.static}
     for one in made:  # before the folder is touched
         refuse_early(one, columns)
-    if not first():
-        together("claimed")  # by the first process; the others find it there
-    there = _claim(out, plan, mesh, record or {})
-    if first():
-        together("claimed")
-    sweep = _Sweep(plan, choices, made, mesh, lanes, out, there, progress)
-    return sweep.go()
+    with _files.locked(out):
+        if not first():
+            together("claimed")  # by the first process; the others find it there
+        there = _claim(out, plan, mesh, record or {})
+        if first():
+            together("claimed")
+        return _Sweep(plan, choices, made, mesh, lanes, out, there, progress).go()
 
 
 def _plan(space, choices, steps, every, halving, keep, seconds) -> _Plan:
@@ -226,8 +226,6 @@ def _claim(out: pathlib.Path, plan: _Plan, mesh: Mesh, record: dict) -> dict[str
                 f"{mesh.size}; go on with as many"
             )
         return there
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out: {out} is a file")
     if out.exists() and not all(map(_files.is_left_over, out.iterdir())):
         raise ValueError(f"out: {out} is not empty and holds no sweep")
     there = dict(

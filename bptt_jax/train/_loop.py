@@ -20,7 +20,7 @@ import optax
 from jax.sharding import Mesh
 
 from bptt_jax import estimators
-from bptt_jax._files import replace_json
+from bptt_jax._files import locked, replace_json
 from bptt_jax._processes import anyone, everywhere, together
 from bptt_jax._processes import first as first_process
 from bptt_jax.train import _record
@@ -145,8 +145,8 @@ def run(
     Raises:
       NonFiniteError: a loss, a gradient or an update was not finite.
       KeyboardInterrupt: `progress.interrupted` said so; the state is saved.
-      ValueError: the plan is impossible, `out` holds another run, or the newest
-        checkpoint is damaged; nothing was changed.
+      ValueError: the plan is impossible, another process trains in `out`, it holds
+        another run, or the newest checkpoint is damaged; nothing was changed.
 
     >>> import pathlib, tempfile, optax
     >>> from bptt_jax import cells, estimators, models, tasks, train
@@ -160,6 +160,17 @@ def run(
     """
     _check(plan)
     out, say = _folder(out), _say(progress)
+    with locked(out, say):
+        return _run(
+            task, model, estimator, optimizer, plan, out, seed, mesh, progress,
+            overwrite, reschedule, say,
+        )  # fmt: skip
+
+
+def _run(
+    task, model, estimator, optimizer, plan, out, seed, mesh, progress,
+    overwrite, reschedule, say,
+) -> Run:  # fmt: skip
     state = init(model, estimator, optimizer, task.train, jax.random.key(seed))
     now = _record.made_of(task, model, estimator, optimizer, plan, seed, state)
     there = _found(out, now, overwrite, reschedule, say)

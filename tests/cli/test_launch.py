@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from bptt_jax import cli, sweep
+from bptt_jax import _files, cli, sweep
 
 LIMIT = 150  # seconds; what hangs is killed
 SWEEP = (
@@ -97,6 +97,8 @@ def test_one_that_is_killed_ends_all_and_the_same_command_goes_on(tmp_path, vict
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.05)
+    owner = process_of(0, out)  # and not the one that has started it
+    assert json.loads((out / ".bptt_jax.lock").read_text())["pid"] == owner
     os.kill(process_of(victim, out), signal.SIGKILL)
     _, errors = ended(process)
     assert process.returncode == 1
@@ -180,3 +182,14 @@ def test_what_is_wrong_in_all_processes_is_said_once(tmp_path):
     assert process.returncode == 2
     assert errors.count("\n") == 1
     assert "is a file" in errors
+
+
+@pytest.mark.slow
+def test_a_folder_in_use_is_refused(tmp_path):
+    with _files.locked(tmp_path / "s"):
+        process = started(("--processes", 2), tmp_path / "s", 20)
+        _, errors = ended(process)
+    assert process.returncode == 2
+    assert errors.count("\n") == 1
+    assert f"is in use by process {os.getpid()} on " in errors
+    assert not list(tmp_path.iterdir())
