@@ -20,8 +20,7 @@ def by_gate(a: Array, w: Array, n: int, b: Array | None = None) -> list[Array]:
     of a row of all gates XLA:CPU makes slow code (`benchmarks/levers.py`).
     """
     _check_features(a, w)
-    parts = jnp.split(affine(rows(a), w, b), n, -1)
-    return [part.reshape(*a.shape[:-1], part.shape[-1]) for part in parts]
+    return jnp.split(affine(a, w, b), n, -1)
 
 
 def _check_features(xs: Array, w: Array) -> None:
@@ -30,11 +29,6 @@ def _check_features(xs: Array, w: Array) -> None:
             f"xs: expected [T, ..., {w.shape[0]}] to go with weights {list(w.shape)}, "
             f"got [..., {xs.shape[-1]}]"
         )
-
-
-def rows(a: Array) -> Array:
-    """`[..., O]` as `[N, O]`."""
-    return a.reshape(-1, a.shape[-1])
 
 
 def pull(d: Array, w: Array) -> Array:
@@ -49,15 +43,19 @@ def pull(d: Array, w: Array) -> Array:
 def outer_sum(a: Array, d: Array) -> Array:
     """Σ a ⊗ d over all steps and examples, `[..., I], [..., O] -> [I, O]`.
 
-    In at least float32: over many steps a sum in bfloat16 loses most of its digits.
+    In at least float32: over many steps a sum in bfloat16 loses most of its digits. The
+    axes of time and of examples stay apart: merged, examples that are spread over
+    devices would have to be gathered.
     """
     dtype = trees.at_least_float32(jnp.result_type(a, d))
+    axes = tuple(range(a.ndim - 1))
     # Contracting the first axes of both, XLA:CPU has a slower product for wide layers
     # (`benchmarks/levers.py`); the barrier keeps the copy from being folded into it.
-    columns = lax.optimization_barrier(rows(a).T)
-    return jnp.matmul(columns, rows(d), preferred_element_type=dtype)
+    columns = lax.optimization_barrier(jnp.moveaxis(a, -1, 0))
+    contracted = tuple(1 + axis for axis in axes), axes
+    return lax.dot_general(columns, d, (contracted, ((), ())), preferred_element_type=dtype)
 
 
 def total(d: Array) -> Array:
     """Σ d over all steps and examples, `[..., O] -> [O]`, in at least float32."""
-    return rows(d).sum(0, dtype=trees.at_least_float32(d.dtype))
+    return d.sum(tuple(range(d.ndim - 1)), dtype=trees.at_least_float32(d.dtype))
