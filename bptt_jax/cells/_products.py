@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import _shardings as shardings
 
 
 def affine(xs: Array, w: Array, b: Array | None = None) -> Array:
@@ -53,7 +54,13 @@ def outer_sum(a: Array, d: Array) -> Array:
     # (`benchmarks/levers.py`); the barrier keeps the copy from being folded into it.
     columns = lax.optimization_barrier(jnp.moveaxis(a, -1, 0))
     contracted = tuple(1 + axis for axis in axes), axes
-    return lax.dot_general(columns, d, (contracted, ((), ())), preferred_element_type=dtype)
+    return lax.dot_general(
+        columns,
+        d,
+        (contracted, ((), ())),
+        preferred_element_type=dtype,
+        out_sharding=shardings.of_product(a, d),
+    )
 
 
 def total(d: Array) -> Array:

@@ -29,6 +29,7 @@ import jax
 from jax import lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import _shardings as shardings
 from bptt_jax._factory import factory
 from bptt_jax.cells import add_output, masked, resets
 from bptt_jax.types import Cell, Layer, PyTree, Seen, Side, Watched
@@ -62,9 +63,12 @@ def output_leaves(cell: Cell, carry: PyTree) -> list[int]:
     return jax.tree.leaves(cell.output(numbered)) if cell.output else []
 
 
-def _check_step(cell: Cell, params: PyTree, carry: PyTree, us: PyTree) -> None:
-    """Refuses a carry that one step would not give back in the same shape and dtype."""
-    u = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), us)
+def _check_step(cell: Cell, params: PyTree, carry: PyTree, us: PyTree) -> PyTree:
+    """The carry, spread over devices as a step returns it.
+
+    Refused is one that a step would not give back in the same shape and dtype.
+    """
+    u = jax.tree.map(_one_step, us)
     try:
         with jax.numpy_dtype_promotion("standard"):
             after = jax.eval_shape(cell.vjp.forward, params, carry, u)[0]
@@ -90,6 +94,11 @@ def _check_step(cell: Cell, params: PyTree, carry: PyTree, us: PyTree) -> None:
                 f"given is {_show(c)}; make it with init_carry(params, batch_shape), and "
                 "inputs, carry and params of one dtype"
             )
+    return shardings.like(after, carry)
+
+
+def _one_step(a: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(lambda a: a[0], a)
 
 
 def _show(tree: PyTree) -> str:
@@ -133,7 +142,7 @@ def _recurrent(
         wrapped, inputs = _with_side(cell, xs, side)
         us = wrapped.vjp.project(params, inputs)
         outputs = output_leaves(cell, carry)
-        _check_step(wrapped, params, carry, us)
+        carry = _check_step(wrapped, params, carry, us)
 
         def step(carry, u):  # (1)
             carry, y = wrapped.vjp.forward(params, carry, u)

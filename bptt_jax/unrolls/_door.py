@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import export, lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import _shardings as shardings
 from bptt_jax._jax import to_varying, varying_axes
 from bptt_jax.layers import recurrent
 from bptt_jax.types import Cell, Layer, PyTree, Side
@@ -80,6 +81,7 @@ def door(core: Callable) -> Callable:
     def entry(layer, options, params, carry, xs, side):
         check(layer, params, carry, xs, side)
         params, carry, xs, side = _same_axes((params, carry, xs, side))
+        carry = spread(layer, params, carry, xs, side)
         leaves, structure = jax.tree.flatten((params, carry, xs, side))
         n = len(jax.tree.leaves((params, carry, xs)))
         floating = tuple(i < n and trees.is_floating(a) for i, a in enumerate(leaves))
@@ -165,6 +167,25 @@ def _check_side(field: str, name: str, a: jax.Array, shape: tuple[int, ...]) -> 
             f"{name}: expected [T] keys, jax.random.split(jax.random.key(seed), T), "
             f"got {a.dtype}{list(a.shape)}"
         )
+
+
+def spread(
+    layer: Layer, params: PyTree, carry: PyTree, xs: PyTree, side: Side
+) -> PyTree:
+    """The carry, spread over a mesh of Explicit axes as a step returns it.
+
+    `init_carry` knows nothing of devices; what a step returns is spread as its inputs
+    are, and a loop's carry must not change.
+    """
+    if not any(map(shardings.explicit, jax.tree.leaves((params, carry, xs)))):
+        return carry
+
+    def after(carry):
+        return layer.fwd(params, carry, *trees.cut((xs, side), 0, 1))[0]
+
+    for _ in jax.tree.leaves(carry):  # what one leaf becomes another may be next
+        carry = shardings.like(jax.eval_shape(after, carry), carry)
+    return carry
 
 
 def known_length(xs: PyTree) -> int:

@@ -27,6 +27,7 @@ import numpy as np
 from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import _shardings as shardings
 from bptt_jax.types import PyTree
 from bptt_jax.unrolls import _schedule as schedule
 from bptt_jax.unrolls._bptt import CACHED, SHORTEST, near_divisor
@@ -190,10 +191,11 @@ def _no_outputs(layer, params, carry, xs, side, T: int) -> PyTree:
     """Zeros of the shape of the outputs, which stretches are written into."""
     shapes = jax.eval_shape(layer.fwd, params, carry, xs, side)[1]
     # a zero that varies over the same axes of a mesh as all else
-    zero = jnp.zeros_like(jax.tree.leaves((carry, xs))[0]).ravel()[0]
-    return jax.tree.map(
+    zero = jnp.zeros_like(jax.tree.leaves((carry, xs))[0]).sum()
+    zeros = jax.tree.map(
         lambda s: jnp.broadcast_to(zero.astype(s.dtype), (T, *s.shape[1:])), shapes
     )
+    return shardings.like(shapes, zeros)
 
 
 def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots, kept=0, offload=False):

@@ -7,7 +7,7 @@ from jax import lax
 
 from bptt_jax.cells import masked, resets
 from bptt_jax.types import Cell, Layer, PyTree, Side
-from bptt_jax.unrolls._door import arrays, check, lift
+from bptt_jax.unrolls._door import arrays, check, lift, spread
 
 
 def scan(
@@ -54,6 +54,7 @@ def scan(
 @functools.partial(jax.jit, static_argnums=0)
 def _scan_cell(cell, params, carry, xs, side):
     check(lift(cell), params, carry, xs, side)
+    carry = spread(lift(cell), params, carry, xs, side)
     if cell.keyed:
         xs = (xs, side.keys)
     if side.mask is not None:
@@ -66,6 +67,7 @@ def _scan_cell(cell, params, carry, xs, side):
 @functools.partial(jax.jit, static_argnums=0)
 def _scan_layer(layer, params, carry, xs, side):
     check(layer, params, carry, xs, side)
+    carry = spread(layer, params, carry, xs, side)
 
     def step(carry, at):
         x, s = jax.tree.map(lambda a: a[None], at)

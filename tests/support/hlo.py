@@ -20,6 +20,7 @@ class Instruction(NamedTuple):
     called: list[str]
     body: str | None
     operands: list[str]
+    text: str  # what is behind its type
 
 
 Module = dict[str, list[Instruction]]
@@ -47,7 +48,7 @@ def _instruction(name: str, text: str) -> Instruction:
     ]
     op, arguments = rest.split("(", 1)
     operands = re.findall(r"%([\w.\-]+)", arguments.split(")")[0])
-    return Instruction(name, op, shapes, called, body and body[1], operands)
+    return Instruction(name, op, shapes, called, body and body[1], operands, rest)
 
 
 def _split_type(text: str) -> tuple[str, str]:

@@ -1,0 +1,49 @@
+"""Arrays whose type says how they are spread over devices (a mesh of Explicit axes).
+
+Over Auto axes the compiler decides and the types say nothing: everything here is then
+the identity. Over Explicit ones, which `jax.make_mesh` gives by default, a loop's carry
+must keep its sharding, a cotangent has that of its primal, and a sum over sharded axes
+names the sharding of its result.
+"""
+
+from typing import Any
+
+import jax
+from jax import Array
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, reshard
+
+PyTree = Any
+
+
+def explicit(a: Any) -> bool:
+    """Whether the type of an array (or the type itself) says how it is spread."""
+    sharding = getattr(_type(a), "sharding", None)
+    return (
+        isinstance(sharding, NamedSharding)
+        and AxisType.Explicit in sharding.mesh.axis_types
+    )
+
+
+def _type(a: Any) -> Any:
+    return a if isinstance(a, jax.ShapeDtypeStruct) else jax.typeof(a)
+
+
+def like(types: PyTree, tree: PyTree) -> PyTree:
+    """Each leaf spread as the type in its place is."""
+
+    def leaf(kind, a):
+        if not explicit(kind) or _type(kind).sharding == jax.typeof(a).sharding:
+            return a
+        return reshard(a, _type(kind).sharding)
+
+    return jax.tree.map(leaf, types, tree)
+
+
+def of_product(a: Array, b: Array) -> NamedSharding | None:
+    """How `[..., I]` and `[..., O]` spread make their product `[I, O]` spread."""
+    if not (explicit(a) or explicit(b)):
+        return None
+    sharding = jax.typeof(a if explicit(a) else b).sharding
+    rows, columns = (jax.typeof(x).sharding.spec[-1] for x in (a, b))
+    rows = None if rows == columns else rows  # an axis of the mesh stands once
+    return NamedSharding(sharding.mesh, PartitionSpec(rows, columns))
