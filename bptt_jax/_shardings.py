@@ -40,10 +40,13 @@ def like(types: PyTree, tree: PyTree) -> PyTree:
 
 
 def of_product(a: Array, b: Array) -> NamedSharding | None:
-    """How `[..., I]` and `[..., O]` spread make their product `[I, O]` spread."""
+    """How `[..., I]` and `[..., O]` spread make their product `[I, O]` spread.
+
+    b may have more axes in the place of its last one: those beyond the leading axes of a.
+    """
     if not (explicit(a) or explicit(b)):
         return None
-    sharding = jax.typeof(a if explicit(a) else b).sharding
-    rows, columns = (jax.typeof(x).sharding.spec[-1] for x in (a, b))
-    rows = None if rows == columns else rows  # an axis of the mesh stands once
-    return NamedSharding(sharding.mesh, PartitionSpec(rows, columns))
+    mesh = jax.typeof(a if explicit(a) else b).sharding.mesh
+    rows, columns = (jax.typeof(x).sharding.spec[a.ndim - 1 :] for x in (a, b))
+    rows = (None,) if rows[0] in columns else rows  # an axis of the mesh stands once
+    return NamedSharding(mesh, PartitionSpec(*rows, *columns))

@@ -36,7 +36,8 @@ from jax import lax
 from bptt_jax._factory import factory, positive
 from bptt_jax.cells import _init
 from bptt_jax.cells._in_dtype import in_dtype
-from bptt_jax.cells._products import by_gate, outer_sum, pull, total
+from bptt_jax.cells._layout import Layout
+from bptt_jax.cells._products import affine, back, outer_sum, pull, total
 from bptt_jax.types import Cell, StepVJP
 
 
@@ -47,6 +48,7 @@ def gru(
     *,
     reset_after: bool = True,
     chrono: int | None = None,
+    gate_axis: bool = False,
     kernel_init: Callable = _init.lecun_normal,
     recurrent_kernel_init: Callable = _init.orthogonal,
     bias_init: Callable = _init.zeros,
@@ -62,6 +64,9 @@ def gru(
         and cuDNN; there is a second bias `b_n`), or before it (Cho et al. 2014).
       chrono: T_max of the chrono initialisation (Tallec, Ollivier 2018) of the bias of
         z, which keeps the state; None: none.
+      gate_axis: whether the gates of `w_x`, `w_h` and `b` are an axis of their own,
+        `[..., 3, H]` in the place of `[..., 3H]` (one is a `reshape` of the other), so
+        that hidden units can be spread over devices, each with all its gates.
       kernel_init, recurrent_kernel_init, bias_init: `(key, shape, dtype)`, a gate each.
       dtype: of the computation; None: that of params and inputs together.
       param_dtype: of the parameters.
@@ -74,6 +79,7 @@ def gru(
     >>> cell = cells.gru(3, 8, reset_after=False)
     """
     positive(n_hidden=n_hidden)
+    layout = Layout(3, n_hidden, gate_axis)
 
     def init(key):
         k_x, k_h, k_b, k_n, k_z = jax.random.split(key, 5)
@@ -86,6 +92,7 @@ def gru(
             w_h=_init.by_gate(recurrent_kernel_init, k_h, n_hidden, n_hidden, 3, *gate),
             b=b.reshape(-1),
         )
+        params = {name: layout.of(a) for name, a in params.items()}
         if reset_after:
             params["b_n"] = bias_init(k_n, (n_hidden,), param_dtype)
         return params
@@ -94,7 +101,7 @@ def gru(
         return jnp.zeros((*batch_shape, n_hidden), p["b"].dtype)
 
     make = _reset_after if reset_after else _reset_before
-    vjp, gates = make(n_hidden)
+    vjp, gates = make(layout)
     return in_dtype(
         Cell(
             init,
@@ -108,12 +115,11 @@ def gru(
     )
 
 
-def _project(p, xs):
-    return by_gate(xs, p["w_x"], 3, p["b"])
+def _project(layout: Layout) -> Callable:
+    return lambda p, xs: layout.split(affine(xs, p["w_x"], p["b"]))
 
 
 def _tanh(a):
-    """One kernel of its own: XLA would compute it again in each kernel that reads it."""
     return lax.optimization_barrier(jnp.tanh(a))
 
 
@@ -121,9 +127,9 @@ def _sigmoid(a):
     return 0.5 * _tanh(0.5 * a) + 0.5
 
 
-def _reset_after(n_hidden: int) -> tuple[StepVJP, Callable]:
+def _reset_after(layout: Layout) -> tuple[StepVJP, Callable]:
     def gates(p, h, u):  # (1), (2)
-        (a_r, a_z, a_n), (q_r, q_z, q_n) = u, by_gate(h, p["w_h"], 3)
+        (a_r, a_z, a_n), (q_r, q_z, q_n) = u, layout.split(affine(h, p["w_h"]))
         r, z, q_n = _sigmoid(a_r + q_r), _sigmoid(a_z + q_z), q_n + p["b_n"]
         return r, z, _tanh(a_n + r * q_n), q_n
 
@@ -138,36 +144,43 @@ def _reset_after(n_hidden: int) -> tuple[StepVJP, Callable]:
         a_n = (1 - z) * (1 - n * n)  # (4), each without its factor d
         a_r = a_n * q_n * r * (1 - r)
         a_z = (hs - n) * z * (1 - z)
-        q = jnp.concatenate([a_r, a_z, a_n * r], -1)
+        q = layout.join([a_r, a_z, a_n * r])
         return lax.optimization_barrier((q, z, a_n))
 
     def backward(p, coeffs, d_h, d_y):
         q, z, _ = coeffs
         d = d_h + d_y
-        return d * z + pull(q * _thrice(d), p["w_h"]), d  # (5)
+        return d * z + pull(q * layout.join([d] * 3), p["w_h"]), d  # (5)
 
     def contract(p, xs, hs, coeffs, ds):  # (6)
         q, _, a_n = coeffs
-        d_q = q * _thrice(ds)
-        d_a = jnp.concatenate([d_q[..., : 2 * n_hidden], a_n * ds], -1)
+        d_q = q * layout.join([ds] * 3)
+        *d_rz, d_q_n = layout.split(d_q)
+        d_a = layout.join([*d_rz, a_n * ds])
         d_p = dict(
             w_x=outer_sum(xs, d_a),
             w_h=outer_sum(hs, d_q),
-            b=total(d_a),
-            b_n=total(d_q[..., 2 * n_hidden :]),
+            b=total(d_a, layout.rank),
+            b_n=total(d_q_n),
         )
-        return d_p, d_a @ p["w_x"].T
+        return d_p, back(d_a, p["w_x"])
 
-    vjp = StepVJP(_project, forward, linearize, backward, contract)
+    vjp = StepVJP(_project(layout), forward, linearize, backward, contract)
     return vjp, _named(gates)
 
 
-def _reset_before(n_hidden: int) -> tuple[StepVJP, Callable]:
+def _reset_before(layout: Layout) -> tuple[StepVJP, Callable]:
+    one, both = layout._replace(n=1), layout._replace(n=2)
+
     def gates(p, h, u):  # (2), (7)
-        w_rz, w_n = p["w_h"][:, : 2 * n_hidden], p["w_h"][:, 2 * n_hidden :]
-        (a_r, a_z, a_n), (q_r, q_z) = u, by_gate(h, w_rz, 2)
+        w_rz, w_n = _weights(p)
+        (a_r, a_z, a_n), (q_r, q_z) = u, both.split(affine(h, w_rz))
         r, z = _sigmoid(a_r + q_r), _sigmoid(a_z + q_z)
         return r, z, _tanh(a_n + (r * h) @ w_n)
+
+    def _weights(p):
+        w_rz, w_n = layout.cut(p["w_h"], 2)
+        return w_rz, w_n.reshape(w_n.shape[0], -1)
 
     def forward(p, h, u):
         _, z, n = gates(p, h, u)
@@ -183,26 +196,26 @@ def _reset_before(n_hidden: int) -> tuple[StepVJP, Callable]:
 
     def backward(p, coeffs, d_h, d_y):
         r_slope, a_z, a_n, r, z = coeffs
-        w_rz, w_n = p["w_h"][:, : 2 * n_hidden], p["w_h"][:, 2 * n_hidden :]
+        w_rz, w_n = _weights(p)
         d = d_h + d_y
         d_n = d * a_n
         d_s = d_n @ w_n.T  # (8)
-        d_rz = jnp.concatenate([d_s * r_slope, d * a_z], -1)
-        delta = jnp.concatenate([d_rz, d_n], -1)
-        return d * z + d_s * r + d_rz @ w_rz.T, delta  # (9)
+        d_r, d_z = d_s * r_slope, d * a_z
+        d_rz = both.join([d_r, d_z])
+        return d * z + d_s * r + back(d_rz, w_rz), layout.join([d_r, d_z, d_n])  # (9)
 
     def contract(p, xs, hs, coeffs, deltas):
         r = coeffs[3]
-        d_rz, d_n = deltas[..., : 2 * n_hidden], deltas[..., 2 * n_hidden :]
-        d_w_h = [outer_sum(hs, d_rz), outer_sum(r * hs, d_n)]  # (10)
+        d_rz, d_n = layout.cut(deltas, 2)[0], layout.split(deltas)[2]
+        d_w_h = [outer_sum(hs, d_rz), one.of(outer_sum(r * hs, d_n))]  # (10)
         d_p = dict(
             w_x=outer_sum(xs, deltas),
-            w_h=jnp.concatenate(d_w_h, -1),
-            b=total(deltas),
+            w_h=jnp.concatenate(d_w_h, -layout.rank),
+            b=total(deltas, layout.rank),
         )
-        return d_p, deltas @ p["w_x"].T
+        return d_p, back(deltas, p["w_x"])
 
-    vjp = StepVJP(_project, forward, linearize, backward, contract)
+    vjp = StepVJP(_project(layout), forward, linearize, backward, contract)
     return vjp, _named(gates)
 
 
@@ -212,7 +225,3 @@ def _named(gates: Callable) -> Callable:
         return dict(r=r, z=z, n=n)
 
     return named
-
-
-def _thrice(d):
-    return jnp.concatenate([d, d, d], -1)

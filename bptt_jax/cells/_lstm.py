@@ -33,7 +33,8 @@ from jax import lax
 from bptt_jax._factory import factory, positive
 from bptt_jax.cells import _init, _lstm_variants
 from bptt_jax.cells._in_dtype import in_dtype
-from bptt_jax.cells._products import affine, outer_sum, total
+from bptt_jax.cells._layout import Layout
+from bptt_jax.cells._products import affine, back, outer_sum, total
 from bptt_jax.types import Cell, StepVJP
 
 
@@ -58,6 +59,7 @@ def lstm(
     projection: int | None = None,
     layer_norm: bool = False,
     epsilon: float = 1e-6,
+    gate_axis: bool = False,
     kernel_init: Callable = _init.lecun_normal,
     recurrent_kernel_init: Callable = _init.orthogonal,
     bias_init: Callable = _init.zeros,
@@ -79,6 +81,10 @@ def lstm(
       layer_norm: whether `x W_x` and `h W_h` (over their 4H features each) and, where
         the output reads it, c are normalised (Ba, Kiros, Hinton 2016).
       epsilon: added to the variances of `layer_norm`.
+      gate_axis: whether the gates of `w_x`, `w_h` and `b` are an axis of their own,
+        `[..., 4, H]` in the place of `[..., 4H]` (one is a `reshape` of the other), so
+        that hidden units can be spread over devices, each with all its gates. Not
+        with `peepholes`, `projection`, `layer_norm`.
       kernel_init, recurrent_kernel_init, bias_init: `(key, shape, dtype)`, a gate each.
       dtype: of the computation; None: that of params and inputs together.
       param_dtype: of the parameters.
@@ -88,6 +94,10 @@ def lstm(
       `w_c [3H]` (of i, f, o), with `projection` `w_r [H, P]`, with `layer_norm`
       `scale_x [4H]`, `scale_h [4H]`, `scale_c [H]`, `bias_c [H]`. Carry
       `LSTMCarry(h, c)` of `[..., P]` and `[..., H]`; output `h`.
+
+    Raises:
+      ValueError: a size is not a whole number of at least 1, or options that do not go
+        together.
 
     >>> import jax, jax.numpy as jnp
     >>> from bptt_jax import cells, unrolls
@@ -100,6 +110,13 @@ def lstm(
     """
     n_out = n_hidden if projection is None else projection
     positive(n_hidden=n_hidden, projection=n_out)
+    plain = not (peepholes or projection is not None or layer_norm)
+    if gate_axis and not plain:
+        raise ValueError(
+            "gate_axis: expected a plain LSTM, got one with peepholes, projection or "
+            "layer norm"
+        )
+    layout = Layout(4, n_hidden, gate_axis)
 
     def init(key):
         k_x, k_h, k_b, k_f = jax.random.split(key, 4)
@@ -110,6 +127,7 @@ def lstm(
         w_x = _init.by_gate(kernel_init, k_x, n_in, n_hidden, 4, param_dtype)
         w_h = _init.by_gate(recurrent_kernel_init, k_h, n_out, n_hidden, 4, param_dtype)
         params = dict(w_x=w_x, w_h=w_h, b=b.reshape(-1))
+        params = {name: layout.of(a) for name, a in params.items()}
         params |= _lstm_variants.extra_params(
             n_hidden, peepholes, layer_norm, param_dtype
         )
@@ -122,7 +140,9 @@ def lstm(
         h = jnp.zeros((*batch_shape, n_out), p["b"].dtype)
         return LSTMCarry(h, jnp.zeros((*batch_shape, n_hidden), h.dtype))
 
-    if peepholes or projection is not None or layer_norm:
+    if plain:
+        vjp, gates = _plain(layout)
+    else:
         vjp = _lstm_variants.variant(
             peepholes=peepholes,
             projected=projection is not None,
@@ -130,8 +150,6 @@ def lstm(
             epsilon=epsilon,
         )
         gates = None
-    else:
-        vjp, gates = _plain(n_hidden)
     return in_dtype(
         Cell(
             init,
@@ -145,26 +163,25 @@ def lstm(
     )
 
 
-def _plain(n_hidden: int) -> tuple[StepVJP, Callable]:
-    """The derivative, and the gates by name."""
-    scale = np.repeat([0.5, 0.5, 1.0, 0.5], n_hidden)
-    shift = np.repeat([0.5, 0.5, 0.0, 0.5], n_hidden)
+def _plain(layout: Layout) -> tuple[StepVJP, Callable]:
+    scale = layout.of(np.repeat([0.5, 0.5, 1.0, 0.5], layout.units))
+    shift = layout.of(np.repeat([0.5, 0.5, 0.0, 0.5], layout.units))
 
     def gates(a):  # (2); the barrier keeps it one kernel over all four
         s, t = scale.astype(a.dtype), shift.astype(a.dtype)
-        return jnp.split(lax.optimization_barrier(jnp.tanh(a * s)) * s + t, 4, -1)
+        return layout.split(lax.optimization_barrier(jnp.tanh(a * s)) * s + t)
 
     def project(p, xs):
         return affine(xs, p["w_x"], p["b"])
 
     def forward(p, carry, u):
-        i, f, g, o = gates(u + carry.h @ p["w_h"])  # (1)
+        i, f, g, o = gates(u + affine(carry.h, p["w_h"]))  # (1)
         c = f * carry.c + i * g  # (3)
         h = o * jnp.tanh(c)  # (4)
         return LSTMCarry(h, c), h
 
     def linearize(p, carries, us, nexts):
-        i, f, g, o = gates(us + carries.h @ p["w_h"])
+        i, f, g, o = gates(us + affine(carries.h, p["w_h"]))
         tanh_c = jnp.tanh(nexts.c)
         local = [
             g * i * (1 - i),
@@ -173,24 +190,26 @@ def _plain(n_hidden: int) -> tuple[StepVJP, Callable]:
             tanh_c * o * (1 - o),
         ]
         c_from_h = o * (1 - tanh_c * tanh_c)
-        return lax.optimization_barrier((jnp.concatenate(local, -1), c_from_h, f))
+        return lax.optimization_barrier((layout.join(local), c_from_h, f))
 
     def backward(p, coeffs, d_carry, d_y):
         local, c_from_h, f = coeffs
         d_h = d_carry.h + d_y
         d_c = d_carry.c + d_h * c_from_h  # (5)
-        d_a = jnp.concatenate([d_c, d_c, d_c, d_h], -1) * local  # (6)
-        return LSTMCarry(d_a @ p["w_h"].T, d_c * f), d_a  # (7)
+        d_a = layout.join([d_c, d_c, d_c, d_h]) * local  # (6)
+        return LSTMCarry(back(d_a, p["w_h"]), d_c * f), d_a  # (7)
 
     def contract(p, xs, carries, coeffs, d_as):  # (8)
         del coeffs
         d_p = dict(
-            w_x=outer_sum(xs, d_as), w_h=outer_sum(carries.h, d_as), b=total(d_as)
+            w_x=outer_sum(xs, d_as),
+            w_h=outer_sum(carries.h, d_as),
+            b=total(d_as, layout.rank),
         )
-        return d_p, d_as @ p["w_x"].T
+        return d_p, back(d_as, p["w_x"])
 
     def named(p, carries, us):
-        i, f, g, o = gates(us + carries.h @ p["w_h"])
+        i, f, g, o = gates(us + affine(carries.h, p["w_h"]))
         return dict(i=i, f=f, g=g, o=o)
 
     return StepVJP(project, forward, linearize, backward, contract), named

@@ -8,9 +8,9 @@ from bptt_jax import _shardings as shardings
 
 
 def affine(xs: Array, w: Array, b: Array | None = None) -> Array:
-    """`xs @ w + b`: `[..., I] -> [..., O]`."""
+    """`xs @ w + b`: `[..., I] -> [..., O]`, or with w `[I, n, H]` `-> [..., n, H]`."""
     _check_features(xs, w)
-    z = xs @ w
+    z = jnp.tensordot(xs, w, 1) if w.ndim > 2 else xs @ w
     return z if b is None else z + b
 
 
@@ -38,11 +38,22 @@ def pull(d: Array, w: Array) -> Array:
     With one example some versions of XLA:CPU compute `d`, where it is an expression, anew
     for each row of the weight; the barrier makes it a kernel of its own.
     """
-    return lax.optimization_barrier(d) @ w.T
+    return back(lax.optimization_barrier(d), w)
+
+
+def back(d: Array, w: Array) -> Array:
+    """`d @ wᵀ`: `[..., O] -> [..., I]`, or with w `[I, n, H]` from `[..., n, H]`."""
+    if w.ndim == 2:
+        return d @ w.T
+    of_w = tuple(range(1, w.ndim))
+    of_d = tuple(range(d.ndim - len(of_w), d.ndim))
+    return lax.dot_general(d, w, ((of_d, of_w), ((), ())))
 
 
 def outer_sum(a: Array, d: Array) -> Array:
     """Σ a ⊗ d over all steps and examples, `[..., I], [..., O] -> [I, O]`.
+
+    With d `[..., n, H]` it is `[I, n, H]`.
 
     In at least float32: over many steps a sum in bfloat16 loses most of its digits. The
     axes of time and of examples stay apart: merged, examples that are spread over
@@ -63,6 +74,10 @@ def outer_sum(a: Array, d: Array) -> Array:
     )
 
 
-def total(d: Array) -> Array:
-    """Σ d over all steps and examples, `[..., O] -> [O]`, in at least float32."""
-    return d.sum(tuple(range(d.ndim - 1)), dtype=trees.at_least_float32(d.dtype))
+def total(d: Array, rank: int = 1) -> Array:
+    """Σ d over all steps and examples, `[..., O] -> [O]`, in at least float32.
+
+    rank: the axes that stay, the last ones.
+    """
+    axes = tuple(range(d.ndim - rank))
+    return d.sum(axes, dtype=trees.at_least_float32(d.dtype))

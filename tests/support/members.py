@@ -43,6 +43,11 @@ COMBINED = {
             3, 4, rate_state=False, learn_tau=True, activation=jax.nn.softplus
         )
     ),
+    "lstm, gate axis": Member(lambda: cells.lstm(3, 4, gate_axis=True)),
+    "gru, gate axis": Member(lambda: cells.gru(3, 4, gate_axis=True)),
+    "gru, reset before, gate axis": Member(
+        lambda: cells.gru(3, 4, gate_axis=True, reset_after=False)
+    ),
     "lstm, peepholes, projection": Member(
         lambda: cells.lstm(3, 4, peepholes=True, projection=2)
     ),

@@ -14,10 +14,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import cells, layers, objectives, unrolls
+from bptt_jax.interop.linen import RNN
 from bptt_jax.verify import Member
 from support import exchanges
 from support.gradients import Case, arguments_of, error
@@ -40,8 +42,28 @@ MEMBERS["masked model, its loss"] = Member(
 )
 
 
+def _merging(cell):
+    """A mutant: steps and examples as one axis, which no spread axis can be a part of."""
+
+    def contract(p, xs, hs, coeffs, deltas):
+        d_p, d_xs = cell.vjp.contract(p, xs, hs, coeffs, deltas)
+        xs, deltas = (a.reshape(-1, a.shape[-1]) for a in (xs, deltas))
+        return d_p | dict(w_x=xs.T @ deltas), d_xs
+
+    return cell._replace(vjp=cell.vjp._replace(contract=contract))
+
+
+MUTANT = "steps and examples merged"
+MEMBERS_AND_MUTANT = MEMBERS | {MUTANT: Member(lambda: _merging(cells.elman(3, 4)))}
+
+
 class Spread(NamedTuple):
-    """What is measured: a name, and which axis of the examples is spread how."""
+    """What is measured: a name, and what is spread how.
+
+    member: of `MEMBERS`, or "flax.linen.RNN" (batch-major).
+    axis: the axis of the examples that is spread.
+    units: how many devices share the units of a layer; the others share its examples.
+    """
 
     member: str
     unroll: str = "bptt"
@@ -49,31 +71,37 @@ class Spread(NamedTuple):
     batch: tuple[int, ...] = (8,)
     axis: int = 0
     side: str = "plain"
+    units: int = 1
 
 
 def measure(case: Spread, devices: int) -> dict:
-    member, mesh = MEMBERS[case.member], _mesh(devices, case.axes)
-    layer, T = member.make(), 6
-    at = arguments_of(member, layer, Case(T, case.batch, case.side, ()))
+    sizes = devices // case.units, case.units
+    kind = (AXES[case.axes],) * 2
+    mesh = jax.make_mesh(sizes, ("data", "model"), axis_types=kind)
 
-    def over(a, axis):
+    def over(axis: int, name: str, a):
         spread = [None] * jnp.ndim(a)
-        if axis < len(spread) and not trees.is_key(a):
-            spread[axis] = "data"
+        if -len(spread) <= axis < len(spread) and not trees.is_key(a):
+            spread[axis] = name
         return jax.device_put(a, NamedSharding(mesh, PartitionSpec(*spread)))
 
-    everywhere, along = partial(over, axis=99), partial(over, axis=1 + case.axis)
+    if case.member == "flax.linen.RNN":
+        f, params, rest, batch_axis = *_of_flax(), case.axis
+    else:
+        f, params, rest = _of_member(case)
+        batch_axis = 1 + case.axis
+    weights = partial(over, -1, "model") if case.units > 1 else partial(over, 99, "")
+    carry, *others = rest
     spread = (
-        jax.tree.map(everywhere, at.params),
-        jax.tree.map(everywhere, at.carry),  # as `init_carry` makes it
-        *jax.tree.map(along, (at.xs, at.side)),
+        jax.tree.map(weights, params),
+        jax.tree.map(partial(over, 99, ""), carry),  # as `init_carry` makes it
+        *jax.tree.map(partial(over, batch_axis, "data"), others),
     )
-    f = jax.jit(_gradient(layer, THROUGH[case.unroll]))
-    one = f.lower(*at[:4]).compile()
+    one = jax.jit(f).lower(params, *rest).compile()
     with jax.set_mesh(mesh):
-        many = f.lower(*spread).compile()
+        many = jax.jit(f).lower(*spread).compile()
         found = many(*spread)
-    want = one(*at[:4])
+    want = one(params, *rest)
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True)
     text = many.as_text()
     return dict(
@@ -84,24 +112,36 @@ def measure(case: Spread, devices: int) -> dict:
         work_of_one=exchanges.multiplications(one.as_text()),
         memory=many.memory_analysis().temp_size_in_bytes,
         memory_of_one=one.memory_analysis().temp_size_in_bytes,
-        params=sum(np.size(a) for a in jax.tree.leaves(at.params)) * 8,
+        params=sum(np.size(a) for a in jax.tree.leaves(params)) * 8,
     )
 
 
-def _mesh(devices: int, axes: str):
-    return jax.make_mesh((devices,), ("data",), axis_types=(AXES[axes],))
+def _of_member(case: Spread):
+    member = MEMBERS_AND_MUTANT[case.member]
+    layer = member.make()
+    at = arguments_of(member, layer, Case(6, case.batch, case.side, ()))
+    f = _gradient(partial(THROUGH[case.unroll], layer))
+    return f, at.params, (at.carry, at.xs, at.side)
 
 
-def _gradient(layer, unroll):
-    """Of a random functional of outputs and final state, by all that has a gradient."""
+def _of_flax():
+    model = RNN(nn.LSTMCell(4, param_dtype=jnp.float64))
+    xs = np.random.default_rng(0).normal(size=(8, 6, 3))
+    variables = jax.device_get(model.init(jax.random.key(0), xs))
+    return _gradient(lambda p, c, xs: model.apply(p, xs)), variables, ((), xs)
 
-    def loss(params, carry, xs, side):
-        out = jax.tree.leaves(unroll(layer, params, carry, xs, side))
+
+def _gradient(f):
+    """Of a random functional of what f returns, by all that has a gradient."""
+
+    def loss(*arguments):
         rng = np.random.default_rng(0)
+        out = jax.tree.leaves(f(*arguments))
         return sum((a * rng.normal(size=a.shape)).sum() for a in out)
 
     def gradient(*arguments):
-        value, grads = jax.value_and_grad(loss, (0, 1, 2), allow_int=True)(*arguments)
+        each = jax.value_and_grad(loss, (0, 1, 2), allow_int=True)
+        value, grads = each(*arguments)
         is_real = lambda a: a.dtype != jax.dtypes.float0
         return value, [a for a in jax.tree.leaves(grads) if is_real(a)]
 

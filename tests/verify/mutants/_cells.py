@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from bptt_jax.cells._products import outer_sum, rows, total
+from bptt_jax.cells._products import outer_sum, total
 from verify.mutants._table import in_backward, in_contract, in_forward, in_linearize
 
 
@@ -82,7 +82,7 @@ def bias_gradient_missing(right, p, xs, hs, slopes, deltas):
 @in_contract("elman", "b")
 def bias_gradient_averaged(right, p, xs, hs, slopes, deltas):
     d_p, d_xs = right(p, xs, hs, slopes, deltas)
-    return d_p | dict(b=rows(deltas).mean(0)), d_xs
+    return d_p | dict(b=total(deltas) / deltas[..., 0].size), d_xs
 
 
 @in_contract("elman", "w_h")
@@ -126,7 +126,7 @@ def states_in_the_wrong_order_of_time(right, p, xs, hs, slopes, deltas):
 def second_batch_axis_not_summed(right, p, xs, hs, slopes, deltas):
     d_p, d_xs = right(p, xs, hs, slopes, deltas)
     b = deltas.sum(tuple(range(min(deltas.ndim - 1, 2))))
-    return d_p | dict(b=rows(b)[0]), d_xs
+    return d_p | dict(b=b.reshape(-1, b.shape[-1])[0]), d_xs
 
 
 @in_linearize("elman, relu")

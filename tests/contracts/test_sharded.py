@@ -1,0 +1,105 @@
+"""A gradient whose examples are spread over devices, under plain `jit`.
+
+Nothing but sums may be exchanged in a loop: one all-reduce of the weights' gradients a
+stretch (XLA:CPU leaves it in the loop over stretches; XLA for GPU and TPU takes it out),
+and one of the losses. Each device does its share of the work, and no more.
+"""
+
+import pytest
+
+from support.sharded import MEMBERS, MUTANT, THROUGH, Spread, run
+
+KINDS = ("Auto", "Explicit")
+FEW = [
+    Spread("gru", axes="Auto"),
+    Spread("elman", axes="Explicit"),
+    Spread("lstm", axes="Explicit", side="both"),
+    Spread("masked model, its loss", axes="Auto", side="both"),
+    Spread("gru", "checkpointed", "Explicit"),
+    Spread("lstm", "both_modes", "Auto", (2, 8), axis=1),
+    Spread("flax.linen.RNN", axes="Auto"),
+]
+ALL = [Spread(name, axes=kind) for name in MEMBERS for kind in KINDS]
+ALL += [
+    Spread(name, unroll, kind, batch, axis, side)
+    for unroll in THROUGH
+    for name, kind, batch, axis, side in (
+        ("lstm", "Auto", (8, 2), 0, "both"),
+        ("masked model, its loss", "Explicit", (2, 8), 1, "both"),
+    )
+]
+ALL += [Spread("flax.linen.RNN", axes="Explicit")]
+WHOLE = [
+    Spread(name, unroll, kind, side=side)
+    for name in MEMBERS
+    for unroll in THROUGH
+    for kind in KINDS
+    for side in ("plain", "both")
+]
+GROUPS = [(4, FEW, "few"), (4, ALL, "all"), (2, FEW, "all"), (4, WHOLE, "whole")]
+GROUPS += [(2, WHOLE, "whole")]
+TIERS = {"few": (), "all": pytest.mark.slow, "whole": pytest.mark.release}
+
+
+def wrong(case: Spread, result: dict, devices: int) -> list[str]:
+    """What is not as it should be."""
+    if "raised" in result:
+        return [result["raised"]]
+    found = []
+    if not result["error"] < 1e-10:
+        found.append(f"values are off by {result['error']:.1e}")
+    if not result["largest"] > 1e-3:
+        found.append("a gradient that vanishes shows nothing")
+    loops = set()
+    for kind, inside, shapes in result["exchanges"]:
+        if kind != "all-reduce" and inside:
+            found.append(f"{kind} of {shapes} in a loop")
+        if kind == "all-reduce" and len(inside) > (2 if case.unroll == "scan" else 1):
+            found.append(f"all-reduce of {shapes} in a loop over steps")
+        if inside and tuple(inside) in loops:
+            found.append(f"a second all-reduce in a loop, of {shapes}")
+        loops.add(tuple(inside))
+    if result["work"] * devices > result["work_of_one"]:
+        share = result["work"] / result["work_of_one"]
+        found.append(f"a device does {share:.2f} of the work, for 1/{devices}")
+    everywhere = 4 * result["params"] + 1024
+    if result["memory"] > result["memory_of_one"] / devices + everywhere:
+        found.append(f"memory {result['memory']} of {result['memory_of_one']}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("devices", "cases"),
+    [pytest.param(n, c, marks=TIERS[t], id=f"{n}, {t}") for n, c, t in GROUPS],
+)
+def test_only_sums_are_exchanged_and_each_device_does_its_share(devices, cases):
+    results = run(devices, cases)
+    problems = {
+        case: found
+        for case, result in zip(cases, results, strict=True)
+        if (found := wrong(case, result, devices))
+    }
+    assert not problems
+
+
+def test_a_gradient_that_gathers_the_batch_is_found():
+    case = Spread(MUTANT)
+    found = wrong(case, *run(4, [case]), 4)
+    assert any("all-gather" in text for text in found)
+    assert any("of the work" in text for text in found)
+
+
+def test_units_over_devices_exchange_one_state_a_step():
+    """Forward the state is gathered, backward its cotangent is summed: [B, H] each."""
+    names = ("elman", "lstm, gate axis", "gru, gate axis", "lstm")
+    *apart, side_by_side = run(4, [Spread(name, units=2) for name in names])
+    for name, result in zip(names, apart, strict=False):
+        assert result["error"] < 1e-10, name
+        in_steps = [
+            (kind, shapes) for kind, loops, shapes in result["exchanges"] if loops[1:]
+        ]
+        assert sorted(in_steps) == [("all-gather", [[4, 4]]), ("all-reduce", [[4, 4]])]
+        kinds = {kind for kind, loops, _ in result["exchanges"] if loops}
+        assert kinds == {"all-gather", "all-reduce"}, name
+    moved = [e for e in side_by_side["exchanges"] if e[0] == "collective-permute"]
+    assert moved  # whole gates on a device: what the axis of gates is for
