@@ -18,6 +18,7 @@ ARROWS = {
     "_jax": set(),
     "_processes": set(),
     "_pytrees": set(),
+    "_shardings": set(),
     "cells": set(),
     "layers": {"cells"},
     "unrolls": {"cells", "layers"},
@@ -34,7 +35,15 @@ ARROWS = {
     "interop": {"cells", "layers", "models", "unrolls"},
     "__main__": {"cli"},
 }
-FOR_ALL = {"types", "_factory", "_files", "_jax", "_processes", "_pytrees"}
+FOR_ALL = {
+    "types",
+    "_factory",
+    "_files",
+    "_jax",
+    "_processes",
+    "_pytrees",
+    "_shardings",
+}
 TOP = {"__init__", "cli"}  # these see everything
 
 
