@@ -34,6 +34,7 @@ def parse(kind: type[T], argv: list[str], prog: str, default: T | None = None) -
 def _one_line(box: str, prog: str) -> str:
     """The first paragraph inside the box, and the first option that may be meant."""
     inside = re.sub(r"[│╭╮╰╯]", " ", box)
+    inside = re.sub(r"\('(--[\w-]+)',\)", r"\1", inside)  # a name, as older tyro has it
     _, *parts = [" ".join(p.split()) for p in re.split(r"[-─━]{5,}", inside)]
     parts = [part for part in parts if part] or [" ".join(inside.split())]
     meant = [re.search(r"--[\w-]+", part) for part in parts if "meant" in part]

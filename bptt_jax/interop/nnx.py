@@ -211,15 +211,21 @@ def _known(rnn: RNN, inputs: Array, carry: PyTree):
 def _plain(cell: Any) -> bool:
     """Whether the linear maps inside are those that flax's cell made."""
     linears = [getattr(cell, name) for name in _LINEAR[type(cell)]]
-    return cell.promote_dtype is dtypes.promote_dtype and all(
+    return _promotes_plainly(cell) and all(
         type(linear) is nnx.Linear
         and linear.dtype == cell.dtype
         and linear.precision is None
         and linear.dot_general is lax.dot_general
-        and linear.promote_dtype is dtypes.promote_dtype
+        and _promotes_plainly(linear)
         and linear.preferred_element_type is None
         for linear in linears
     )
+
+
+def _promotes_plainly(module: Any) -> bool:
+    """Whether dtypes are joined as flax does it; before 0.12.1 cells had no choice."""
+    own = getattr(module, "promote_dtype", dtypes.promote_dtype)
+    return own is dtypes.promote_dtype
 
 
 def _weights(linear: Any) -> dict:

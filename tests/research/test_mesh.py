@@ -15,6 +15,7 @@ jax.config.update("jax_enable_x64", True)
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec as P
 from bptt_jax import Side, cells, unrolls
+from bptt_jax._jax import to_varying
 from support.gradients import error
 
 T, B, I, H, PARTS = 7, 4, 3, 8, 2
@@ -44,7 +45,7 @@ def summed(params, h, x):  # columns again, from rows of zeros but for a device'
     units = jnp.zeros((*h.shape[:-1], H), h.dtype)
     first = lax.axis_index("model") * h.shape[-1]
     units = lax.dynamic_update_slice_in_dim(
-        lax.pcast(units, ("data", "model"), to="varying"), h, first, h.ndim - 1)
+        to_varying(units, ("data", "model")), h, first, h.ndim - 1)
     return tanh(params, h, lax.psum(units, "model") @ params["w_h"], x)
 
 def apart(params, h, x):  # the mutant: units of other devices are not seen
