@@ -2,16 +2,23 @@
 
 import html.parser
 import inspect
+import json
 import pathlib
+import re
 import subprocess
 import sys
 import urllib.parse
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax.core import FrozenDict
 
 import bptt_jax
 
+snowballstemmer = pytest.importorskip("snowballstemmer")
 for needed in ("sphinx", "myst_nb", "furo"):
     pytest.importorskip(needed)
 pytestmark = pytest.mark.slow
@@ -26,16 +33,30 @@ class Page(NamedTuple):
     ids: set[str]
     tags: list[str]
     loaded: list[str]  # scripts and styles
+    prose: list[str]  # text that is neither code nor a signature
+    defaults: list[str]  # of arguments, as signatures have them
+    navigation: list[str]  # names of pages beside every page
+
+
+PROSE_IS_NOT = {"code", "pre", "math", "dt", "script", "style", "nav", "head"}
+VOID = {"meta", "link", "img", "br", "hr", "input", "wbr", "source", "path"}
 
 
 class Reader(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()
-        self.page = Page([], [], set(), [], [])
+        self.page = Page([], [], set(), [], [], [], [], [])
+        self.open: list[tuple[str, str]] = []  # tags, and their classes
 
     def handle_starttag(self, tag, attrs):
         has = {name: value or "" for name, value in attrs}
         self.page.tags.append(tag)
+        if tag not in VOID:
+            self.open.append((tag, has.get("class", "")))
+        if "default_value" in has.get("class", ""):
+            self.page.defaults.append("")
+        if self.inside("sidebar-tree") and tag == "a":
+            self.page.navigation.append("")
         if "id" in has:
             self.page.ids.add(has["id"])
         if tag == "a" and "href" in has:
@@ -46,6 +67,23 @@ class Reader(html.parser.HTMLParser):
             self.page.loaded.append(has["src"])
         if tag == "link" and has.get("rel") == "stylesheet":
             self.page.loaded.append(has["href"])
+
+    def inside(self, name: str) -> bool:
+        return any(name in classes.split() for _, classes in self.open)
+
+    def handle_endtag(self, tag):
+        while self.open and any(t == tag for t, _ in self.open):
+            if self.open.pop()[0] == tag:
+                break
+
+    def handle_data(self, data):
+        if self.inside("default_value"):
+            self.page.defaults[-1] += data
+        if self.inside("sidebar-tree") and any(t == "a" for t, _ in self.open):
+            self.page.navigation[-1] += data
+        tags = {tag for tag, _ in self.open}
+        if "article" in tags and not tags & PROSE_IS_NOT:
+            self.page.prose.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +182,94 @@ def test_every_public_name_is_on_a_page(site, name):
         ids, names = page(site, "api/types.html").ids, [f"bptt_jax.types.{name}"]
     assert names
     assert not set(names) - ids
+
+
+API = sorted({"types", *bptt_jax.__all__} - {"Side"})
+
+
+def rooms() -> list[str]:
+    return [n for n in API if inspect.ismodule(getattr(bptt_jax, n))]
+
+
+def test_emphasis_is_no_asterisk(site):
+    marks = [(n, text) for n in rooms() for text in page(site, f"api/{n}.html").prose
+             if "*" in text or "`" in text]  # fmt: skip
+    assert not marks
+    assert "before" in page(site, "api/cells.html").prose  # a piece of its own
+
+
+def test_tables_say_what_a_name_is(site):
+    for name in rooms():
+        assert "new empty dictionary" not in " ".join(
+            page(site, f"api/{name}.html").prose
+        )
+
+
+def test_navigation_names_every_page_once(site):
+    names = page(site, "index.html").navigation
+    assert len(names) > 40
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_default_values_can_be_typed(site):
+    """Nothing private, and nothing that only Python's memory knows."""
+    found = 0
+    for name in rooms():
+        room = getattr(bptt_jax, name)
+        known = {n: getattr(bptt_jax, n) for n in bptt_jax.__all__} | vars(room)
+        known |= dict(jax=jax, jnp=jnp, np=np, FrozenDict=FrozenDict)
+        for text in page(site, f"api/{name}.html").defaults:
+            assert not re.search(r"<|(?<!\w)_[a-z]", text), (name, text)
+            eval(text, known)  # noqa: S307
+            found += text != "..."
+    assert found > 100
+
+
+def test_the_first_page_says_why(site):
+    """With the README's own sentence and numbers."""
+    readme = (ROOT / "README.md").read_text()
+    shown = re.sub(r"\s+", " ", " ".join(page(site, "index.html").prose))
+    bold = re.sub(r"\s+", " ", re.search(r"\*\*(.*?)\*\*", readme, re.DOTALL)[1])
+    assert bold.split("`")[0].strip() in shown
+    for name in ("memory", "peers"):
+        table = re.search(rf"<!-- {name} -->(.*?)<!-- /{name} -->", readme, re.DOTALL)[
+            1
+        ]
+        numbers = re.findall(r"\| (\d+\.\d+) ", table)
+        assert len(numbers) > 2
+        assert not set(numbers) - set(shown.split())
+    links = page(site, "index.html").links
+    assert {"flax.html", "diagnosing.html", "your-own-data.html"} <= set(links)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("dataset", "your-own-data"),
+        ("variable length", "your-own-data"),
+        ("mini-batch", "your-own-data"),
+        ("padding mask", "your-own-data"),
+        ("checkpoint resume", "api/train"),
+        ("learning rate", "experiments/learning_rate_sweep"),
+        ("gradient clipping", "api/layers"),
+        ("bidirectional", "interop"),
+        ("pytorch weights", "interop"),
+        ("multiple gpus", "scaling"),
+        ("truncated backpropagation", "choosing-an-unroll"),
+        ("custom cell", "adding-a-cell"),
+    ],
+)
+def test_search_finds(site, words, expected):
+    """What Sphinx's script does: all words, by their stems, in texts or titles."""
+    root = next(path.parent for path in site if path.name == "genindex.html")
+    source = (root / "searchindex.js").read_text()
+    index = json.loads(source.removeprefix("Search.setIndex(").removesuffix(")"))
+    stem = snowballstemmer.stemmer("english").stemWord
+
+    def pages(word: str) -> set[str]:
+        hits = [index[kind].get(stem(word), []) for kind in ("terms", "titleterms")]
+        each = [n for hit in hits for n in (hit if isinstance(hit, list) else [hit])]
+        return {index["docnames"][n] for n in each}
+
+    found = set.intersection(*(pages(w) for w in re.findall(r"\w+", words.lower())))
+    assert expected in found

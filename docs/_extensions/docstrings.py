@@ -3,14 +3,20 @@
 - `x` is code;
 - what is indented after an empty line, and is no section, is shown as it stands;
 - the fields of a record (`name: text`) are a list of definitions;
-- *, | and a last _ mean themselves.
+- *word* is emphasised; any other *, | and a last _ mean themselves;
+- a default value that nobody can type is shown by a public name, or as "...".
 """
 
+import ast
+import inspect
 import re
+
+import bptt_jax
 
 SECTION = re.compile(r"(Args|Returns|Raises|Yields|Attributes|Example|Examples):\s*$")
 FIELD = re.compile(r"([a-z_][\w, ]*): (?=\S)")
 CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+EMPHASIS = re.compile(r"(?<![\w*)\]])\\\*(\w(?:[^*]*\w)?)\\\*(?![\w(*])")
 
 
 def indent(line: str) -> int:
@@ -34,6 +40,7 @@ def plain(text: str) -> str:
     for i in range(0, len(parts), 2):
         parts[i] = re.sub(r"([*|\\])", r"\\\1", parts[i])
         parts[i] = re.sub(r"_(?=\W|$)", r"\\_", parts[i])
+        parts[i] = EMPHASIS.sub(r"*\1*", parts[i])
     return CODE.sub(_code, "".join(parts))
 
 
@@ -69,7 +76,8 @@ def converted(lines: list[str], record: bool) -> list[str]:
         elif first.lstrip().startswith(">>>"):
             found += [*block, ""]
         elif indent(first) and not in_section:
-            found += ["::", "", *block, ""]
+            shown = (line.replace("`", "") for line in block)
+            found += [".. code-block:: text", "", *shown, ""]
         elif (
             record
             and FIELD.match(first)
@@ -90,6 +98,75 @@ def process(app, what, name, obj, options, lines):
     lines[:] = converted(lines, record)
 
 
+# what is private here, by the public name of the same
+INITIALISERS = {
+    "_embedding_init": "jax.nn.initializers.normal(1.0)",
+    "_init.lecun_normal": "jax.nn.initializers.lecun_normal()",
+    "_init.orthogonal": "jax.nn.initializers.orthogonal()",
+    "_init.zeros": "jax.nn.initializers.zeros",
+    "_lecun_normal": "jax.nn.initializers.lecun_normal()",
+    "_zeros": "jax.nn.initializers.zeros",
+    "unit_uniform": "jax.nn.initializers.uniform(1.0)",
+}
+
+
+class Source:
+    """Stands in a signature for the value that it says."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def public_name(value) -> str | None:
+    """By which name a reader has this function: `unrolls.bptt`."""
+    for name in bptt_jax.__all__:
+        room = getattr(bptt_jax, name)
+        for inner in getattr(room, "__all__", ()):
+            if callable(value) and getattr(room, inner) is value:
+                return f"{name}.{inner}"
+    return None
+
+
+def is_expression(text: str) -> bool:
+    try:
+        ast.parse(text, mode="eval")
+    except SyntaxError:
+        return False
+    return True
+
+
+def shown(default) -> Source:
+    """A default value as one would type it; "..." where one cannot."""
+    text = repr(default)  # its source, where autodoc has read that
+    while text.endswith(")") and not is_expression(text):
+        text = text[:-1]  # autodoc counts bytes: a λ in the line moves the end
+    known = INITIALISERS.get(text) or public_name(default)
+    hidden = re.search(r"[<\n]|(?<!\w)_[a-z]", text)
+    return Source(known or ("..." if hidden else text))
+
+
+def process_signature(app, what, name, obj, options, signature, returned):
+    del app, name, options, returned
+    if what not in ("function", "class") or signature is None:
+        return None
+    found = inspect.signature(obj)
+    parameters = list(found.parameters.values())
+    if signature == "(*args, **kwargs)":  # a metaclass takes them all
+        parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]
+    empty = inspect.Parameter.empty
+    parameters = [
+        p.replace(
+            annotation=empty,
+            default=empty if p.default is empty else shown(p.default),
+        )
+        for p in parameters
+    ]
+    return str(inspect.Signature(parameters)), None
+
+
 def skip(app, what, name, obj, skipped, options):
     """A record's fields are told in its docstring."""
     del app, what, options
@@ -100,5 +177,6 @@ def skip(app, what, name, obj, skipped, options):
 
 def setup(app):
     app.connect("autodoc-process-docstring", process, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", process_signature)
     app.connect("autodoc-skip-member", skip)
     return dict(parallel_read_safe=True, parallel_write_safe=True)

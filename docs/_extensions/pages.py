@@ -9,7 +9,7 @@ import pathlib
 import re
 import shutil
 
-from docstrings import converted
+from docstrings import converted, plain
 
 import bptt_jax
 
@@ -36,11 +36,13 @@ def public(room) -> list[str]:
 
 
 def api(name: str, room) -> str:
-    names = "\n   ".join(sorted(public(room), key=str.lower))
     text = inspect.cleandoc(room.__doc__ or "").split("\n")
     about = "\n".join(converted(text, record=False))
     tables = [n for n in public(room) if isinstance(getattr(room, n), dict)]
     modules = [n for n in public(room) if inspect.ismodule(getattr(room, n))]
+    names = sorted(set(public(room)) - {*tables, *modules}, key=str.lower)
+    listed = "".join(f"   {name}\n" for name in names)
+    summary = f".. autosummary::\n   :nosignatures:\n\n{listed}" if names else ""
     each = "".join(module(f"bptt_jax.{name}.{n}") for n in modules)
 
     def table(name: str) -> str:
@@ -54,16 +56,20 @@ def api(name: str, room) -> str:
 
 {about}
 
-.. autosummary::
-
-   {names}
-
+{"".join(in_brief(f"bptt_jax.{name}", getattr(room, n)) for n in modules)}
+{summary}
 {"".join(map(table, tables))}
 .. automodule:: bptt_jax.{name}
    :exclude-members: {", ".join([*tables, *modules])}
 ```
 
 {each}"""
+
+
+def in_brief(room: str, module) -> str:
+    name = module.__name__
+    first = plain(" ".join((module.__doc__ or "").partition("\n\n")[0].split()))
+    return f"- :py:mod:`{name.removeprefix(room + '.')} <{name}>`: {first}\n"
 
 
 def module(name: str) -> str:

@@ -12,10 +12,12 @@ import pytest
 
 from bptt_jax import Side, cells, layers, models, objectives, unrolls
 from bptt_jax._jax import enable_x64
+from support import xla
 
 B, T, I, H = 64, 256, 128, 256
 SYMBOLS, EMBEDDING = 82, 64
 LIMITS = dict(lstm=4.0, gru=3.0, elman=2.5)
+OLDER = dict(lstm=4.3, gru=3.2, elman=3.2)
 SIDES_COST = 0.05
 LONGER = [pytest.param(name, marks=pytest.mark.slow) for name in ("lstm", "gru")]
 
@@ -57,11 +59,11 @@ def units(name: str, unroll=unrolls.bptt, lean=False, steps=T, flags=()) -> floa
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_layer(name):
-    assert units(name) <= LIMITS[name]
+    assert units(name) <= (OLDER if xla.COPIES else LIMITS)[name]
 
 
 def test_a_layer_that_runs_again():
-    assert units("lstm", lean=True) <= 2.6
+    assert units("lstm", lean=True) <= (3.3 if xla.COPIES else 2.6)
 
 
 @pytest.mark.parametrize("name", ["elman", *LONGER])
@@ -86,7 +88,7 @@ def test_each_of_them_costs_nothing(name, flag):
 @pytest.mark.slow
 def test_a_length_without_divisors():
     """A prime: the last stretch is a shorter one, joined to the others."""
-    assert units("lstm", steps=251) <= 4.9
+    assert units("lstm", steps=251) <= 4.9 + xla.COPIES
 
 
 @pytest.mark.parametrize(("lean", "limit"), [(False, 4.0), (True, 1.0)])

@@ -9,6 +9,7 @@ import pytest
 
 from bptt_jax import Side, cells, layers, objectives, unrolls
 from bptt_jax._jax import enable_x64
+from support import xla
 
 S = jax.ShapeDtypeStruct
 
@@ -64,8 +65,11 @@ def test_predicted_bytes_are_those_of_xla(shape, tightness):
     found = unrolls.plan(*at, memory=memory)
     assert found.bytes <= memory
     taken = temp(*at, functools.partial(unrolls.checkpointed, memory=memory))
-    assert found.bytes == pytest.approx(taken, rel=0.15)
-    assert taken <= 1.02 * memory + 10_000
+    _, B, T, _, H, _ = shape
+    copies = xla.COPIES * 4 * T * B * H
+    assert found.bytes <= 1.15 * taken
+    assert 0.85 * taken <= found.bytes + copies
+    assert taken <= 1.02 * memory + 10_000 + copies
 
 
 def least(at) -> int:

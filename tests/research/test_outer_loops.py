@@ -2,7 +2,6 @@
 that are accumulated, and loops over updates that act, store and learn."""
 
 import functools
-import inspect
 
 import flax.linen as nn
 import jax
@@ -99,10 +98,16 @@ def test_in_a_module_under_flax_linen_remat():
 # optax.MultiSteps
 
 
+# before optax 0.2.7 accumulators have the dtype of the parameters
+CHOICES = inspect.signature(optax.MultiSteps).parameters
+WANTED = dict(accumulator_dtype=jnp.float64)
+ACCUMULATED = {name: value for name, value in WANTED.items() if name in CHOICES}
+
+
 def after_micro_batches(batch: Batch, k: int):
     """Parameters after k micro batches, whose gradients an optimizer accumulates."""
     estimator = estimators.exact(MODEL, objectives.squared_error, unroll=CHUNKED)
-    optimizer = optax.MultiSteps(optax.sgd(0.5), k, accumulator_dtype=jnp.float64)
+    optimizer = optax.MultiSteps(optax.sgd(0.5), k, **ACCUMULATED)
 
     def split(a):
         return jnp.swapaxes(a.reshape(a.shape[0], k, B // k, *a.shape[2:]), 0, 1)
