@@ -2,6 +2,7 @@
 that are accumulated, and loops over updates that act, store and learn."""
 
 import functools
+import inspect
 
 import flax.linen as nn
 import jax
