@@ -24,7 +24,8 @@ is computed. Everything else is built on those three.
 
 import importlib
 
-from bptt_jax import cells, layers, unrolls
+# _jax is the first: an older JAX is refused there, by name
+from bptt_jax import _jax, cells, layers, unrolls  # noqa: F401
 from bptt_jax.types import (
     Batch,
     Cell,

@@ -9,6 +9,14 @@ from typing import Any
 import jax
 from jax import Array, lax
 
+OLDEST = (0, 7, 2)
+
+if jax.__version_info__ < OLDEST:
+    raise ImportError(
+        f"bptt_jax needs JAX {'.'.join(map(str, OLDEST))} or later, got {jax.__version__}; "
+        'pip install --upgrade "jax>=0.7.2"'
+    )
+
 try:
     from jax import enable_x64
 except ImportError:  # before 0.8

@@ -222,20 +222,23 @@ def probe(runner, params, h, xs, v, w):
 
 
 rng = np.random.default_rng(0)
-with jax.enable_x64(True):
-    exact = {name: np.asarray(a, np.float64) for name, a in core.items()}
-    shapes = (4, UNITS), (7, 4, 2), (7, 4, UNITS), (4, UNITS)
-    at = exact, *(rng.normal(size=shape) for shape in shapes)
-    gradient = jax.jit(jax.grad(probe, (1, 2, 3)), static_argnums=0)
-    ours, jaxs = gradient(by_hand, *at), gradient(run, *at)
-    value = jax.jit(functools.partial(probe, run))
+jax.config.update("jax_enable_x64", True)
+exact = {name: np.asarray(a, np.float64) for name, a in core.items()}
+shapes = (4, UNITS), (7, 4, 2), (7, 4, UNITS), (4, UNITS)
+at = exact, *(rng.normal(size=shape) for shape in shapes)
+gradient = jax.jit(jax.grad(probe, (1, 2, 3)), static_argnums=0)
+ours, jaxs = gradient(by_hand, *at), gradient(run, *at)
+value = jax.jit(functools.partial(probe, run))
 
-    def moved(by):
-        w_h = exact["w_h"].copy()
-        w_h[3, 5] += by
-        return float(value(exact | dict(w_h=w_h), *at[1:]))
 
-    slope = (moved(1e-6) - moved(-1e-6)) / 2e-6
+def moved(by):
+    w_h = exact["w_h"].copy()
+    w_h[3, 5] += by
+    return float(value(exact | dict(w_h=w_h), *at[1:]))
+
+
+slope = (moved(1e-6) - moved(-1e-6)) / 2e-6
+jax.config.update("jax_enable_x64", False)
 
 for name, a, b in [
     *((f"dL/d{name}", ours[0][name], jaxs[0][name]) for name in exact),

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from bptt_jax._jax import enable_x64
 from bptt_jax.interop import torch, weights
 from support.interop import B, H, I, T, normal, same_bits
 
@@ -18,7 +19,7 @@ from support.interop import B, H, I, T, normal, same_bits
 @pytest.fixture(autouse=True, scope="module")
 def float64():
     """Not here, where the folder has it: others run in float32."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+    with enable_x64(False), jax.numpy_dtype_promotion("standard"):
         yield
 
 
