@@ -41,6 +41,8 @@ OPTIMIZERS = {
     "rmsprop": optax.rmsprop,
     "sgd": optax.sgd,
 }
+ROWS = 32
+"""Sequences of a batch, where nothing else is said."""
 SHORTEST = 16
 """Steps of a stretch: larger products than the unroll's own 8, for more memory."""
 WINDOWS = (4, 8, 16, 32, 64, 128, 256)
@@ -74,21 +76,23 @@ def _choose(option: str, name: str, among: dict[str, Any]) -> Any:
 
 def task_of(s: Settings) -> Task:
     if s.text is not None:
-        return tasks.text_file(s.text, batch=s.batch, T=s.length or 64)
+        corpus, T = tasks.file_corpus(s.text), s.length or 64
+        return tasks.text(corpus, batch=s.batch or tasks.fitting_batch(corpus, T), T=T)
+    batch = s.batch or ROWS
     if s.task == "digits":
         if s.length not in (None, 28, 784):
             raise ValueError(
                 f"--length {s.length}: digits are read by rows (28) or pixels (784)"
             )
-        return tasks.digits(batch=s.batch, pixels=s.length == 784)
+        return tasks.digits(batch=batch, pixels=s.length == 784)
     if s.task == "spoken-digits":
         if s.length is not None:
             raise ValueError("--length: utterances have lengths of their own")
-        return tasks.spoken_digits(batch=s.batch)
+        return tasks.spoken_digits(batch=batch)
     real = {"digits": None, "spoken-digits": None}
     make = _choose("task", s.task, {**TEXTS, **SYNTHETIC, **real})
     own = dict(T=s.length) if s.length else {}
-    return make(batch=s.batch, **own)
+    return make(batch=batch, **own)
 
 
 def model_of(s: Settings, task: Task) -> Layer:
@@ -109,7 +113,7 @@ def unroll_of(s: Settings, task: Task, chunk: int | None) -> tuple[Unroll, int |
     """The unroll, and the steps of a stretch that it takes."""
     if s.unroll == "scan":
         return unrolls.scan, None
-    units = s.batch * s.hidden
+    units = rows_of(task) * s.hidden
     chunk = s.chunk or chunk or unrolls.default_chunk(_length(task), units, SHORTEST)
     return partial(unrolls.bptt, chunk=chunk), chunk
 
@@ -130,11 +134,36 @@ def estimator_of(s: Settings, task: Task, model: Layer, make, unroll) -> Estimat
     return make(model, task.objective, unroll=cut)
 
 
+def raw_unit(task: Task) -> str:
+    """What losses are written down in, in `metrics.jsonl` and in tables."""
+    if task.symbols is None:
+        return "loss per step"
+    in_bytes = task.record.get("encoding") == "bytes"
+    return f"nats per {'byte' if in_bytes else 'character'}"
+
+
 def _length(task: Task) -> int:
     """Steps of time in a batch."""
+    return _shape(task)[0]
+
+
+def rows_of(task: Task) -> int:
+    """Sequences in a batch."""
+    return _shape(task)[1]
+
+
+def _shape(task: Task) -> tuple[int, ...]:
     item = jax.tree.map(lambda a: a[0], task.train.read(0, 1))
     batch = jax.eval_shape(task.train.batch, item, jax.random.key(0))
-    return jax.tree.leaves(batch.inputs)[0].shape[0]
+    return jax.tree.leaves(batch.inputs)[0].shape
+
+
+def fewer_rows(s: Settings, task: Task) -> str | None:
+    """That batches are smaller than usual, where nobody asked for it."""
+    rows = rows_of(task)
+    if s.batch or rows >= ROWS:
+        return None
+    return f"batches of {rows} sequences: the text is too short for {ROWS}"
 
 
 def steps_of(s: Settings, task: Task) -> int:

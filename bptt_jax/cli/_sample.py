@@ -75,8 +75,9 @@ def _params(folder: pathlib.Path, model) -> tuple[PyTree, str]:
 def written(
     model, params, task: Task, prompt: str, n: int, temperature: float, seed: int
 ) -> str:
-    """What the model writes after the prompt."""
+    """What the model writes after the prompt, n characters."""
+    most = n * tasks.symbols_per_character(task)
     tokens = jnp.asarray(tasks.encode(task, prompt))
     generate = jax.jit(models.generate, static_argnums=(0, 3))
-    drawn = generate(model, params, tokens, n, temperature, jax.random.key(seed))
-    return tasks.decode(task, np.asarray(drawn))
+    drawn = generate(model, params, tokens, most, temperature, jax.random.key(seed))
+    return tasks.decode(task, np.asarray(drawn))[:n]

@@ -50,8 +50,8 @@ class Settings:
     for text, 0.002 else."""
     clip: float = 1.0
     """The gradient's global norm is clipped to this."""
-    batch: int = 32
-    """Sequences of a batch."""
+    batch: int | None = None
+    """Sequences of a batch; by default 32, of a short text as many as it fills."""
     length: int | None = None
     """Steps of time in a batch; the task's own by default (text: 64)."""
     steps: int | None = None

@@ -85,15 +85,20 @@ def _run(given: Sweep, lists: dict[str, list[str]], out: pathlib.Path) -> int:
         )  # fmt: skip
 
     steps = max(of(**choice).steps for choice, _ in sweep.groups(space))
+    tasks = [of(**choice).task for choice, _ in sweep.groups(space)]
+    for text in sorted(set(filter(None, (_build.fewer_rows(given, t) for t in tasks)))):
+        console.print(text)
+    unit = " or ".join(sorted({_build.raw_unit(task) for task in tasks}))
     every = min(given.evaluate_every, max(1, steps // 10))
     record = dict(
         settings=_settings.saved(settings),
+        unit=unit,
         chunks={_label(c): of(**c).chunk for c, _ in sweep.groups(space)},
         versions=dict(bptt_jax=bptt_jax.__version__, jax=jax.__version__),
     )
     with (
         Interrupts(console) as interrupts,
-        _Screen(console, interrupts) as screen,
+        _Screen(console, interrupts, unit) as screen,
     ):
         result = sweep.run(
             training if space.static else training(), space, out=out,
@@ -237,8 +242,8 @@ def _with(s: Settings, choice: dict[str, Any]) -> Settings:
 class _Screen:
     """The progress bar; on no terminal a line for each tenth."""
 
-    def __init__(self, console: Console, interrupts: Interrupts):
-        self.console, self.tenth = console, 0
+    def __init__(self, console: Console, interrupts: Interrupts, unit: str):
+        self.console, self.tenth, self.unit = console, 0, unit
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(),
             TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(),
@@ -259,7 +264,7 @@ class _Screen:
         self.bar.stop()
 
     def advanced(self, status: sweep.Status) -> None:
-        best = f", best {status.best[0]:.4g}" if status.best else ""
+        best = f", best {status.best[0]:.4g} {self.unit}" if status.best else ""
         text = f"{status.alive:,} alive{best}"
         self.bar.update(
             self.row, completed=status.done, total=status.total, description=text
@@ -282,13 +287,14 @@ def _report(console: Console, out: pathlib.Path, result: sweep.Result) -> None:
         if k != "config" and len({row[k] for row in ended}) > 1
     ]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (*options, "steps", score):
+    unit = sweep.read_config(out).get("record", {}).get("unit", "")
+    for name in (*options, "steps", f"{score} ({unit})" if unit else score):
         table.add_column(name, justify="right")
     for row in sorted(ended, key=lambda r: _worth(r, score))[:10]:
         value = "diverged" if row[score] is None else f"{row[score]:.5g}"
         table.add_row(*(f"{row[k]}" for k in options), f"{row['step']}", value)
     console.print(table)
-    written = figures(out, result, options, score)
+    written = figures(out, result, options, score, unit)
     files = ", ".join(["results.parquet", "best/", *written])
     console.print(f"\n{out}: {files}", soft_wrap=True)
 
@@ -307,7 +313,11 @@ def _worth(row: dict[str, Any], score: str) -> tuple:
 
 
 def figures(
-    out: pathlib.Path, result: sweep.Result, options: list[str], score: str
+    out: pathlib.Path,
+    result: sweep.Result,
+    options: list[str],
+    score: str,
+    unit: str = "",
 ) -> list[str]:
     rows = ended_rows(result)
     varied = [k for k in options if len({row[k] for row in rows}) > 1]
@@ -317,19 +327,19 @@ def figures(
         k for k in varied if k != "seed" and isinstance(columns[k][0], int | float)
     ]
     lines = [k for k in varied if k not in numbers and k != "seed"]
-    drawn = {}
+    drawn, named = {}, f"{score}, {unit}" if unit else score
     if numbers:
         drawn[f"{score}-{numbers[0]}.png"] = plots.against(
-            columns[numbers[0]], scores, label=numbers[0], unit=score,
+            columns[numbers[0]], scores, label=numbers[0], unit=named,
             by=[" ".join(str(columns[k][i]) for k in lines) for i in range(len(rows))],
         )  # fmt: skip
     if len(numbers) > 1:
         drawn[f"{score}-{numbers[0]}-{numbers[1]}.png"] = plots.heat_map(
             columns[numbers[0]], columns[numbers[1]], scores,
-            labels=(numbers[0], numbers[1]), unit=score,
+            labels=(numbers[0], numbers[1]), unit=named,
         )  # fmt: skip
     if len(varied) > 1:
-        drawn["parallel.png"] = plots.parallel_coordinates(columns, scores, unit=score)
+        drawn["parallel.png"] = plots.parallel_coordinates(columns, scores, unit=named)
     for name, figure in drawn.items():
         draw = functools.partial(figure.savefig, dpi=130, format="png")
         _files.replace(out / name, draw)

@@ -17,7 +17,7 @@ import bptt_jax
 from bptt_jax import _files, diagnose, plots, tasks, train
 from bptt_jax._processes import first, together
 from bptt_jax.cli import _settings
-from bptt_jax.cli._build import Job, job, lr_of
+from bptt_jax.cli._build import Job, fewer_rows, job, lr_of, raw_unit, rows_of
 from bptt_jax.cli._cores import use_cores
 from bptt_jax.cli._interrupts import Interrupts
 from bptt_jax.cli._owner import owned
@@ -43,7 +43,7 @@ def _train(settings: Settings, out: pathlib.Path) -> int:
     _claim(out, settings, work, there)
     if first():
         together("claimed")
-    mesh = _mesh(settings)
+    mesh = _mesh(settings, work)
     console = Console(highlight=False, quiet=not first())
     _show_setup(console, settings, work, out)
     baselines = _baselines(work.task, console)
@@ -53,7 +53,7 @@ def _train(settings: Settings, out: pathlib.Path) -> int:
         evaluate_every=settings.evaluate_every,
         checkpoint_every=settings.checkpoint_every,
         patience=settings.patience,
-        final_batches=20 if settings.quick else 1000,
+        final_batches=_final_batches(settings),
     )
     with (
         Interrupts(console) as interrupts,
@@ -67,15 +67,19 @@ def _train(settings: Settings, out: pathlib.Path) -> int:
     return 0
 
 
-def _mesh(s: Settings) -> jax.sharding.Mesh | None:
+def _final_batches(s: Settings) -> int:
+    return 20 if s.quick else 1000
+
+
+def _mesh(s: Settings, work: Job) -> jax.sharding.Mesh | None:
     """All devices of all processes, where batches are to be spread over them."""
     if s.mesh is None:
         if jax.process_count() > 1:
             raise ValueError("train in several processes: say --mesh data")
         return None
     n = jax.device_count()
-    if s.batch % n:
-        raise ValueError(f"--batch {s.batch}: expected a multiple of the {n} devices")
+    if (rows := rows_of(work.task)) % n:
+        raise ValueError(f"--batch {rows}: expected a multiple of the {n} devices")
     return jax.make_mesh((n,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
@@ -119,6 +123,7 @@ def _claim(
         settings=_settings.saved(settings),
         data=data,
         symbols=work.task.symbols,
+        unit=raw_unit(work.task),
         steps=work.steps,
         chunk=work.chunk,
         versions=dict(
@@ -158,17 +163,30 @@ def _show_setup(console: Console, s: Settings, work: Job, out: pathlib.Path) -> 
     )
     epoch = work.task.train.length
     share = f" ({work.steps / epoch:.2f} epochs)" if epoch else ""
-    console.print(f"{work.steps:,} steps of {s.batch} sequences{share} -> {out}")
+    rows = rows_of(work.task)
+    console.print(f"{work.steps:,} steps of {rows} sequences{share} -> {out}")
+    if fewer := fewer_rows(s, work.task):
+        console.print(fewer)
     devices = f"{jax.device_count()} × " if s.mesh else ""
     kind = jax.devices()[0].device_kind
     console.print(f"[dim]JAX {jax.__version__}, {devices}{kind}[/dim]")
 
 
-def _unit(task) -> tuple[str, float]:
-    """What losses are shown in, and the factor from the objective's own unit."""
-    if task.symbols is not None:
-        return "bits per character", 1 / math.log(2)
-    return "loss per step", 1.0
+def _unit(task, batches: int) -> tuple[str, float]:
+    """What losses are shown in; the factor from a held-out loss over so many batches."""
+    if task.symbols is None:
+        return "loss per step", 1.0
+    n = min(batches, task.held_out.length)
+    return tasks.bits_unit(task), tasks.bits(task.held_out, np.ones(n))
+
+
+def _in_unit(task, losses: list[float], position: int) -> float:
+    """Training losses of the steps up to `position`, in the unit that is shown."""
+    if not losses:
+        return math.nan
+    if task.symbols is None:
+        return float(np.mean(losses))
+    return tasks.bits(task.train, losses, position - len(losses))
 
 
 def _baselines(task, console: Console) -> dict[str, float]:
@@ -176,7 +194,7 @@ def _baselines(task, console: Console) -> dict[str, float]:
     if task.symbols is None:
         return dict(task.baselines)
     with console.status("counting 5-grams"):
-        return {"5-gram": tasks.ngram_baseline(task)}
+        return {"5-gram": tasks.ngram_bits_per_character(task)}
 
 
 def _show_timings(console: Console, work: Job, s: Settings) -> None:
@@ -200,7 +218,8 @@ class _Screen:
 
     def __init__(self, console, work: Job, settings, out, interrupts: Interrupts):
         self.console, self.total = console, work.steps
-        self.unit, self.factor = _unit(work.task)
+        self.task = work.task
+        self.unit, self.factor = _unit(work.task, train.Plan(1).evaluate_batches)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -228,7 +247,7 @@ class _Screen:
 
     def steps(self, position: int, losses: np.ndarray) -> None:
         self.recent = (self.recent + losses[np.isfinite(losses)].tolist())[-50:]
-        loss = self.factor * float(np.mean(self.recent or np.nan))
+        loss = _in_unit(self.task, self.recent, position)
         speed = self.bar.tasks[self.row].speed
         self.bar.update(
             self.row,
@@ -241,7 +260,7 @@ class _Screen:
                 self.board.add_scalar("loss", value, i)
 
     def evaluated(self, position: int, held_out: float) -> None:
-        loss = self.factor * float(np.mean(self.recent or np.nan))
+        loss = _in_unit(self.task, self.recent, position)
         self.console.print(
             f"step {position:>6,}  training {loss:.3f}  "
             f"held out {self.factor * held_out:.3f} {self.unit}"
@@ -264,9 +283,9 @@ def _board(out: pathlib.Path):
 
 
 def _finish(console, work: Job, s: Settings, run, out: pathlib.Path, baselines) -> None:
-    unit, factor = _unit(work.task)
+    unit, factor = _unit(work.task, _final_batches(s))
     if first():
-        _figure(out, work.task, baselines, run)
+        _figure(out, work.task, baselines, run, _final_batches(s))
     if run.stopped_early:
         console.print("stopped: the held-out loss has not improved (--patience)")
     last, best = int(run.state.position), run.best
@@ -280,7 +299,7 @@ def _finish(console, work: Job, s: Settings, run, out: pathlib.Path, baselines) 
             soft_wrap=True,
         )
     for name, level in baselines.items():
-        console.print(f"{name}: {level:.3f}")
+        console.print(f"{name}: {level:.3f} {unit}")
     if first():
         _show_gradient(console, s, out)
     if work.task.symbols is not None:
@@ -308,7 +327,7 @@ def _show_sample(console: Console, work: Job, best: train.Best) -> None:
     """The network goes on where a piece of held-out text ends."""
     middle = (work.task.held_out.length or 2) // 2
     window = work.task.held_out.read(middle, 1).tokens[0, :, 0]
-    prompt = tasks.decode(work.task, window)
+    prompt = tasks.decode(work.task, window).strip("\ufffd") or "\n"
     text = written(work.model, best.params, work.task, prompt, 400, 0.7, 0)
     console.print(
         f"\na sample of step {best.position:,}, after some held-out text (dim):\n"
@@ -316,12 +335,30 @@ def _show_sample(console: Console, work: Job, best: train.Best) -> None:
     console.print(Text(prompt, style="dim") + Text(text), soft_wrap=True)
 
 
+def _curve(task, lines: list[dict]) -> np.ndarray:
+    """The training loss of each step there is a line of, in the unit that is shown."""
+    losses = np.array([x["loss"] for x in lines])
+    if task.symbols is None or not lines:
+        return losses
+    at = np.array([x["step"] for x in lines]) - 1
+    each = np.full(at[-1] - at[0] + 1, np.nan)
+    each[at - at[0]] = losses
+    return tasks.bits_each(task.train, each, at[0])[at - at[0]]
+
+
 def _figure(
-    out: pathlib.Path, task, baselines: dict[str, float], run: train.Run
+    out: pathlib.Path,
+    task,
+    baselines: dict[str, float],
+    run: train.Run,
+    final_batches: int,
 ) -> None:
-    unit, factor = _unit(task)
+    unit, at_evaluations = _unit(task, train.Plan(1).evaluate_batches)
+    _, factor = _unit(task, final_batches)
     position = int(run.state.position)
-    marks = {"best, held out": (run.best.position, factor * run.best.held_out)}
+    marks: dict[str, tuple[float, float]] = {
+        "best, held out": (run.best.position, factor * run.best.held_out)
+    }
     if run.best.position != position:
         marks["last, held out"] = position, factor * run.held_out
     lines = train.MetricsFile(out / "metrics.jsonl").lines()
@@ -329,9 +366,9 @@ def _figure(
     held = [x for x in lines if "held_out" in x]
     figure = plots.loss(
         np.array([x["step"] for x in steps]),
-        factor * np.array([x["loss"] for x in steps]),
+        _curve(task, steps),
         held_out_steps=np.array([x["step"] for x in held]),
-        held_out=factor * np.array([x["held_out"] for x in held]),
+        held_out=at_evaluations * np.array([x["held_out"] for x in held]),
         marks=marks,
         baselines=baselines,
         unit=unit,

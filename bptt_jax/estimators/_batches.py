@@ -1,6 +1,7 @@
 """What every estimator asks of a batch, and the loss that all of them share."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ def real_steps(batch: Batch) -> Array:
     return counts.sum(dtype=trees.at_least_float32(counts.dtype if floating else "f"))
 
 
-def any_real(batch: Batch) -> Array | bool:
+def any_real(batch: Batch) -> Array | Literal[True]:
     """Whether any step of any example counts: a loss over none of them is no loss.
 
     True, and no array, where there is neither a mask nor `Weighted` targets.
@@ -47,8 +48,9 @@ def _counts(batch: Batch) -> Array | None:
     """`[T, B]`, how much each step of each example counts; None: all of them alike."""
     shape, side = _steps_and_examples(batch), batch.side
     if isinstance(side.targets, Weighted):
-        like = jax.ShapeDtypeStruct(shape, jnp.float32)
-        counts = jnp.broadcast_to(trees.along(like, side.targets.weights), shape)
+        weights = side.targets.weights
+        each = weights if weights.ndim > 1 else weights[:, None]
+        counts = jnp.broadcast_to(each, shape)
     elif side.mask is not None:
         counts = jnp.ones(shape, jnp.float32)
     else:

@@ -16,15 +16,24 @@ from bptt_jax.tasks._corpora import (
     stdlib_corpus,
 )
 from bptt_jax.tasks._digits import digits
-from bptt_jax.tasks._ngram import ngram_baseline, ngram_bits
+from bptt_jax.tasks._ngram import (
+    ngram_baseline,
+    ngram_bits,
+    ngram_bits_per_character,
+)
 from bptt_jax.tasks._sine import sine
 from bptt_jax.tasks._spoken_digits import spoken_digits
 from bptt_jax.tasks._temporal_order import temporal_order
 from bptt_jax.tasks._text import (
+    bits,
+    bits_each,
+    bits_unit,
     decode,
     encode,
+    fitting_batch,
     shakespeare,
     stdlib,
+    symbols_per_character,
     text,
     text_file,
 )
@@ -47,20 +56,26 @@ __all__ = [
     "TASKS",
     "Corpus",
     "adding",
+    "bits",
+    "bits_each",
+    "bits_unit",
     "coin",
     "copy_memory",
     "decode",
     "digits",
     "encode",
     "file_corpus",
+    "fitting_batch",
     "ngram_baseline",
     "ngram_bits",
+    "ngram_bits_per_character",
     "shakespeare",
     "shakespeare_corpus",
     "sine",
     "spoken_digits",
     "stdlib",
     "stdlib_corpus",
+    "symbols_per_character",
     "temporal_order",
     "text",
     "text_file",

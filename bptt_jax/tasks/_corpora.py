@@ -4,14 +4,16 @@ One rule makes symbols of all of them: a character (in a file: a byte) is a symb
 is at least one in 100,000; all rarer ones are folded into one replacement symbol, token 0.
 """
 
+import codecs
 import functools
 import hashlib
 import os
 import pathlib
 import platform
 import re
+import stat
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +45,7 @@ class Corpus(NamedTuple):
     table: uint8 `[256]`, the token of each value in them.
     symbols: each token's text, one character; `symbols[0]` is the replacement.
     record: hash and versions; `encoding` is "characters" or "bytes".
+    utf8: whether they are the bytes of a text in UTF-8, whose characters may have several.
     """
 
     train: np.ndarray
@@ -50,6 +53,7 @@ class Corpus(NamedTuple):
     table: np.ndarray
     symbols: tuple[str, ...]
     record: dict
+    utf8: bool = False
 
 
 @functools.cache
@@ -101,21 +105,43 @@ def file_corpus(path: str | os.PathLike) -> Corpus:
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: the file is empty.
+      ValueError: the file is empty, or no file but a pipe or a device.
     """
     path = pathlib.Path(path)
+    _refuse_pipe(path)
     if path.stat().st_size == 0:
         raise ValueError(f"text too short: {path} is empty, expected at least 1 symbol")
     text = np.memmap(path, np.uint8, mode="r")
     counts, digest = np.zeros(256, np.int64), hashlib.sha256()
+    utf8, decode = True, codecs.getincrementaldecoder("utf-8")().decode
     for start in range(0, len(text), _CHUNK):
         chunk = text[start : start + _CHUNK]
         counts += np.bincount(chunk, minlength=256)
         digest.update(chunk.data)
+        utf8 = utf8 and _decodes(decode, chunk.data)
     symbols, table = _symbols(counts, REPLACEMENT[1])
     cut = len(text) * 19 // 20
     record = {"task": "text_file", "encoding": "bytes", "sha256": digest.hexdigest()}
-    return Corpus(text[:cut], text[cut:], table, symbols, record)
+    return Corpus(text[:cut], text[cut:], table, symbols, record, utf8)
+
+
+def _refuse_pipe(path: pathlib.Path) -> None:
+    """What can be read once, from its beginning to its end, is no text to train on."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError(
+            f"{path} is a pipe or a device, and windows of a text are read again and "
+            "again; expected a file: write it to one first"
+        )
+
+
+def _decodes(decode: Callable, chunk: memoryview) -> bool:
+    """Whether it goes on as UTF-8; a text may end inside a character."""
+    try:
+        decode(chunk)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _library_files(root: pathlib.Path) -> Iterator[pathlib.Path]:

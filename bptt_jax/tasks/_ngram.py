@@ -19,7 +19,7 @@ import numpy as np
 
 from bptt_jax import _files
 from bptt_jax._factory import positive
-from bptt_jax.tasks._text import Windows
+from bptt_jax.tasks._text import Windows, begins_character
 from bptt_jax.types import Task
 
 _AT_MOST = 20_000_000
@@ -114,6 +114,25 @@ def ngram_baseline(
     if settings["sha256"]:
         _files.remember(path, settings | {"bits": bits})
     return bits
+
+
+def ngram_bits_per_character(
+    task: Task,
+    cache: str | os.PathLike | None = None,
+    *,
+    order: int = 5,
+    smoothing: float = 0.1,
+) -> float:
+    """`ngram_baseline` as `bits` has it: total bits over characters, see `bits_unit`.
+
+    >>> ngram_bits_per_character(text_file("a_book.txt"))  # doctest: +SKIP
+    """
+    each = ngram_baseline(task, cache, order=order, smoothing=smoothing)
+    read = task.held_out.read
+    if not (isinstance(read, Windows) and read.utf8):
+        return each
+    asked = read.text[order - 1 : _AT_MOST]  # what stands before is context alone
+    return each * len(asked) / max(int(begins_character(asked).sum()), 1)
 
 
 def _grams(tokens: np.ndarray, n_symbols: int, order: int) -> np.ndarray:

@@ -107,8 +107,8 @@ def test_check(folder, capsys):
 
 TEXTS = {
     "empty": (b"", "book.txt is empty"),
-    "too short": (b"short" * 30, "has 142 symbols, expected at least"),
-    "held-out part too short": (b"a" * 40_000, "the held-out part has 2000 symbols"),
+    "too short": (b"short" * 10, "has 47 symbols, expected at least"),
+    "held-out part too short": (b"a" * 1_200, "the held-out part has 60 symbols"),
 }
 
 
@@ -117,6 +117,21 @@ def test_texts(name, folder, capsys):
     content, expected = TEXTS[name]
     (folder / "book.txt").write_bytes(content)
     assert expected in refused(capsys, folder, "train", "--text", "book.txt")
+
+
+def test_a_batch_given_in_words_is_not_made_smaller(folder, capsys):
+    (folder / "book.txt").write_bytes(b"a" * 40_000)
+    said = refused(capsys, folder, "train", "--text", "book.txt", "--batch", "32")
+    assert "the held-out part has 2000 symbols, expected at least" in said
+
+
+def test_a_pipe_as_text(folder, capsys):
+    os.mkfifo(folder / "pipe")
+    assert cli.main(["train", "--text", "pipe"]) == 2
+    line = capsys.readouterr().err
+    assert "pipe is a pipe or a device" in line
+    assert line.count("\n") == 1
+    assert [path.name for path in folder.iterdir()] == ["pipe"]
 
 
 @pytest.mark.skipif(

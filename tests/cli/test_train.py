@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from bptt_jax import cli
+from bptt_jax import cli, tasks
 from bptt_jax.cli import _build, _train
 from support.training import listing
 
@@ -85,7 +85,7 @@ def test_screen(text_run):
         "step 20 training ",
         "held out: ",
         "gradient clipped in ",
-        " bits per character",
+        " bits per byte",  # it is not UTF-8
         "5-gram: ",
         ", at step 25, the last and the best",
         "a sample of step 25, after some held-out text (dim):",
@@ -142,6 +142,31 @@ def test_sample(text_run, tmp_path, capsys):
     assert len(first) == len("the ca") + 50 + len("\n")
     assert sample("--length", "50") == first
     assert sample("--length", "50", "--seed", "1") != first
+
+
+def test_bits_per_character_of_a_short_text_in_utf8(tmp_path, capsys, monkeypatch):
+    """Total bits over characters, fewer rows than usual, and a sample of characters."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = np.random.default_rng(0).choice(["και ", "τα λοιπά\n", "漢字 "], 1500)
+    path, out = tmp_path / "book.txt", tmp_path / "run"
+    path.write_text("".join(words), encoding="utf-8")
+    options = ("--text", path, "--steps", 3, "--hidden", 8, "--embedding", 8)
+    shown = " ".join(train(*options, "--out", out).split())
+    assert "3 steps of 8 sequences (" in shown
+    assert "batches of 8 sequences: the text is too short for 32" in shown
+    (loss,) = (x["final_held_out"] for x in metrics(out) if "final_held_out" in x)
+    task = tasks.text_file(path, batch=8)
+    n, held = task.held_out.length, path.read_bytes()[path.stat().st_size * 19 // 20 :]
+    targets = [held[row * n * 64 + 1 :][: n * 64] for row in range(8)]
+    characters = sum(byte & 0xC0 != 0x80 for byte in b"".join(targets))
+    bits = loss / np.log(2) * n * 64 * 8 / characters
+    assert bits > 1.5 * loss / np.log(2)
+    assert f"held out: {bits:.3f} bits per character" in shown
+    level = tasks.ngram_bits_per_character(task)
+    assert f"5-gram: {level:.3f} bits per character" in shown
+    assert json.loads((out / "config.json").read_text())["unit"] == "nats per byte"
+    assert cli.main(["sample", str(out), "--prompt", "και", "--length", "30"]) == 0
+    assert len(capsys.readouterr().out) == len("και") + 30 + len("\n")
 
 
 @pytest.mark.parametrize("command", ["train", "sample"])

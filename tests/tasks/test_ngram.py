@@ -119,3 +119,26 @@ def test_stdlib_is_worth_two_bits():
     task = tasks.stdlib()
     parts = (stream.read.tokens(20_000_000) for stream in (task.train, task.held_out))
     assert 1.5 < tasks.ngram_bits(*parts, task.n_in) < 2.5
+
+
+def test_bits_per_character_of_a_text_in_utf8(tmp_path):
+    """Total bits of what is predicted over the characters there, by a dictionary."""
+    words = np.random.default_rng(0).choice(["né ", "漢 ", "a b\n"], 1500)
+    path = tmp_path / "text.txt"
+    path.write_text("".join(words), encoding="utf-8")
+    task = tasks.text_file(path, batch=1, T=16)
+    train, held = (s.read.tokens(10**6).tolist() for s in (task.train, task.held_out))
+    bits = brute_force(train, held, task.n_in, 5, 0.1) * (len(held) - 4)
+    predicted = path.read_bytes()[-len(held) :][4:]
+    characters = sum(byte & 0xC0 != 0x80 for byte in predicted)
+    found = tasks.ngram_bits_per_character(task, tmp_path / "cache")
+    assert found == pytest.approx(bits / characters, rel=1e-9)
+    assert found > 1.1 * tasks.ngram_baseline(task, tmp_path / "cache")
+    plain = tasks.text_file(_plain(tmp_path), batch=2, T=16)
+    assert tasks.ngram_bits_per_character(plain, tmp_path / "c") == expected(plain)
+
+
+def _plain(folder):
+    path = folder / "plain.txt"
+    path.write_bytes(np.random.default_rng(0).choice(list(b"abcd"), 9000).astype("u1"))
+    return path

@@ -1,7 +1,9 @@
 """Text: windows that continue each other, symbols, files, corpora."""
 
 import importlib.util
+import os
 import platform
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -139,7 +141,105 @@ def test_files_that_cannot_be_used(tmp_path):
     short = tmp_path / "short.txt"
     short.write_text("too short")
     with pytest.raises(ValueError, match=r"has 8 symbols.* = 2080"):
+        tasks.text_file(short, batch=32)
+    with (
+        pytest.warns(UserWarning, match="batches of 1 sequences"),
+        pytest.raises(ValueError, match=r"has 8 symbols.* = 65"),
+    ):
         tasks.text_file(short)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is a pipe or a device.*expected a file"):
+        tasks.text_file(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="/dev/null is a pipe or a device"):
+        tasks.text_file("/dev/null")
+
+
+def test_a_short_text_takes_a_smaller_batch_and_says_so():
+    with pytest.warns(UserWarning, match="batches of 8 sequences: the text is too sh"):
+        task = tasks.text(corpus(700))
+    assert task.train.read.batch == task.held_out.read.batch == 8
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tasks.text(corpus(2080)).train.read.batch == 32
+    with pytest.raises(ValueError, match="700 symbols, expected"):
+        tasks.text(corpus(700), batch=32)
+
+
+# Bits per character
+
+
+MIXED = "".join(np.random.default_rng(0).choice(list("ab é漢\n😀"), 4000))
+
+
+def counted(task, stream, content: bytes, first: int, n: int) -> int:
+    """Characters of windows, from the text itself: those that begin in their targets."""
+    begins = np.zeros(len(content) + 1, int)
+    at = 0
+    for character in content.decode():
+        begins[at] = 1
+        at += len(character.encode())
+    B, T, length = 4, 16, stream.length
+    return sum(
+        begins[(row * length + w % length) * T + 1 + t]
+        for w in range(first, first + n) for row in range(B) for t in range(T)
+    )  # fmt: skip
+
+
+def test_bits_are_those_of_characters(tmp_path):
+    """Of a text in UTF-8, whose characters are up to four symbols."""
+    path = tmp_path / "mixed.txt"
+    path.write_text(MIXED, encoding="utf-8")
+    task = tasks.text_file(path, batch=4, T=16)
+    content = path.read_bytes()
+    assert tasks.bits_unit(task) == "bits per character"
+    assert tasks.symbols_per_character(task) == 4
+    cut = len(content) * 19 // 20
+    n = task.train.length
+    rng = np.random.default_rng(1)
+    for first, some in ((0, 1), (0, n), (n - 2, 5), (3, 2 * n)):
+        losses = rng.random(some)
+        characters = counted(task, task.train, content, first, some)
+        bits = losses.sum() * 4 * 16 / np.log(2) / characters
+        assert tasks.bits(task.train, losses, first) == pytest.approx(bits)
+        each = tasks.bits_each(task.train, losses, first)
+        assert each[0] == pytest.approx(tasks.bits(task.train, losses[:1], first))
+        assert each.shape == (some,)
+    # all of what is held out: its bits are those of its characters
+    held = content[cut:]
+    used = held[1 : 1 + task.held_out.length * 64]
+    characters = len(used.decode(errors="ignore"))
+    found = tasks.bits(task.held_out, np.full(task.held_out.length, np.log(2)))
+    assert found == pytest.approx(len(used) / characters, rel=0.02)
+    assert found > 1.5
+
+
+@pytest.mark.parametrize(
+    ("content", "unit", "most"),
+    [
+        (b"plain words " * 100, "bits per character", 1),
+        ("naïve é ".encode() * 100, "bits per character", 2),
+        ("漢字 ".encode() * 200 + "漢".encode()[:1], "bits per character", 3),
+        ("na\xefve \xe9".encode("latin-1") * 100, "bits per byte", 3),
+        (b"words \xff\xfe" * 100, "bits per byte", 4),
+    ],
+)
+def test_what_bits_are_of(tmp_path, content, unit, most):
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    task = tasks.text_file(path, batch=1, T=8)
+    assert tasks.bits_unit(task) == unit
+    assert tasks.symbols_per_character(task) == most
+    if most == 1 or unit == "bits per byte":
+        assert tasks.bits(task.train, [np.log(2)]) == pytest.approx(1)
+
+
+def test_bits_of_what_is_no_text():
+    assert tasks.bits_unit(tasks.text(corpus(500), batch=4)) == "bits per character"
+    with pytest.raises(ValueError, match="the stream of a text task"):
+        tasks.bits(tasks.adding().train, [1.0])
 
 
 def test_symbols_are_asked_of_text_only():
