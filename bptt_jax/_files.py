@@ -6,6 +6,7 @@ What `replace` and `create` write is complete or not there, whenever the process
 import contextlib
 import datetime
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -17,6 +18,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
 
 from bptt_jax._processes import first
 
@@ -307,3 +311,63 @@ def remembered(path: pathlib.Path | None) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+# Complex numbers, in safetensors files
+
+COMPLEX = "bptt_jax.complex"
+"""Metadata of a safetensors file: names of the arrays that are stored as two, in JSON."""
+
+
+def apart(named: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays as safetensors can hold them, and the metadata that `together` needs.
+
+    Raises:
+      ValueError: a name that is needed is taken.
+    """
+    arrays, pairs = {}, []
+    for name, a in named.items():
+        if not np.iscomplexobj(a) or _is_held(a.dtype):
+            arrays[name] = a
+            continue
+        pairs.append(name)
+        for part in ("real", "imag"):
+            if f"{name}.{part}" in named:
+                raise ValueError(f"{name}.{part}: also the name of a part of {name}")
+            arrays[f"{name}.{part}"] = np.array(getattr(a, part), order="C")
+    return arrays, {COMPLEX: json.dumps(pairs)} if pairs else {}
+
+
+@functools.cache
+def _is_held(dtype: np.dtype) -> bool:
+    """Whether the safetensors that is installed has a dtype."""
+    try:
+        safetensors.numpy.save({"a": np.zeros(0, dtype)})
+    except Exception:  # each version raises its own
+        return False
+    return True
+
+
+def joined(real: np.ndarray, imag: np.ndarray) -> np.ndarray:
+    """Complex numbers of two parts, bit for bit (1j · NaN is another number)."""
+    found = np.empty(real.shape, np.result_type(real.dtype, np.complex64))
+    found.real, found.imag = real, imag
+    return found
+
+
+def together(
+    named: dict[str, Any], about: dict[str, str], join: Callable = joined
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The inverse of `apart`, metadata of others left as they are.
+
+    Raises:
+      ValueError: the metadata tell of arrays that are not there.
+    """
+    named, about = dict(named), dict(about)
+    said = about.pop(COMPLEX, "[]")
+    try:
+        for name in json.loads(said):
+            named[name] = join(named.pop(f"{name}.real"), named.pop(f"{name}.imag"))
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{COMPLEX} {said!r:.80}: damaged ({error})") from None
+    return named, about

@@ -4,6 +4,7 @@ In a cotangent None stands at each leaf that is not floating; flat lists hold th
 floating leaves alone. (`float0`, which `jax.vjp` uses there, must not enter a scan.)
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 PyTree = Any
 
@@ -19,13 +21,94 @@ def is_floating(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
+def is_integer(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
+
+
 def at_least_float32(dtype: Any) -> Any:
     """The dtype that sums over many steps are kept in."""
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
+def widened(a: jax.Array) -> jax.Array:
+    """`a` in at least float32."""
+    return a.astype(at_least_float32(a.dtype))
+
+
+def squares(a: jax.Array) -> jax.Array:
+    """|a|² of each number: of a complex one too a real number."""
+    return a.real**2 + a.imag**2 if jnp.iscomplexobj(a) else a**2
+
+
+def norm(leaves: list, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """√Σ|a|² over axes and all leaves, in at least float32; its derivative at 0 is 0.
+
+    Right wherever it can be represented, though its square may not be: the sum is formed
+    in three units at once, in one pass, and the one that has not left the range is taken
+    (after Blue 1978, "A portable Fortran program to find the Euclidean norm").
+    """
+    each = [widened(a) for a in leaves]
+    dtype = jnp.result_type(*(a.real.dtype for a in each))
+    k = jnp.finfo(dtype).maxexp
+    units = [2.0 ** (k * 5 // 8), 1.0, 2.0 ** -(k * 5 // 8)]
+
+    def total(unit):
+        parts = [squares(a if unit == 1 else a * (1 / unit)) for a in each]
+        sums = [part.sum(axis).astype(dtype) for part in parts]
+        return functools.reduce(jnp.add, sums)
+
+    large, plain, small = map(total, units)
+    over, under = jnp.isinf(plain), plain < 2.0 ** -(k // 2)
+    unit = jnp.where(over, units[0], jnp.where(under, units[2], units[1]))
+    found = jnp.where(over, large, jnp.where(under, small, plain))
+    root = jnp.sqrt(jnp.where(found == 0, jnp.ones_like(found), found))
+    return unit.astype(dtype) * jnp.where(found == 0, jnp.zeros_like(found), root)
+
+
+def scaled(tree: PyTree, factor: Any) -> PyTree:
+    """`tree` times real numbers, rounded once to the dtype of each leaf."""
+
+    def leaf(a):
+        wide = widened(a)
+        gain = jnp.asarray(factor).astype(wide.real.dtype)
+        if jnp.iscomplexobj(a):
+            return lax.complex(wide.real * gain, wide.imag * gain)
+        return (wide * gain).astype(a.dtype)
+
+    return jax.tree.map(leaf, tree)
+
+
 def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
+def known(a: Any) -> np.ndarray | None:
+    """The values of an array where they can be read: not of one that is traced, a shape
+    alone, or partly another process's.
+    """
+    if isinstance(a, np.ndarray | np.generic):
+        return np.asarray(a)
+    if not isinstance(a, jax.Array) or isinstance(a, jax.core.Tracer):
+        return None
+    return np.asarray(a) if a.is_fully_addressable else None
+
+
+def refuse_outside(name: str, kind: str, a: Any, low: float, high: float) -> None:
+    """Refuses numbers outside of [low, high] where they are known, naming the first."""
+    values = known(a)
+    if values is None:
+        return
+    outside = (values < low) | (values > high)
+    if outside.any():
+        first = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise ValueError(
+            f"{name}: expected {kind}, got {values[first]} at {list(first)}"
+        )
+
+
+def wide(a: jax.Array) -> jax.Array:
+    """Integers that have room for any size of an axis."""
+    return a if a.dtype.itemsize >= 4 else a.astype(jnp.int32)
 
 
 def floats(like: PyTree, d: PyTree) -> list:
@@ -69,22 +152,57 @@ def pullback(f: Callable, *primals: PyTree) -> tuple[PyTree, Callable]:
     return out, back
 
 
+def cast(d: jax.Array, dtype: Any) -> jax.Array:
+    """A cotangent in another dtype: that of a real number is the real part."""
+    real = not jnp.issubdtype(dtype, jnp.complexfloating)
+    return (d.real if real and jnp.iscomplexobj(d) else d).astype(dtype)
+
+
 def cast_like(like: PyTree, d: PyTree) -> PyTree:
     """Each leaf of `d` in the dtype of the leaf of `like` in its place."""
     flat = [
-        x.astype(a.dtype)
+        cast(x, a.dtype)
         for x, a in zip(floats(like, d), floats(like, like), strict=True)
     ]
     return fill(like, flat)
 
 
 def cast_floating(tree: PyTree, dtype: Any) -> PyTree:
-    return jax.tree.map(lambda a: a.astype(dtype) if is_floating(a) else a, tree)
+    """Floating leaves in `dtype`; complex ones in the complex dtype that goes with it."""
+
+    def leaf(a):
+        if not is_floating(a):
+            return a
+        if jnp.iscomplexobj(a) and not jnp.issubdtype(dtype, jnp.complexfloating):
+            return a.astype(jnp.complex128 if dtype == jnp.float64 else jnp.complex64)
+        return a.astype(dtype)
+
+    return jax.tree.map(leaf, tree)
+
+
+def conjugate(tree: PyTree) -> PyTree:
+    """Complex leaves conjugated; others as they are."""
+    return jax.tree.map(lambda a: a.conj() if jnp.iscomplexobj(a) else a, tree)
+
+
+def as_reals(tree: PyTree) -> tuple[jax.Array, Callable]:
+    """All numbers of a tree as one real vector, and the way back: the leaves one after
+    another, of a complex one the real parts and then the imaginary ones.
+    """
+
+    def parts(a):
+        return (a.real, a.imag) if jnp.iscomplexobj(a) else a
+
+    def whole(a, part):
+        return lax.complex(*part) if jnp.iscomplexobj(a) else part
+
+    flat, unravel = ravel_pytree(jax.tree.map(parts, tree))
+    return flat, lambda flat: jax.tree.map(whole, tree, unravel(flat))
 
 
 def add(a: PyTree, b: PyTree) -> PyTree:
     """The sum of two cotangents, in the dtype of the first."""
-    return jax.tree.map(lambda x, y: x + y.astype(x.dtype), a, b)
+    return jax.tree.map(lambda x, y: x + cast(y, x.dtype), a, b)
 
 
 def along(like: jax.Array, a: jax.Array) -> jax.Array:

@@ -11,31 +11,50 @@ from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 
+ROUNDING = 2**-6
+"""How far a probability may be outside of [0, 1]: a sum in bfloat16 is, now and then."""
+
 
 def _at_least_float32(ys: Array) -> Array:
     return ys.astype(trees.at_least_float32(ys.dtype))
 
 
+def _nan_outside(inside: Array, dtype) -> Array:
+    """A factor that makes NaN of a loss, and of what is differentiated of it."""
+    return jnp.where(inside, jnp.ones((), dtype), jnp.full((), jnp.nan, dtype))
+
+
 def softmax_cross_entropy(logits: Array, labels: Array) -> Array:
     """Cross-entropy in nats of `logits [K, ..., O]` against integers `labels [K, ...]`.
+
+    Raises:
+      ValueError: outside of `jit`, where values are known: a label outside of 0 … O - 1,
+        -1 included. Where they are traced its loss and the gradient of it are NaN.
 
     >>> import jax.numpy as jnp
     >>> softmax_cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4)
     Array([1.3863], dtype=float32)
     """
-    return optax.softmax_cross_entropy_with_integer_labels(
-        _at_least_float32(logits), labels
+    n = logits.shape[-1]
+    trees.refuse_outside("labels", f"integers from 0 to {n - 1}", labels, 0, n - 1)
+    labels = trees.wide(labels)
+    inside = (labels >= 0) & (labels < n)
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        _at_least_float32(logits), jnp.where(inside, labels, 0)
     )
+    return losses * _nan_outside(inside, losses.dtype)
 
 
 def squared_error(predictions: Array, targets: Array) -> Array:
     """Squared error, summed over the last axis: `[K, ..., O], [K, ..., O] -> [K, ...]`.
 
+    Of complex numbers the square of the modulus.
+
     >>> import jax.numpy as jnp
     >>> squared_error(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]]))
     Array([25.], dtype=float32)
     """
-    return jnp.sum((_at_least_float32(predictions) - targets) ** 2, -1)
+    return jnp.sum(trees.squares(_at_least_float32(predictions) - targets), -1)
 
 
 def sigmoid_cross_entropy(logits: Array, labels: Array) -> Array:
@@ -43,12 +62,21 @@ def sigmoid_cross_entropy(logits: Array, labels: Array) -> Array:
 
     `labels [K, ..., O]` are probabilities, or zeros and ones.
 
+    Raises:
+      ValueError: outside of `jit`, where values are known: a label below 0 or above 1 by
+        more than rounding. Where they are traced its loss and the gradient of it are NaN.
+
     >>> import jax.numpy as jnp
     >>> sigmoid_cross_entropy(jnp.zeros((1, 2)), jnp.ones((1, 2))).round(4)
     Array([1.3863], dtype=float32)
     """
-    each = optax.sigmoid_binary_cross_entropy(_at_least_float32(logits), labels)
-    return jnp.sum(each, -1)
+    low, high = -ROUNDING, 1 + ROUNDING
+    trees.refuse_outside("labels", "numbers from 0 to 1", labels, low, high)
+    logits, labels = _at_least_float32(logits), jnp.asarray(labels)
+    labels = labels if trees.is_floating(labels) else labels.astype(logits.dtype)
+    inside = (labels >= low) & (labels <= high)
+    each = optax.sigmoid_binary_cross_entropy(logits, labels)
+    return jnp.sum(each * _nan_outside(inside, each.dtype), -1)
 
 
 def at_last_step(mask: Array, resets: Array | None = None) -> Array:

@@ -89,7 +89,9 @@ class Weighted(NamedTuple):
     """Targets whose steps do not count alike: losses are multiplied by `weights`.
 
     weights: `[T]`, or with any of the batch axes that follow; see
-        `objectives.at_last_step` for the last real step of each sequence.
+        `objectives.at_last_step` for the last real step of each sequence. Where one is
+        zero nothing of the output and of the target is read, as at a masked step: a
+        target there may be anything, NaN or a symbol that does not exist.
     """
 
     targets: PyTree
@@ -108,6 +110,10 @@ class Layer(NamedTuple):
         is the one at the start of the stretch, `d_carry` the cotangent at its end.
     watched: `(watch) -> Layer`, the same layer with each recurrent part's gradient from
         `watch`, see `Seen`; None: it has no recurrent part.
+    refuse: `(params, carry, xs, side) -> None`, raises where inputs or targets whose
+        values are known (outside of `jit`) are none of the layer's, a symbol that is not
+        in its table, say. Leaves may be traced or shapes alone, and are passed over then.
+        None: it takes any.
     """
 
     init: Callable
@@ -115,6 +121,7 @@ class Layer(NamedTuple):
     fwd: Callable
     bwd: Callable
     watched: Callable | None = None
+    refuse: Callable | None = None
 
 
 class Seen(NamedTuple):

@@ -17,6 +17,7 @@ from bptt_jax import (
     models,
     objectives,
     tasks,
+    train,
     unrolls,
 )
 from bptt_jax.cli._settings import Settings
@@ -184,7 +185,7 @@ def optimizer_of(s: Settings, steps: int, lr, clip) -> optax.GradientTransformat
     shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1))
     make = _choose("optimizer", s.optimizer, OPTIMIZERS)
     return optax.chain(
-        optax.clip_by_global_norm(clip), make(lambda count: lr * shape(count))
+        train.clip_by_global_norm(clip), make(lambda count: lr * shape(count))
     )
 
 

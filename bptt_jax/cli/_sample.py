@@ -27,7 +27,7 @@ class Sample:
     length: int = 500
     """Characters to write."""
     temperature: float = 0.7
-    """Small is more certain, 1 is the network's own distribution."""
+    """Small is more certain, 0 the most probable symbol, 1 the network's own distribution."""
     seed: int = 0
     """Of everything that is drawn."""
 
@@ -36,9 +36,9 @@ def command(argv: list[str]) -> int:
     s = parse(Sample, argv, "bptt-jax sample")
     if s.length < 1:
         raise ValueError(f"--length must be at least 1, got {s.length}")
-    if not 0 < s.temperature < math.inf:
+    if not 0 <= s.temperature < math.inf:
         raise ValueError(
-            f"--temperature must be finite and positive, got {s.temperature}"
+            f"--temperature must be finite and at least 0, got {s.temperature}"
         )
     _settings.check_seed(s.seed)
     settings, config = _settings.load(s.run)
@@ -78,6 +78,6 @@ def written(
     """What the model writes after the prompt, n characters."""
     most = n * tasks.symbols_per_character(task)
     tokens = jnp.asarray(tasks.encode(task, prompt))
-    generate = jax.jit(models.generate, static_argnums=(0, 3))
-    drawn = generate(model, params, tokens, most, temperature, jax.random.key(seed))
+    key = jax.random.key(seed)
+    drawn = models.generate(model, params, tokens, most, temperature, key)
     return tasks.decode(task, np.asarray(drawn))[:n]

@@ -21,7 +21,7 @@ class Activity(NamedTuple):
     dead: the same as bool: units that never leave one value by more than `tolerance`.
     low, high: gate -> `[H]`, the share of steps in which it is in the lowest and the
         highest tenth of its range, (0, 1) or, for candidates, (-1, 1); {} where the
-        cell shows no gates (`Cell.gates`).
+        cell shows no gates (`Cell.gates`), or complex ones, which have no such range.
     """
 
     state_norms: PyTree
@@ -90,21 +90,28 @@ def _of_layer(carries, gates, real, tolerance) -> Activity:
     count = real.sum().astype(jnp.float32)
 
     def mean(a):
-        return trees.only(real, a).sum((0, 1)) / count.astype(a.dtype)
+        wide = trees.widened(a)
+        return trees.only(real, wide).sum((0, 1)) / count.astype(wide.dtype)
+
+    def deviation(d):
+        norm = trees.norm([d], (0, 1))
+        return norm / jnp.sqrt(count).astype(norm.dtype)
 
     means = jax.tree.map(mean, carries)
-    apart = jax.tree.map(lambda a, m: trees.only(real, a - m), carries, means)
-    deviations = jax.tree.map(lambda d: jnp.sqrt(mean(d * d)), apart)
+    apart = jax.tree.map(
+        lambda a, m: trees.only(real, a.astype(m.dtype) - m), carries, means
+    )
+    deviations = jax.tree.map(deviation, apart)
     dead = jax.tree.map(lambda d: jnp.abs(d).max((0, 1)) <= tolerance, apart)
-    norms = jax.tree.map(lambda a: jnp.sqrt((a * a).sum(-1)), carries)
+    norms = jax.tree.map(lambda a: trees.norm([a], -1), carries)
 
     def share(above: bool):
         def of(name, a):
             unit = (a + 1) / 2 if name in CANDIDATES else a
             flag = unit > 0.9 if above else unit < 0.1
-            return mean(flag.astype(a.dtype))
+            return mean(flag.astype(jnp.float32))
 
-        return {name: of(name, a) for name, a in gates.items()}
+        return {name: of(name, a) for name, a in gates.items() if jnp.isrealobj(a)}
 
     return Activity(norms, means, deviations, dead, share(False), share(True))
 
@@ -127,7 +134,7 @@ def clipping(grad_norms: np.ndarray, max_norm: float) -> Clipping:
 
     Args:
       grad_norms: `[N]`, before clipping, as `metrics.jsonl` has them.
-      max_norm: what `optax.clip_by_global_norm` was given.
+      max_norm: what `train.clip_by_global_norm` (or optax's) was given.
 
     >>> from bptt_jax import diagnose
     >>> diagnose.clipping([0.5, 2.0, 4.0, 1.0], 1.0)

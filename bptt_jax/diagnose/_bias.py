@@ -13,6 +13,8 @@ from bptt_jax.types import Batch, Estimator, PyTree
 class Bias(NamedTuple):
     """An estimator's gradient g against the exact one e, over all parameters.
 
+    A complex parameter counts as two real ones.
+
     cosine: g·e / (|g| |e|).
     relative_error: |g - e| / |e|.
     norm_ratio: |g| / |e|.
@@ -69,14 +71,12 @@ def bias(
 
     def mean(of: Estimator, at: PyTree):
         grads = jax.lax.map(lambda k: of.grad(params, at, batch, k)[1], keys)
-        return [a.mean(0) for a in trees.floats(params, grads)]
+        return [trees.widened(a).mean(0) for a in trees.floats(params, grads)]
 
     found, want = mean(estimator, state), mean(exact, exact.init(params, batch))
-    apart = _norm([a - b for a, b in zip(found, want, strict=True)])
-    along = sum(jnp.vdot(a, b) for a, b in zip(found, want, strict=True))
-    sizes = _norm(found), _norm(want)
-    return Bias(along / (sizes[0] * sizes[1]), apart / sizes[1], sizes[0] / sizes[1])
-
-
-def _norm(leaves: list) -> Array:
-    return jnp.sqrt(jnp.stack([(a * a).sum() for a in leaves]).sum())
+    apart = trees.norm([a - b for a, b in zip(found, want, strict=True)])
+    sizes = trees.norm(found), trees.norm(want)
+    units = [[a / size.astype(a.dtype) for a in each]
+             for each, size in zip((found, want), sizes, strict=True)]  # fmt: skip
+    cosine = sum(jnp.vdot(a, b).real for a, b in zip(*units, strict=True))
+    return Bias(cosine, apart / sizes[1], sizes[0] / sizes[1])

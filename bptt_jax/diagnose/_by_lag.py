@@ -108,8 +108,7 @@ def _counted(batch: Batch) -> Array:
 
 def _sums(seen: list, counted: Array):
     """Sums over the examples of norms `[K]`, all and by layer, and of vectors `[K, H]`."""
-    each = [state_norms(d) for d in seen]
-    together = jnp.sqrt(sum(a * a for a in each))
+    each, together = [state_norms(d) for d in seen], state_norms(seen)
     vectors = [a.sum(1) for a in jax.tree.leaves(seen) if trees.is_floating(a)]
     real = lambda a: trees.only(counted, a.T).sum(0)
     return real(together), [real(a) for a in each], vectors

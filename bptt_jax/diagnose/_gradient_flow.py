@@ -58,7 +58,7 @@ def _see_contributions(seen: Seen):
         step = jax.tree.map(lambda a: a[None], at)
         d_params, d_xs = unrolls.contract(seen._replace(**step))
         each = trees.floats(seen.params, d_params)
-        norms = [jnp.sqrt(jnp.vdot(d, d)) for d in each]
+        norms = [trees.norm([d]) for d in each]
         sums = [s + d for s, d in zip(sums, each, strict=True)]
         return sums, (jax.tree.map(lambda a: a[0], d_xs), norms)
 
@@ -158,16 +158,21 @@ def contributions(
 
 
 def state_norms(d_state: PyTree) -> Array:
-    """Norms over the units of all leaves: `[..., H]` -> `[...]`.
+    """Norms over the units of all leaves, in at least float32: `[..., H]` -> `[...]`.
 
     >>> import jax.numpy as jnp
     >>> from bptt_jax import diagnose
     >>> float(diagnose.state_norms((jnp.array([3.0, 0.0]), jnp.array([4.0]))))
     5.0
     """
-    return jnp.sqrt(squares(d_state))
+    return trees.norm(_floating(d_state), -1)
 
 
 def squares(d_state: PyTree) -> Array:
-    leaves = [a for a in jax.tree.leaves(d_state) if trees.is_floating(a)]
-    return functools.reduce(jnp.add, [(a * a).sum(-1) for a in leaves])
+    """Their squares, for a ratio of them; these may leave the range."""
+    wide = [trees.widened(a) for a in _floating(d_state)]
+    return functools.reduce(jnp.add, [trees.squares(a).sum(-1) for a in wide])
+
+
+def _floating(d_state: PyTree) -> list:
+    return [a for a in jax.tree.leaves(d_state) if trees.is_floating(a)]

@@ -9,7 +9,6 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.flatten_util import ravel_pytree
 
 from bptt_jax import _pytrees as trees
 from bptt_jax.types import Cell, PyTree
@@ -48,7 +47,8 @@ def jacobians(
       length: the number of steps, where `xs` is None.
 
     Returns:
-      `[T, N, N]`, N all units of the state, the carry's leaves one after another.
+      `[T, N, N]`, N all units of the state, the carry's leaves one after another; a
+      complex leaf is two real ones, its real and its imaginary parts.
 
     Cost: N backward steps for each step, O(T·N²) memory.
 
@@ -69,12 +69,13 @@ def jacobians(
 
     _, (nexts, ys) = lax.scan(step, carry, us)
     coeffs = cell.vjp.linearize(params, trees.before(carry, nexts), us, nexts)
-    units, unravel = ravel_pytree(carry)
+    units, unravel = trees.as_reals(carry)
     d_y = jax.tree.map(lambda a: jnp.zeros_like(a[0]), ys)
 
     def row(coeff, unit):
-        d_before, _ = cell.vjp.backward(params, coeff, unravel(unit), d_y)
-        return ravel_pytree(d_before)[0]
+        d_state = trees.conjugate(unravel(unit))  # JAX's: ∂L/∂x - i ∂L/∂y
+        d_before, _ = cell.vjp.backward(params, coeff, d_state, d_y)
+        return trees.as_reals(trees.conjugate(d_before))[0]
 
     rows = jax.vmap(row, (None, 0))
     basis = jnp.eye(units.size, dtype=units.dtype)

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.flatten_util import ravel_pytree
 
 from bptt_jax import _pytrees as trees
 from bptt_jax.diagnose._jacobians import one_sequence
@@ -57,7 +56,7 @@ def lyapunov(
       params: its parameters.
       carry: the state before the first step, leaves `[H]`, of one sequence.
       xs: inputs, leaves `[T, I]`; None: none, with `length`.
-      n: how many exponents, the largest; None: all.
+      n: how many exponents, the largest; None: all, of a complex unit two.
       every: steps between two orthonormalisations; more is faster, until the columns
         are parallel to rounding.
       discard: steps before the first that counts, a multiple of `every`, in which state
@@ -80,7 +79,7 @@ def lyapunov(
     ((2,), (50, 2))
     """
     carry, xs = one_sequence(carry, xs, length)
-    T, (state, unravel) = trees.length(xs), ravel_pytree(carry)
+    T, (state, unravel) = trees.length(xs), trees.as_reals(carry)
     n = state.size if n is None else n
     if not 1 <= n <= state.size:
         raise ValueError(f"n: expected 1 to {state.size}, the units, got {n}")
@@ -95,7 +94,7 @@ def lyapunov(
         state, Z = at
 
         def after(s):
-            return ravel_pytree(cell.step(params, unravel(s), x)[0])[0]
+            return trees.as_reals(cell.step(params, unravel(s), x)[0])[0]
 
         state, push = jax.linearize(after, state)
         return (state, jax.vmap(push, 1, 1)(Z)), None  # (1)

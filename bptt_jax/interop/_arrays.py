@@ -48,7 +48,7 @@ def halves(b: Any, like: Sequence | None = None) -> tuple[Any, Any]:
         is -0, which can be added to anything without changing a bit.
     """
     xp = namespace(b)
-    none = xp.full_like(b, -0.0)
+    none = xp.full_like(b, complex(-0.0, -0.0) if b.dtype.kind == "c" else -0.0)
     if like is None:
         return b, none
     first, second = (xp.asarray(a) for a in like)

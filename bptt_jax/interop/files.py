@@ -27,6 +27,7 @@ DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
+    "C64": np.dtype(np.complex64),
     "BF16": np.dtype(jnp.bfloat16),
     "I64": np.dtype(np.int64),
     "I32": np.dtype(np.int32),
@@ -38,6 +39,7 @@ DTYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
+PARTS = {DTYPES["F64"]: np.dtype(complex), DTYPES["F32"]: DTYPES["C64"]}
 LARGEST_HEADER = 1 << 24
 """Bytes: room for more than 100,000 arrays."""
 LONGEST_NAME = 500
@@ -72,12 +74,14 @@ class Stored(NamedTuple):
     """An array that lies in a file and has not been read: `load` reads it.
 
     dtype: a text where it is one that is not read, "F8_E4M3" say.
+    imag: where the imaginary parts of complex numbers begin, if by themselves.
     """
 
     path: pathlib.Path
     dtype: np.dtype | str
     shape: tuple[int, ...]
     offset: int
+    imag: int | None = None
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -125,11 +129,24 @@ def stored(path: str | os.PathLike) -> tuple[dict[str, Stored], dict[str, str]]:
         arrays[name] = Stored(path, dtype, shape, begin + first)
         spans.append((first, last, name))
     _check_spans(path, spans, size - begin)
-    return arrays, about
+    try:
+        return _files.together(arrays, about, _joined)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _joined(real: Stored, imag: Stored) -> Stored:
+    """Complex numbers whose parts are two arrays."""
+    if real.dtype not in PARTS or real._replace(offset=imag.offset) != imag:
+        raise ValueError("its parts are not two arrays of one shape and dtype")
+    return real._replace(dtype=PARTS[real.dtype], imag=imag.offset)
 
 
 def load(a: Stored) -> np.ndarray:
     """Reads one array."""
+    if a.imag is not None:
+        part = a._replace(dtype=np.empty(0, a.dtype).real.dtype, imag=None)
+        return _files.joined(load(part), load(part._replace(offset=a.imag)))
     count = math.prod(a.shape)
     found = np.fromfile(a.path, np.uint8, count * a.dtype.itemsize, offset=a.offset)
     if found.size != count * a.dtype.itemsize:
@@ -144,6 +161,9 @@ def write(
 ) -> None:
     """Writes a new safetensors file: whole, or not at all.
 
+    The format has no complex128: such an array is stored as two, NAME.real and NAME.imag,
+    exactly, and `read` makes one of them again.
+
     Raises:
       ValueError: there is something of that name already, or no such folder.
       OSError: it cannot be written.
@@ -151,7 +171,9 @@ def write(
     path = pathlib.Path(path)
     check_new(path)
     arrays = {name: np.array(a, order="C") for name, a in named.items()}
-    whole = save(arrays, metadata)  # a file of save_file is readable to its owner alone
+    arrays, about = _files.apart(arrays)
+    about |= metadata or {}
+    whole = save(arrays, about or None)  # a file of save_file is readable to its owner
     try:
         _files.create(path, lambda new: new.write_bytes(whole))
     except FileExistsError:

@@ -19,7 +19,8 @@ from bptt_jax.types import PyTree
 def clip_d_carry(max_norm: float) -> Callable:
     """Clips the cotangent of each example's state to a norm, at every step.
 
-    The norm is that over all units and leaves of the carry. So no example's gradient
+    The norm is that over all units and leaves of the carry, of complex ones too, computed
+    in at least float32. So no example's gradient
     can explode on its way, however long that is; a clipped gradient is no gradient of
     any function.
 
@@ -32,10 +33,8 @@ def clip_d_carry(max_norm: float) -> Callable:
     def hook(d_carry, aux):
         del aux
         leaves = [a for a in jax.tree.leaves(d_carry) if trees.is_floating(a)]
-        squares = [(a * a).sum(-1, keepdims=True) for a in leaves]
-        norm = jnp.sqrt(sum(squares[1:], squares[0]))
-        gain = max_norm / jnp.maximum(norm, max_norm)
-        return jax.tree.map(lambda a: a * gain.astype(a.dtype), d_carry)
+        norm = trees.norm(leaves, -1)[..., None]
+        return trees.scaled(d_carry, max_norm / jnp.maximum(norm, max_norm))
 
     return hook
 
@@ -53,7 +52,7 @@ def scale_d_carry(factor: float) -> Callable:
 
     def hook(d_carry, aux):
         del aux
-        return jax.tree.map(lambda a: a * jnp.asarray(factor, a.dtype), d_carry)
+        return trees.scaled(d_carry, factor)
 
     return hook
 

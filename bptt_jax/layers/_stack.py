@@ -3,6 +3,7 @@
 import jax
 
 from bptt_jax._factory import factory
+from bptt_jax.layers._outputs import outputs
 from bptt_jax.types import Layer, Side
 
 
@@ -62,10 +63,25 @@ def stack(*layers: Layer) -> Layer:
             d_carries.insert(0, d_c)
         return tuple(d_params), tuple(d_carries), d_ys
 
+    def refuse(params, carry, xs, side):
+        for i, layer in enumerate(layers):
+            at = params[i], carry[i], xs, _of_layer(side, i)
+            if layer.refuse is not None:
+                layer.refuse(*at)
+            if all(later.refuse is None for later in layers[i + 1 :]):
+                return
+            xs = outputs(layer, *at)
+
     def watched(watch):
         return stack(
             *(part.watched(watch) if part.watched else part for part in layers)
         )
 
-    seen = any(part.watched for part in layers)
-    return Layer(init, init_carry, fwd, bwd, watched if seen else None)
+    return Layer(
+        init,
+        init_carry,
+        fwd,
+        bwd,
+        watched if any(part.watched for part in layers) else None,
+        refuse if any(part.refuse for part in layers) else None,
+    )

@@ -30,20 +30,27 @@ def time_distributed(init: Callable, f: Callable) -> Layer:
     >>> from bptt_jax import layers
     >>> scale = layers.time_distributed(lambda key: jnp.ones(()), lambda p, xs: p * xs)
     """
+    return _with_side(init, lambda params, xs, side: f(params, _clean(xs, side)))
 
-    def clean(xs, side):
-        return xs if side.mask is None else trees.only(side.mask, xs)
+
+def _with_side(init: Callable, f: Callable, refuse: Callable | None = None) -> Layer:
+    """`time_distributed` of `f(params, xs, side) -> ys`."""
 
     def fwd(params, carry, xs, side):
-        return carry, f(params, clean(xs, side)), ()
+        return carry, f(params, xs, side), ()
 
     def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
         del carry, ys, residuals
-        _, back = trees.pullback(lambda p, xs: f(p, clean(xs, side)), params, xs)
+        _, back = trees.pullback(lambda p, xs: f(p, xs, side), params, xs)
         d_params, d_xs = back(d_ys)
         return d_params, d_carry, d_xs
 
-    return Layer(init, no_carry, fwd, bwd)
+    return Layer(init, no_carry, fwd, bwd, refuse=refuse)
+
+
+def _clean(tree, side):
+    """Zeros at masked steps."""
+    return tree if side.mask is None else trees.only(side.mask, tree)
 
 
 _lecun_normal = jax.nn.initializers.lecun_normal()
@@ -99,25 +106,38 @@ def embedding(
 ) -> Layer:
     """A row of a table for each symbol, as `flax.linen.Embed`: `[K, ...] -> [K, ..., O]`.
 
-    Params: `embedding [n_symbols, n_features]`. Symbols outside the table read its
-    nearest row.
+    Params: `embedding [n_symbols, n_features]`. Masked steps read no row and are zero.
+
+    Raises:
+      ValueError: outside of `jit`, where values are known: a symbol that is not in the
+        table, -1 included; the first is named. Where they are traced its features are
+        NaN, and no row is read or trained.
     """
     positive(n_symbols=n_symbols, n_features=n_features)
 
     def init(key):
         return dict(embedding=embedding_init(key, (n_symbols, n_features), param_dtype))
 
-    def f(params, tokens):
+    def f(params, tokens, side):
+        tokens = jnp.asarray(tokens)
         if not jnp.issubdtype(tokens.dtype, jnp.integer):
             raise TypeError(f"embedding: expected integer symbols, got {tokens.dtype}")
+        refuse(params, (), tokens, side)
         table = params["embedding"]
-        return (
-            (table if dtype is None else table.astype(dtype))
-            .at[tokens]
-            .get(mode="clip")
-        )
+        table = table if dtype is None else table.astype(dtype)
+        tokens = trees.wide(_clean(tokens, side))
+        outside = (tokens < 0) | (tokens >= n_symbols)  # -1 would be the last row
+        rows = jnp.where(outside, n_symbols, tokens.astype(jnp.int32))
+        return _clean(table.at[rows].get(mode="fill", fill_value=jnp.nan), side)
 
-    return time_distributed(init, f)
+    def refuse(params, carry, tokens, side):
+        del params, carry
+        expected = f"symbols from 0 to {n_symbols - 1}"
+        if trees.known(tokens) is not None:
+            tokens = _clean(tokens, side)
+            trees.refuse_outside("embedding", expected, tokens, 0, n_symbols - 1)
+
+    return _with_side(init, f, refuse)
 
 
 @factory
@@ -139,7 +159,8 @@ def layer_norm(
         out = jnp.result_type(xs, params["scale"]) if dtype is None else dtype
         x = xs.astype(trees.at_least_float32(xs.dtype))
         x = x - x.mean(-1, keepdims=True)
-        x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + epsilon)
+        variance = trees.squares(x).mean(-1, keepdims=True)
+        x = x * jax.lax.rsqrt(variance + epsilon).astype(x.dtype)
         return (x * params["scale"] + params["bias"]).astype(out)
 
     return time_distributed(init, f)

@@ -1,28 +1,59 @@
 """A layer whose outputs are the losses of its steps."""
 
+import jax
 import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
+from bptt_jax.layers._outputs import outputs
 from bptt_jax.types import Layer, Objective, Side, Weighted
+
+
+def _weighted(side: Side) -> tuple:
+    """Targets, weights `[T, ...]` and flags `[T, ...]` of what counts; None: all does."""
+    targets, weights, counts = side.targets, None, side.mask
+    if isinstance(targets, Weighted):
+        targets, weights = targets
+        counts = weights != 0
+        if side.mask is not None:
+            few, many = sorted((counts, side.mask), key=jnp.ndim)
+            counts = trees.along(many, few) & many
+            weights = jnp.broadcast_to(trees.along(counts, weights), counts.shape)
+    return targets, weights, counts
+
+
+def _read(counts, tree):
+    """The leaves of each step, zero where nothing is to be read of them."""
+
+    def leaf(a):  # one for all examples is read where any example counts
+        return trees.only(counts, a) if a.shape[: counts.ndim] == counts.shape else a
+
+    return tree if counts is None else jax.tree.map(leaf, tree)
 
 
 def _losses(objective: Objective, ys, side: Side):
     """The loss of each step, summed over the batch: `[K]`."""
-    targets, weights, mask = side.targets, None, side.mask
-    if isinstance(targets, Weighted):
-        targets, weights = targets
-    if mask is not None:  # cleaned on the way in: 0 · NaN would be NaN on the way back
-        if weights is not None and weights.ndim < mask.ndim:
-            weights = jnp.broadcast_to(trees.along(mask, weights), mask.shape)
-        ys, targets, weights = trees.only(mask, (ys, targets, weights))
+    targets, weights, counts = _weighted(side)
+    # cleaned on the way in: 0 · NaN would be NaN on the way back
+    ys, targets, weights = _read(counts, (ys, targets, weights))
     losses = objective(ys, targets)
     if weights is not None:
         losses = losses * trees.along(losses, weights)
-    losses = losses if mask is None else trees.only(mask, losses)
+    losses = losses if counts is None else trees.only(counts, losses)
     return losses.sum(
         tuple(range(1, losses.ndim)), dtype=trees.at_least_float32(losses.dtype)
     )
+
+
+def _refuse(objective: Objective, ys, side: Side) -> None:
+    """Lets the objective see what is known of its targets, beside shapes of outputs."""
+    targets, _, counts = _weighted(side)
+    if all(trees.known(a) is None for a in jax.tree.leaves(targets)):
+        return
+    if counts is not None and trees.known(counts) is None:
+        return
+    targets = _read(counts, targets)
+    jax.eval_shape(lambda ys: objective(ys, targets), ys)
 
 
 @factory
@@ -53,8 +84,14 @@ def with_loss(layer: Layer, objective: Objective) -> Layer:
         (d_ys,) = back(d_losses)
         return layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
 
+    def refuse(params, carry, xs, side):
+        if layer.refuse is not None:
+            layer.refuse(params, carry, xs, side)
+        if any(trees.is_integer(a) for a in jax.tree.leaves(side.targets)):
+            _refuse(objective, outputs(layer, params, carry, xs, side), side)
+
     inner = layer.watched
     watched = (
         None if inner is None else lambda watch: with_loss(inner(watch), objective)
     )
-    return layer._replace(fwd=fwd, bwd=bwd, watched=watched)
+    return layer._replace(fwd=fwd, bwd=bwd, watched=watched, refuse=refuse)

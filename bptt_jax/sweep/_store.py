@@ -20,8 +20,9 @@ def save(path: pathlib.Path, tree: Any, **record: Any) -> None:
         jax.tree_util.keystr(at) or "value": np.asarray(a, order="C")
         for at, a in jax.tree_util.tree_leaves_with_path(host)
     }
-    about = {k: str(v) for k, v in record.items()} | {"sha256": digest(host)}
-    _files.replace(path, lambda new: save_file(named, new, metadata=about))
+    arrays, about = _files.apart(named)
+    about |= {k: str(v) for k, v in record.items()} | {"sha256": digest(host)}
+    _files.replace(path, lambda new: save_file(arrays, new, metadata=about))
 
 
 def load(path: pathlib.Path, like: Any) -> tuple[Any, dict[str, str]]:
@@ -34,10 +35,11 @@ def load(path: pathlib.Path, like: Any) -> tuple[Any, dict[str, str]]:
     try:
         with safe_open(path, "numpy") as file:
             names = [jax.tree_util.keystr(at) or "value" for at, _ in leaves]
-            if set(names) != set(file.keys()):
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays, about = _files.together(arrays, file.metadata())
+            if set(names) != set(arrays):
                 raise ValueError("it holds other arrays")
-            found = [file.get_tensor(name) for name in names]
-            about = dict(file.metadata())
+            found = [arrays[name] for name in names]
     except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     host = structure.unflatten(found)

@@ -81,7 +81,8 @@ def step(
     """One update on one batch: `(…, state, item) -> (state, metrics)`, pure.
 
     Args:
-      estimator: where the gradient comes from.
+      estimator: where the gradient comes from; that of complex parameters, which is
+        JAX's, is conjugated before the optimizer sees it.
       optimizer: an optax optimizer. Those that ask for more than the gradient are given
         `value`, `grad` and `value_fn`: the loss of this batch, its gradient, and the loss
         as a function of the parameters, whose derivative is the estimator's gradient.
@@ -119,13 +120,14 @@ def update(
     key, k_data = jax.random.split(jax.random.fold_in(state.key, state.position))
     made = batch(item, k_data)
     loss, grads, carry, told = estimator.grad(state.params, state.carry, made, key)
-    norm = optax.tree.norm(grads)
+    grads = trees.conjugate(grads)  # where the loss rises: JAX's are ∂L/∂x - i ∂L/∂y
     _refuse_lbfgs(state.opt_state)
     value_fn = _value_fn(estimator, state.carry, made, key)
     extra = _wanted(optimizer, value=loss, grad=grads, value_fn=value_fn)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **extra)
     params = optax.apply_updates(state.params, updates)
-    metrics = dict(loss=loss, grad_norm=norm, update_norm=optax.tree.norm(updates))
+    norm, moved = (trees.norm(jax.tree.leaves(a)) for a in (grads, updates))
+    metrics = dict(loss=loss, grad_norm=norm, update_norm=moved)
     metrics |= {name: a for name, a in told.items() if name != "steps"}
     if (real := estimators.any_real(made)) is not True:
         before = state.params, state.opt_state

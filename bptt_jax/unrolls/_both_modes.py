@@ -81,7 +81,7 @@ def _push(layer, wanted, residuals, tangents, *, chunk):
         like, transposed = jax.vjp(back, *zeros)
         return transposed(
             jax.tree.map(
-                lambda d, a: d.astype(a.dtype), (d_params, d_carry, d_xs), like
+                lambda d, a: trees.cast(d, a.dtype), (d_params, d_carry, d_xs), like
             )
         )
 

@@ -104,7 +104,7 @@ def backward(layer, residuals, d_carry, d_ys, *, chunk):
         )
         d_params, seen = _apart(d_params)
         each = trees.floats(params, d_params)
-        total = [t + d.astype(t.dtype) for t, d in zip(total, each, strict=True)]
+        total = [t + trees.cast(d, t.dtype) for t, d in zip(total, each, strict=True)]
         return (trees.floats(carry, d_carry), total), (trees.floats(xs, d_xs), seen)
 
     if rest < T:

@@ -95,6 +95,7 @@ def door(core: Callable) -> Callable:
 
     def call(layer, params, carry, xs, side=Side(), *, length=None, **options):
         layer, arguments = lift(layer), arrays(params, carry, xs, side, length)
+        refuse(layer, *arguments)
         return entry(layer, tuple(sorted(options.items())), *arguments)
 
     return call
@@ -128,6 +129,17 @@ def arrays(params, carry, xs, side, length: int | None) -> tuple:
     elif length is not None and length != trees.length(xs):
         raise ValueError(f"length: {length} given, but xs has {trees.length(xs)} steps")
     return params, carry, xs, side
+
+
+def refuse(layer: Layer, params, carry, xs, side) -> None:
+    """Refuses symbols that are none of the layer's, where their values are known."""
+    given = jax.tree.leaves((xs, side.targets))
+    if layer.refuse is None or all(
+        trees.known(a) is None for a in given if trees.is_integer(a)
+    ):
+        return
+    check(layer, params, carry, xs, side)
+    layer.refuse(params, carry, xs, side)
 
 
 def check(layer: Layer, params: PyTree, carry: PyTree, xs: PyTree, side: Side) -> None:

@@ -27,7 +27,7 @@ def times(d_carry: PyTree, aux: Array | None) -> PyTree:
     """The hook of `layers.recurrent` that multiplies by `side.aux`, where there is any."""
     if aux is None:
         return d_carry
-    return jax.tree.map(lambda d: d * aux.astype(d.dtype), d_carry)
+    return trees.scaled(d_carry, aux)
 
 
 def truncation_gains(

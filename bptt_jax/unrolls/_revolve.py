@@ -193,7 +193,7 @@ def _no_outputs(layer, params, carry, xs, side, T: int) -> PyTree:
     # a zero that varies over the same axes of a mesh as all else
     zero = jnp.zeros_like(jax.tree.leaves((carry, xs))[0]).sum()
     zeros = jax.tree.map(
-        lambda s: jnp.broadcast_to(zero.astype(s.dtype), (T, *s.shape[1:])), shapes
+        lambda s: jnp.broadcast_to(trees.cast(zero, s.dtype), (T, *s.shape[1:])), shapes
     )
     return shardings.like(shapes, zeros)
 
@@ -212,7 +212,7 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots, kept=0, offload=
             params, carry, *at, ys, residuals, trees.fill(carry, d_carry), d_out
         )
         each = trees.floats(params, d_params)
-        total = [t + d.astype(t.dtype) for t, d in zip(total, each, strict=True)]
+        total = [t + trees.cast(d, t.dtype) for t, d in zip(total, each, strict=True)]
         d_xs = trees.write_steps(d_xs, start, trees.floats(at[0], d_at))
         return trees.floats(carry, d_carry), total, d_xs
 

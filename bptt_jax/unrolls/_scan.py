@@ -7,7 +7,7 @@ from jax import lax
 
 from bptt_jax.cells import masked, resets
 from bptt_jax.types import Cell, Layer, PyTree, Side
-from bptt_jax.unrolls._door import arrays, check, lift, spread
+from bptt_jax.unrolls._door import arrays, check, lift, refuse, spread
 
 
 def scan(
@@ -48,7 +48,8 @@ def scan(
     arguments = arrays(params, carry, xs, side, length)
     if isinstance(layer, Cell):
         return _scan_cell(layer, *arguments)
-    return _scan_layer(lift(layer), *arguments)
+    refuse(lift(layer), *arguments)
+    return _scan_layer(layer, *arguments)
 
 
 @functools.partial(jax.jit, static_argnums=0)

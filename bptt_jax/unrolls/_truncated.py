@@ -62,7 +62,8 @@ def _backward(layer, residuals, d_carry, d_ys, *, window, stride, chunk):
 
         d_of = jax.tree.map(lambda a: _newest_only(a, generations), d_ys)
         each, ds, d_xs = _over(generations, one)(ds, d_of)
-        total = [t + d.sum(0, dtype=t.dtype) for t, d in zip(total, each, strict=True)]
+        sums = [trees.cast(d, t.dtype).sum(0) for t, d in zip(total, each, strict=True)]
+        total = [t + d for t, d in zip(total, sums, strict=True)]
         return (ds, total), [d.sum(0) for d in d_xs]
 
     def next_block(ds, ends):  # (1), (2)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bptt_jax import _pytrees as trees
@@ -59,7 +60,7 @@ class Arguments(NamedTuple):
 def arguments(
     layer: Cell | Layer, case: Case, inputs, targets, noise: float, seed: int
 ) -> Arguments:
-    """Random arguments for a case, all floating leaves in float64."""
+    """Random arguments for a case, floating leaves in float64, complex in complex128."""
     rng = np.random.default_rng([seed, case.T, SIDES.index(case.side)])
     k_params, k_inputs, k_targets, k_side = jax.random.split(jax.random.key(seed), 4)
     params = _noisy(rng, layer.init(k_params), noise)
@@ -72,7 +73,7 @@ def arguments(
     if case.side in ("resets", "both"):
         side = side._replace(resets=resets)
     if case.side in ("mask", "both"):
-        xs, goals = _nan_in_padding(mask, (xs, side.targets))
+        xs, goals = _unreadable(mask, (xs, side.targets))
         side = side._replace(mask=mask, targets=goals)
     if case.side == "both":
         side = side._replace(keys=jax.random.split(k_side, case.T))
@@ -88,19 +89,28 @@ def sequence(inputs: int | Callable | None, rng, key, case: Case) -> PyTree:
     return rng.normal(size=(case.T, *case.batch_shape, inputs))
 
 
+def double(a) -> np.ndarray:
+    """A floating array in float64, a complex one in complex128."""
+    return np.asarray(a, np.complex128 if np.iscomplexobj(a) else np.float64)
+
+
 def _float64(tree: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda a: np.asarray(a, np.float64) if trees.is_floating(a) else a, tree
-    )
+    return jax.tree.map(lambda a: double(a) if trees.is_floating(a) else a, tree)
+
+
+def normal(rng, like) -> np.ndarray:
+    """Normal numbers of the shape of `like`: complex ones where it is complex."""
+    drawn = rng.normal(size=np.shape(like))
+    if jnp.issubdtype(like.dtype, jnp.complexfloating):
+        return drawn + 1j * rng.normal(size=np.shape(like))
+    return drawn
 
 
 def _noisy(rng, tree: PyTree, noise: float) -> PyTree:
     """Zeros (biases, states) would hide wrong factors."""
 
     def leaf(a):
-        if not trees.is_floating(a):
-            return a
-        return np.asarray(a, np.float64) + noise * rng.normal(size=np.shape(a))
+        return double(a) + noise * normal(rng, a) if trees.is_floating(a) else a
 
     return jax.tree.map(leaf, tree)
 
@@ -129,12 +139,17 @@ def _resets_and_mask(rng, shape) -> tuple[np.ndarray, np.ndarray]:
     return resets, mask
 
 
-def _nan_in_padding(mask, tree: PyTree) -> PyTree:
+def _unreadable(mask, tree: PyTree) -> PyTree:
+    """NaN in the padding, and of integers ones that no table has."""
+
     def leaf(a):
-        if not trees.is_floating(a):
+        if trees.is_floating(a):
+            bad = complex(np.nan, np.nan) if np.iscomplexobj(a) else np.nan
+        elif trees.is_integer(a):
+            bad = np.iinfo(a.dtype).max
+        else:
             return a
-        return np.where(
-            mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, np.nan
-        )
+        real = mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim))
+        return np.where(real, a, np.asarray(bad, a.dtype))
 
     return jax.tree.map(leaf, tree)

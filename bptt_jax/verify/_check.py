@@ -2,11 +2,14 @@
 
 For random cotangents v of the outputs and w of the final carry let
 
-    (1)  L(θ, s_0, xs) = Σ v · ys + Σ w · s_T
+    (1)  L(θ, s_0, xs) = Re (Σ v · ys + Σ w · s_T)
 
 Its gradient is computed three ways in float64: by the unroll that is checked; by
 `jax.grad` of the plain loop over steps; and by differences of L itself, evaluated by
 the plain loop or, where the caller has one, by an implementation in NumPy.
+
+A complex number z = x + iy is two real ones, along which differences are taken. The
+gradient with respect to it is JAX's, ∂L/∂x - i ∂L/∂y.
 """
 
 import time
@@ -16,9 +19,11 @@ from functools import partial
 import chex
 import jax
 import numpy as np
+from jax import lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import unrolls
+from bptt_jax._files import joined
 from bptt_jax._jax import enable_x64
 from bptt_jax.types import Cell, Layer, Unroll
 from bptt_jax.verify import _cases, _differences
@@ -62,10 +67,10 @@ def check(
 ) -> Report:
     """Checks that the gradient of a cell or a layer is right; raises where it is not.
 
-    Everything is computed in float64, whatever `jax_enable_x64` says, with parameters
-    `layer.init` plus noise and a random initial carry. Only floating leaves are
-    perturbed. Where the hand-derived gradient and `jax.grad` disagree, differences of
-    the forward pass decide which of the two is wrong.
+    Everything is computed in float64 and complex128, whatever `jax_enable_x64` says, with
+    parameters `layer.init` plus noise and a random initial carry. Only floating leaves
+    are perturbed, complex ones in both their parts. Where the hand-derived gradient and
+    `jax.grad` disagree, differences of the forward pass decide which of the two is wrong.
 
     Args:
       layer: the cell or layer.
@@ -176,7 +181,7 @@ def _compare(
     run = partial(_run, layer, at.side, at.T, merge)
     loop = partial(run, plain, {})
     results = _leaves(jax.eval_shape(loop, theta))
-    cotangents = [rng.normal(size=a.shape) for _, a in results]
+    cotangents = [_cases.normal(rng, a) for _, a in results]
     grad_out, grad = _gradient(loop, theta, cotangents)
     truth_out, values = grad_out, lambda theta: _values(loop(theta))
     if reference is not None:
@@ -184,7 +189,7 @@ def _compare(
             _reference, reference, at, merge, [a.shape for _, a in results]
         )
         truth_out = values(theta)
-    v = _differences.directions(rng, [a.size for a in theta])
+    v = _differences.directions(rng, [_as_reals(a).size for a in theta])
     truth = _truth(values, theta, v, cotangents, jitted=reference is None)
     for chunk in case.chunks:
         options = {} if chunk is None else dict(chunk=chunk)
@@ -257,14 +262,14 @@ def _gradient(f: Callable, theta: list, cotangents: list) -> tuple[list, list]:
 
 def _truth(values: Callable, theta, v, cotangents, jitted: bool) -> list[np.ndarray]:
     """The derivative of (1) along each leaf's directions, from values of L alone."""
-    starts = np.cumsum([0, *(a.size for a in theta)])
-    flat = np.concatenate([a.ravel() for a in theta])
+    flats = [_as_reals(a) for a in theta]
+    starts, flat = np.cumsum([0, *map(len, flats)]), np.concatenate(flats)
 
     def loss(point):
         pieces = [point[i:j] for i, j in zip(starts, starts[1:], strict=False)]
-        point = [x.reshape(a.shape) for x, a in zip(pieces, theta, strict=True)]
+        point = [_from_reals(x, a) for x, a in zip(pieces, theta, strict=True)]
         each = zip(cotangents, values(point), strict=True)
-        return sum((w * a).sum() for w, a in each)
+        return sum((w * a).sum().real for w, a in each)
 
     def at_each(points):
         return np.array([loss(point) for point in points])
@@ -280,6 +285,19 @@ def _truth(values: Callable, theta, v, cotangents, jitted: bool) -> list[np.ndar
         lambda points: np.asarray(at_points(points)), flat, whole
     )
     return np.split(found, np.cumsum([len(d) for d in v])[:-1])
+
+
+def _as_reals(a) -> np.ndarray:
+    """All numbers in a row; of complex ones the real parts, then the imaginary ones."""
+    a = np.ravel(a)
+    return np.concatenate([a.real, a.imag]) if np.iscomplexobj(a) else a
+
+
+def _from_reals(flat, like):
+    if np.iscomplexobj(like):
+        join = lax.complex if isinstance(flat, jax.Array) else joined
+        flat = join(flat[: like.size], flat[like.size :])
+    return flat.reshape(like.shape)
 
 
 def _reference(reference, at: Arguments, merge, shapes, theta: list) -> list:
@@ -312,7 +330,7 @@ def _row(leaf, hand, grad, v, truth, floor, tolerance, label) -> Row:
     by_truth = [float("nan")] * 2
     if smooth.any():
         with np.errstate(invalid="ignore"):  # of gradients that are not finite
-            slopes = [v[smooth] @ g.ravel() for g in (hand, grad)]
+            slopes = [v[smooth] @ _as_reals(g.conj()) for g in (hand, grad)]
         by_truth = [_error(slope, truth[smooth], floor) for slope in slopes]
     each = (_error(hand, grad, floor), *by_truth)
     largest = max(_largest(grad), _largest(hand), _largest(truth[smooth]))

@@ -142,6 +142,9 @@ def test_sample(text_run, tmp_path, capsys):
     assert len(first) == len("the ca") + 50 + len("\n")
     assert sample("--length", "50") == first
     assert sample("--length", "50", "--seed", "1") != first
+    greedy = sample("--length", "50", "--temperature", "0")
+    for options in (("--seed", "1"), ("--temperature", "1e-38")):
+        assert sample("--length", "50", "--temperature", "0", *options) == greedy
 
 
 def test_bits_per_character_of_a_short_text_in_utf8(tmp_path, capsys, monkeypatch):

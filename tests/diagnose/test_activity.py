@@ -52,6 +52,20 @@ def test_forced_gates_and_dead_units():
     assert found.low == {}
 
 
+def test_states_whose_squares_half_precision_does_not_hold():
+    """300 in each of 100 units after the first step, in float16."""
+    cell = cells.elman(3, 100, activation=lambda a: a, param_dtype=jnp.float16)
+    params = cell.init(jax.random.key(0))
+    params = jax.tree.map(jnp.zeros_like, params) | dict(b=jnp.full(100, 300.0, "e"))
+    batch = watching.batch(steps=4)
+    batch = batch._replace(inputs=batch.inputs.astype(jnp.float16))
+    (found,) = diagnose.activity(layers.recurrent(cell), params, batch)
+    np.testing.assert_allclose(found.state_norms[0], 0)
+    np.testing.assert_allclose(found.state_norms[1:], 3000)
+    np.testing.assert_allclose(found.means, 225)
+    np.testing.assert_allclose(found.deviations, np.std([0, 300, 300, 300]), rtol=1e-6)
+
+
 def test_clipping():
     found = diagnose.clipping(np.array([0.5, 2.0]), 1.0)
     assert found == (0.5, 0.5, 2.0)

@@ -61,6 +61,33 @@ def test_figures_are_those_of_numpy():
     np.testing.assert_allclose(found, want, rtol=1e-5)
 
 
+def constant(value):
+    """An estimator whose gradient is a number, whatever it is asked."""
+
+    def grad(params, state, batch, key):
+        del batch, key
+        return 0.0, jax.tree.map(lambda a: jnp.full_like(a, value), params), state, {}
+
+    return Estimator(lambda params, batch: (), grad)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [("float16", 300), ("float32", 1e25), ("float32", 1e-25), ("complex64", 3 + 4j)],
+)
+def test_figures_where_squares_leave_the_range(dtype, size):
+    params = [jnp.zeros(90, dtype), jnp.zeros(10, dtype)]
+    for factor, cosine in ((0.5, 1), (-2, -1)):
+        pair = constant(factor * size), constant(size)
+        found = diagnose.bias(*pair, params, None, KEY)
+        want = cosine, abs(factor - 1), abs(factor)
+        np.testing.assert_allclose(found, want, rtol=2e-3)
+        assert all(jnp.isrealobj(a) for a in found)
+    if dtype == "complex64":  # a quarter turn
+        found = diagnose.bias(constant(1j * size), constant(size), params, None, KEY)
+        np.testing.assert_allclose(found, (0, np.sqrt(2), 1), atol=1e-6)
+
+
 def test_longer_windows_are_nearer():
     errors = [
         float(diagnose.bias(of(unrolls.truncated, window=w), EXACT, *setting(), KEY)[1])

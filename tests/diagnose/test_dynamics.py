@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from bptt_jax import Batch, Side, cells, diagnose, layers, objectives
 from support import watching
+from support.complex_cells import BY_HAND
 
 LOSS = objectives.squared_error
 KEY = jax.random.key(0)
@@ -31,6 +32,35 @@ def test_jacobians_are_those_of_the_step(name):
         step = lambda s, x=x: ravel_pytree(cell.step(params, unravel(s), x)[0])[0]
         np.testing.assert_allclose(got[t], jax.jacfwd(step)(state), atol=1e-12)
         state = step(state)
+
+
+def reals(s):
+    return jnp.concatenate([s.real, s.imag])
+
+
+def test_jacobians_of_a_complex_state_are_those_of_its_real_and_imaginary_parts():
+    """Also where the step has no complex derivative."""
+    params = jax.tree.map(lambda a: a.astype(complex), BY_HAND.init(KEY))
+    rng = np.random.default_rng(0)
+    xs, state = jnp.asarray(rng.normal(size=(4, 3))), rng.normal(size=8)
+    carry = jnp.asarray(state[:4] + 1j * state[4:])
+    got = diagnose.jacobians(BY_HAND, params, carry, xs)
+    assert got.shape == (4, 8, 8)
+    assert got.dtype == jnp.float64
+    for t, x in enumerate(xs):
+
+        def step(s, x=x):
+            return reals(
+                BY_HAND.step(params, s[:4] + jax.lax.complex(0.0, 1.0) * s[4:], x)[0]
+            )
+
+        np.testing.assert_allclose(got[t], jax.jacfwd(step)(state), atol=1e-12)
+        state = step(state)
+    found = diagnose.lyapunov(BY_HAND, params, carry, xs)
+    assert found.exponents.shape == (8,)
+    logs = [np.linalg.slogdet(J)[1] for J in got]
+    np.testing.assert_allclose(found.exponents.sum(), np.mean(logs), rtol=1e-9)
+    np.testing.assert_allclose(reals(found.carry), state, rtol=1e-12)
 
 
 def test_products_are_those_of_a_window():

@@ -1,12 +1,25 @@
 """`gradient_flow` and `contributions` against loops in Python and NumPy."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_jax import Side, cells, diagnose, estimators, layers, objectives, unrolls
+from bptt_jax import (
+    Batch,
+    Side,
+    cells,
+    diagnose,
+    estimators,
+    layers,
+    objectives,
+    unrolls,
+)
 from support import watching
+from support.complex_cells import BY_HAND
 
 LOSS = objectives.squared_error
 KEY = jax.random.key(0)
@@ -119,6 +132,66 @@ def test_a_layer_without_a_state_is_refused():
         )
 
 
+def test_flow_norms_and_lags_of_complex_states():
+    """Moduli throughout: against the same in plain loops over what JAX gives."""
+    model, T, B = layers.recurrent(BY_HAND), 5, 2
+    params = jax.tree.map(lambda a: a.astype(complex), BY_HAND.init(KEY))
+    rng = np.random.default_rng(0)
+    xs = jnp.asarray(rng.normal(size=(T, B, 3)))
+    batch = Batch(xs, Side(targets=jnp.asarray(rng.normal(size=(T, B, 4)))))
+    carry = BY_HAND.init_carry(params, (B,))
+
+    def losses(params, added):
+        state, found = carry, []
+        for x, goal, z in zip(xs, batch.side.targets, added, strict=True):
+            state = BY_HAND.step(params, state, x)[0] + z
+            found.append((((params["c"] * state).real - goal) ** 2).sum(-1))
+        return jnp.stack(found)
+
+    def states_after(t):
+        return functools.reduce(
+            lambda s, x: BY_HAND.step(params, s, x)[0], xs[: t + 1], carry
+        )
+
+    def losses_from(state, t):
+        """Of the steps from t on; the output is no part of the state before them."""
+        _, ys = unrolls.scan(BY_HAND, params, state, xs[t:])
+        return ((ys - batch.side.targets[t:]) ** 2).sum(-1)
+
+    zeros = jnp.zeros((T, B, 4), complex)
+    d_params = jax.grad(lambda p: losses(p, zeros).mean())(params)
+    found = diagnose.contributions(model, LOSS, params, batch, chunk=2)
+    for name, want in d_params.items():
+        np.testing.assert_allclose(found.grads[name], want, atol=1e-13)
+        assert jnp.isrealobj(found.norms[0][name])
+        assert found.norms[0][name].sum() >= jnp.abs(found.grads[name]).max()
+    rest = jax.grad(lambda s: losses_from(s, 2).sum())(states_after(1)) / (T * B)
+    np.testing.assert_allclose(found.d_states[0][1], rest, atol=1e-13)
+    norms = diagnose.state_norms(found.d_states[0])
+    assert jnp.isrealobj(norms)
+    np.testing.assert_allclose(
+        norms, np.linalg.norm(found.d_states[0], axis=-1), rtol=1e-12
+    )
+    later = diagnose.by_lag(model, LOSS, params, batch, lags=T)
+    last = lambda z: losses(params, z)[-1].sum()
+    slopes = np.linalg.norm(jax.grad(last)(zeros), axis=-1).mean(1)[::-1]
+    np.testing.assert_allclose(later.norms[1:], slopes[1:], rtol=1e-10)
+    assert jnp.isrealobj(later.norms)
+    assert jnp.isrealobj(later.sums)
+    omega = diagnose.omega(model, LOSS, params, batch)
+    assert np.isfinite(omega.value)
+    assert jnp.isrealobj(omega.value)
+    (activity,) = diagnose.activity(model, params, batch)
+    states = [np.asarray(carry)]
+    for x in xs[:-1]:
+        states.append(np.asarray(BY_HAND.step(params, states[-1], x)[0]))
+    states = np.stack(states)
+    np.testing.assert_allclose(activity.state_norms, np.linalg.norm(states, axis=-1))
+    np.testing.assert_allclose(activity.means, states.mean((0, 1)))
+    np.testing.assert_allclose(activity.deviations, states.std((0, 1)))
+    assert not activity.dead.any()
+
+
 # Hooks
 
 
@@ -156,6 +229,70 @@ def test_clip_d_carry_is_that_of_a_loop():
     (_, exact), _ = backward(None)
     np.testing.assert_allclose(free, exact, atol=1e-13)
     assert not np.allclose(got, exact)
+
+
+def clipped(d, max_norm):
+    """Of all leaves together, in Python's numbers."""
+    units = [complex(u) for a in jax.tree.leaves(d) for u in np.asarray(a).ravel()]
+    norm = math.hypot(*(part for u in units for part in (u.real, u.imag)))
+    gain = min(1.0, max_norm / norm)
+    return jax.tree.map(lambda a: np.asarray(a, complex) * gain, d)
+
+
+RANGES = {  # 100 units of that size: their squares leave the range of the dtype
+    "float16": (300.0, 1e-4),
+    "bfloat16": (1e25, 1e-25),
+    "float32": (1e25, 1e-25),
+    "float64": (1e200, 1e-200),
+    "complex64": (1e25 + 2e25j, 1e-25j),
+    "complex128": (1e200 - 1e200j, 1e-200j),
+}
+
+
+@pytest.mark.parametrize("dtype", RANGES)
+def test_clip_d_carry_in_every_dtype(dtype):
+    """Where squares overflow or vanish; a complex gradient keeps its direction."""
+    for size in RANGES[dtype]:
+        d = dict(h=jnp.full(90, size, dtype), c=jnp.full(10, -size, dtype))
+        for max_norm in (abs(size) / 2, abs(size) * 100):
+            got = layers.clip_d_carry(max_norm)(d, None)
+            for a, b in zip(*map(jax.tree.leaves, (got, clipped(d, max_norm)))):  # noqa: B905
+                assert a.dtype == dtype
+                eps = float(jnp.finfo(dtype).eps)
+                np.testing.assert_allclose(np.asarray(a, complex), b, rtol=4 * eps)
+
+
+def test_clip_d_carry_of_states_of_two_dtypes():
+    d = dict(h=jnp.full(9, 300.0, jnp.float16), c=jnp.full(16, -300.0, jnp.float32))
+    got = layers.clip_d_carry(5.0)(d, None)
+    np.testing.assert_allclose(got["h"], 1.0, rtol=1e-3)
+    np.testing.assert_allclose(got["c"], -1.0, rtol=1e-6)
+
+
+def test_clip_d_carry_of_a_zero_has_a_derivative():
+    hook = layers.clip_d_carry(1.0)
+    grad = jax.grad(lambda d: (hook(d, None) ** 2).sum())(jnp.zeros(3))
+    np.testing.assert_array_equal(grad, 0)
+
+
+def test_scale_d_carry_rounds_the_product_and_not_the_factor():
+    d = jnp.full(3, 1000.0, jnp.float16)
+    got = layers.scale_d_carry(0.9)(d, None)
+    assert got.dtype == jnp.float16
+    np.testing.assert_array_equal(got, jnp.full(3, 900.0, jnp.float16))
+    turned = layers.scale_d_carry(0.5)(jnp.full(3, 2 + 4j), None)
+    np.testing.assert_array_equal(turned, np.full(3, 1 + 2j))
+
+
+@pytest.mark.parametrize("dtype", RANGES)
+def test_state_norms_in_every_dtype(dtype):
+    for size in RANGES[dtype]:
+        d = jnp.full((3, 100), size, dtype), jnp.full((3, 44), size, dtype)
+        found = diagnose.state_norms(d)
+        assert found.dtype == (jnp.float64 if "64" in dtype[-3:] and dtype != "complex64"
+                               or dtype == "complex128" else jnp.float32)  # fmt: skip
+        exact = abs(complex(np.asarray(d[0])[0, 0])) * 12
+        np.testing.assert_allclose(found, exact, rtol=1e-6)
 
 
 def test_scale_d_carry_discounts_by_lag():

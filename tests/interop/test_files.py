@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
+from bptt_jax import _files
 from bptt_jax.interop import files, torch
 
 F32 = {"a": ("F32", [2], [0, 8]), "b": ("F32", [3], [8, 20])}
@@ -229,6 +230,70 @@ def test_it_is_the_format_of_the_safetensors_package(tmp_path):
     same(files.read(tmp_path / "theirs.safetensors"), known)
     files.write(tmp_path / "ours.safetensors", known)
     same(load_file(tmp_path / "ours.safetensors"), known)
+
+
+COMPLEX = {
+    "w": np.array([[1 + 2j, -0.0], [complex(np.nan, -0.0), complex(-np.inf, 5e-324)]]),
+    "none": np.zeros((0, 2), complex),
+    "number": np.array(complex(-0.0, -0.0)),
+    "single": np.array([1e-45 - 2j, complex(-0.0, np.nan)], np.complex64),
+    "real": np.ones(3),
+}
+
+
+def test_complex_numbers_are_kept_bit_for_bit(tmp_path):
+    """safetensors has no complex128: its parts are two arrays, in metadata named one."""
+    path = tmp_path / "file.safetensors"
+    files.write(path, COMPLEX, {"made": "here"})
+    same(files.read(path), COMPLEX)
+    arrays, about = files.stored(path)
+    assert about == {"made": "here"}
+    assert arrays["w"].dtype == complex
+    assert arrays["w"].shape == (2, 2)
+    theirs = load_file(path)
+    assert theirs["w.real"].tobytes() == COMPLEX["w"].real.tobytes()
+    assert theirs["w.imag"].tobytes() == COMPLEX["w"].imag.tobytes()
+
+
+def test_complex64_of_others(tmp_path):
+    path, a = tmp_path / "theirs.safetensors", COMPLEX["single"]
+    header = {"single": ("C64", [2], [0, 16])}
+    path.write_bytes(made(header, a.tobytes()))
+    same(files.read(path), {"single": a})
+
+
+def test_complex_numbers_where_the_package_has_no_complex64(tmp_path, monkeypatch):
+    monkeypatch.setattr(_files, "_is_held", lambda dtype: False)
+    files.write(tmp_path / "file.safetensors", COMPLEX)
+    assert "single.imag" in load_file(tmp_path / "file.safetensors")
+    same(files.read(tmp_path / "file.safetensors"), COMPLEX)
+
+
+PARTS = {"w.real": np.ones(2), "w.imag": np.ones(2)}
+NOT_TWO = {
+    "no list": (PARTS, "3"),
+    "no JSON": (PARTS, "w"),
+    "not there": (PARTS, '["v"]'),
+    "other shapes": (PARTS | {"w.imag": np.ones(1)}, '["w"]'),
+    "other dtypes": (PARTS | {"w.imag": np.ones(2, "f")}, '["w"]'),
+    "integers": ({name: np.ones(2, int) for name in PARTS}, '["w"]'),
+}
+
+
+@pytest.mark.parametrize("name", NOT_TWO)
+def test_metadata_that_tell_of_complex_arrays_that_are_none(name, tmp_path):
+    arrays, said = NOT_TWO[name]
+    save_file(arrays, tmp_path / "file", {"bptt_jax.complex": said})
+    with pytest.raises(ValueError, match=r"file: bptt_jax\.complex .*: damaged"):
+        files.read(tmp_path / "file")
+
+
+def test_arrays_that_are_called_like_parts(tmp_path):
+    save_file(PARTS, tmp_path / "theirs")  # with no metadata they are two
+    same(files.read(tmp_path / "theirs"), PARTS)
+    with pytest.raises(ValueError, match=r"w\.real: also the name of a part of w"):
+        files.write(tmp_path / "ours", PARTS | {"w": np.ones(2, complex)})
+    assert not (tmp_path / "ours").exists()
 
 
 def test_nothing_is_overwritten(tmp_path):

@@ -187,13 +187,41 @@ def step_by_step(model, params, beginning, n):
 
 @pytest.mark.parametrize("begin", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_generate_is_greedy_where_it_is_cold(begin):
+    """Zero, too, and numbers that are zero in float32 or to its arithmetic."""
     model, params = writer()
     beginning = tokens(begin, seed=2)
-    key = jax.random.key(0)
-    drawn = models.generate(model, params, beginning, 6, 1e-9, key)
-    assert drawn.shape == (6,)
-    assert jnp.issubdtype(drawn.dtype, jnp.integer)
-    assert drawn.tolist() == step_by_step(model, params, beginning, 6)
+    wanted = step_by_step(model, params, beginning, 6)
+    for kind in (jnp.float64, jnp.float32, jnp.bfloat16):
+        rounded = jax.tree.map(lambda a, k=kind: a.astype(k), params)
+        if kind is not jnp.float64:
+            wanted = step_by_step(model, rounded, beginning, 6)
+        for seed, temperature in enumerate((0, 0.0, 1e-46, 1e-38, 1e-9, jnp.zeros(()))):
+            key = jax.random.key(seed)
+            drawn = models.generate(model, rounded, beginning, 6, temperature, key)
+            assert drawn.shape == (6,)
+            assert jnp.issubdtype(drawn.dtype, jnp.integer)
+            assert drawn.tolist() == wanted, (kind, temperature)
+
+
+def test_generate_takes_the_first_of_several_most_probable_symbols():
+    model, params = writer()
+    equal = jax.tree.map(jnp.zeros_like, params)
+    for seed in range(3):
+        key = jax.random.key(seed)
+        drawn = models.generate(model, equal, tokens(3), 4, 0, key)
+        assert drawn.tolist() == [0, 0, 0, 0]
+
+
+def test_generate_refuses_a_temperature_that_is_none():
+    model, params = writer()
+    at, key = (model, params, tokens(3), 4), jax.random.key(0)
+    for temperature in (-1, -1e-40, float("nan"), jnp.array(-0.5)):
+        with pytest.raises(ValueError, match="temperature: expected at least 0, got"):
+            models.generate(*at, temperature, key)
+    traced = jax.jit(lambda t: models.generate(*at, t, key))
+    for temperature in (-1.0, float("nan")):
+        assert traced(temperature).tolist() == [-1] * 4  # no symbol
+    assert traced(0.0).tolist() == models.generate(*at, 0, key).tolist()
 
 
 def test_generate_draws_from_the_softmax():

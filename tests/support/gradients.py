@@ -7,7 +7,7 @@ import numpy as np
 
 from bptt_jax import unrolls
 from bptt_jax.verify import Member
-from bptt_jax.verify._cases import Arguments, Case, arguments
+from bptt_jax.verify._cases import Arguments, Case, arguments, double, normal
 
 QUICK = {"xla_backend_optimization_level": 0}
 """Compiler options for programs whose laws do not depend on how well they are compiled:
@@ -46,7 +46,7 @@ def floating(tree) -> list[tuple[str, np.ndarray]]:
 
 def cotangents_like(tree, seed=2) -> list:
     rng = np.random.default_rng(seed)
-    return [rng.normal(size=a.shape).astype(a.dtype) for _, a in floating(tree)]
+    return [normal(rng, a).astype(a.dtype) for _, a in floating(tree)]
 
 
 def _split(tree):
@@ -100,7 +100,7 @@ def gradients(
 
 def error(a, b) -> float:
     """Relative to the largest entry; infinite where something is not finite."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a, b = double(a), double(b)
     difference = np.max(np.abs(a - b), initial=0.0)
     scale = max(np.max(np.abs(b), initial=0.0), 1e-3)
     return float(difference / scale) if np.isfinite(difference) else float("inf")

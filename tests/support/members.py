@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from bptt_jax import cells
 from bptt_jax.verify import CELLS as _CELLS
 from bptt_jax.verify import LAYERS, UNROLLS, Member
+from support.complex_cells import BY_HAND, BY_JAX
 
 CELLS = {
     **_CELLS,
@@ -75,6 +76,8 @@ COMBINED = {
         lambda: cells.zoneout(cells.ctrnn(3, 4, rate_state=False), 0.2)
     ),
     "learned_carry of from_step": Member(lambda: cells.learned_carry(_leaky(4))),
+    "complex, by hand": Member(lambda: BY_HAND),
+    "complex, from_step": Member(lambda: BY_JAX),
     "in_dtype of learned_carry": Member(
         lambda: cells.in_dtype(cells.learned_carry(cells.mgu(3, 4)), jnp.float64)
     ),

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from bptt_jax import cells, estimators, models, tasks, train
+from bptt_jax import Batch, Estimator, Side, cells, estimators, models, tasks, train
 from bptt_jax._jax import enable_x64
 from support.training import JOBS, adding, emptied, every_job, text
 
@@ -80,6 +80,57 @@ def test_metrics_are_the_norms_of_gradient_and_update():
     norm = math.sqrt(sum(float((a**2).sum()) for a in jax.tree.leaves(moved)))
     np.testing.assert_allclose(metrics["update_norm"], norm, rtol=1e-4)
     np.testing.assert_allclose(metrics["grad_norm"], norm / 0.125, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "max_norm"), [(300.0, 1.0), (1e-4, 1e-4), (2.0, 8.0)])
+def test_clipping_of_the_whole_gradient_in_half_precision(size, max_norm):
+    grads = dict(
+        a=jnp.full(50, size, jnp.float16), b=jnp.full((5, 10), -size, jnp.float16)
+    )
+    clip = train.clip_by_global_norm(max_norm)
+    got, _ = clip.update(grads, clip.init(grads))
+    gain = min(1, max_norm / (10 * float(grads["a"][0])))
+    for name, g in grads.items():
+        assert got[name].dtype == jnp.float16
+        np.testing.assert_allclose(got[name], gain * np.asarray(g, "d"), rtol=5e-3)
+        assert (got[name] != 0).all()
+
+
+def test_clipping_is_that_of_optax_in_float32_and_keeps_directions_of_complex_numbers():
+    rng = np.random.default_rng(0)
+    grads = [jnp.asarray(rng.normal(size=n), jnp.float32) for n in (3, 5)]
+    for max_norm in (0.5, 100.0):
+        got, want = (
+            f(max_norm).update(grads, optax.EmptyState())[0]
+            for f in (train.clip_by_global_norm, optax.clip_by_global_norm)
+        )
+        close(got, want)
+    (turned,), _ = train.clip_by_global_norm(1.0).update([jnp.array([3j, 4])], None)
+    np.testing.assert_allclose(turned, [0.6j, 0.8], rtol=1e-6)
+
+
+def test_metrics_are_finite_where_a_square_is_not():
+    """A gradient in float16 of norm 3000, whose square is more than float16 can hold."""
+
+    def grad(params, state, batch, key):
+        del params, batch, key
+        return jnp.float32(1), dict(w=jnp.full(100, 300.0, jnp.float16)), state, {}
+
+    estimator = Estimator(lambda params, batch: (), grad)
+    params, optimizer = dict(w=jnp.zeros(100, jnp.float16)), optax.sgd(0.125)
+    state = train.TrainState(
+        params,
+        optimizer.init(params),
+        (),
+        jnp.int32(0),
+        jax.random.key(0),
+        jnp.int32(-1),
+    )
+    batch = lambda item, key: Batch(jnp.ones((2, 1, 1)), Side())
+    after, metrics = train.step(estimator, optimizer, batch, state, ())
+    np.testing.assert_allclose(metrics["grad_norm"], 3000, rtol=1e-3)
+    np.testing.assert_allclose(metrics["update_norm"], 375, rtol=1e-3)
+    assert int(after.bad) == -1
 
 
 def test_the_carry_is_handed_on_and_the_key_changes():
