@@ -6,6 +6,7 @@ must keep its sharding, a cotangent has that of its primal, and a sum over shard
 names the sharding of its result.
 """
 
+import inspect
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, reshard
 
 PyTree = Any
+DRAWS_SPREAD = "out_sharding" in inspect.signature(jax.random.bernoulli).parameters
+"""Whether JAX draws an array in parts; an older one draws it whole on every device."""
 
 
 def explicit(a: Any) -> bool:
@@ -37,6 +40,19 @@ def like(types: PyTree, tree: PyTree) -> PyTree:
         return reshard(a, _type(kind).sharding)
 
     return jax.tree.map(leaf, types, tree)
+
+
+def bernoulli(key: Array, p: Any, like: Array, leading: int = 0) -> Array:
+    """`jax.random.bernoulli` of the shape of `like` without its leading axes, spread so.
+
+    The values are those of `jax.random.bernoulli`; a device draws its own part.
+    """
+    shape = like.shape[leading:]
+    if not explicit(like) or not DRAWS_SPREAD:
+        return jax.random.bernoulli(key, p, shape)
+    of_all = jax.typeof(like).sharding
+    spread = NamedSharding(of_all.mesh, PartitionSpec(*of_all.spec[leading:]))
+    return jax.random.bernoulli(key, p, shape, out_sharding=spread)
 
 
 def of_product(a: Array, b: Array) -> NamedSharding | None:

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import _shardings as shardings
 from bptt_jax._factory import factory
 from bptt_jax.cells._gates import gates_within
 from bptt_jax.cells._masked import add_output
@@ -164,8 +165,8 @@ def _noise(keys, rates: list[float], carry, steps: tuple[int, ...]) -> list:
             return jnp.full(steps, rate, a.dtype)
 
         def bernoulli(key):  # leaves after the inner key; float32 whatever x64 says
-            key, shape = jax.random.fold_in(key, 1 + i), a.shape[len(steps) :]
-            return jax.random.bernoulli(key, jnp.float32(rate), shape)
+            key = jax.random.fold_in(key, 1 + i)
+            return shardings.bernoulli(key, jnp.float32(rate), a, len(steps))
 
         return _each(bernoulli, keys).astype(a.dtype)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import _shardings as shardings
 from bptt_jax._factory import factory
 from bptt_jax.layers._time_distributed import no_carry
 from bptt_jax.types import Layer
@@ -38,7 +39,7 @@ def dropout(rate: float) -> Layer:
 
     def keep(xs, side):
         def draw(key, x):
-            return jax.random.bernoulli(key, 1 - rate, x.shape)
+            return shardings.bernoulli(key, 1 - rate, x)
 
         return jax.vmap(draw)(side.keys, xs)
 
@@ -76,7 +77,7 @@ def variational_dropout(rate: float, n_features: int) -> Layer:
         )
 
     def mask(carry, side):
-        keep = jax.random.bernoulli(side.keys[0], 1 - rate, carry["keep"].shape)
+        keep = shardings.bernoulli(side.keys[0], 1 - rate, carry["keep"])
         return jnp.where(carry["drawn"], carry["keep"], keep)
 
     def fwd(params, carry, xs, side):
