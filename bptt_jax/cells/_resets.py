@@ -11,6 +11,7 @@ With r_t the flag of step t and s_0(θ) the initial state,
 import jax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import _shardings as shardings
 from bptt_jax._factory import factory
 from bptt_jax.cells._gates import gates_within
 from bptt_jax.types import Cell, StepVJP
@@ -27,7 +28,8 @@ def resets(cell: Cell) -> Cell:
     project, forward, linearize, backward, contract = cell.vjp
 
     def begin(params, carry, reset):  # (1)
-        fresh = cell.init_carry(params, reset.shape)
+        initial = lambda params: cell.init_carry(params, reset.shape)
+        fresh = shardings.made_like(carry, initial, params)
         fresh = jax.tree.map(lambda f, c: f.astype(c.dtype), fresh, carry)
         return trees.where(reset, fresh, carry)
 

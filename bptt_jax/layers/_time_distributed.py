@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import _shardings as shardings
 from bptt_jax._factory import factory, positive
 from bptt_jax.types import Layer
 
@@ -128,7 +129,9 @@ def embedding(
         tokens = trees.wide(_clean(tokens, side))
         outside = (tokens < 0) | (tokens >= n_symbols)  # -1 would be the last row
         rows = jnp.where(outside, n_symbols, tokens.astype(jnp.int32))
-        return _clean(table.at[rows].get(mode="fill", fill_value=jnp.nan), side)
+        spread = shardings.of_rows(table, rows)
+        found = table.at[rows].get(mode="fill", fill_value=jnp.nan, out_sharding=spread)
+        return _clean(found, side)
 
     def refuse(params, carry, tokens, side):
         del params, carry
