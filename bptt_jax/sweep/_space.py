@@ -58,7 +58,7 @@ def static(**values: Iterable | Any) -> Space:
     6
     """
     listed = {
-        k: list(v) if isinstance(v, list | tuple | range) else [v]
+        k: [plain(x) for x in (v if isinstance(v, list | tuple | range) else [v])]
         for k, v in values.items()
     }
     space = _combined(listed)
