@@ -15,6 +15,7 @@ gradient with respect to it is JAX's, ∂L/∂x - i ∂L/∂y.
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -64,6 +65,7 @@ def check(
     unused: tuple[str, ...] = (),
     seed: int = 0,
     name: str = "",
+    reference_options: dict[str, Any] | None = None,
 ) -> Report:
     """Checks that the gradient of a cell or a layer is right; raises where it is not.
 
@@ -91,6 +93,8 @@ def check(
         them (`"params['scale']"`).
       seed: of everything drawn.
       name: heads the report.
+      reference_options: XLA's options for the programs of `jax.grad` and of differences;
+        what is checked is compiled as it always is.
 
     Returns:
       A `Report`; print it. `report.wrong` has rows only where `jax.grad` is wrong and
@@ -120,7 +124,15 @@ def check(
             at = _cases.arguments(_lifted(layer), case, inputs, targets, noise, seed)
             count += len(case.chunks)
             for row in _compare(
-                layer, at, case, unroll, plain, reference, tolerance, seed
+                layer,
+                at,
+                case,
+                unroll,
+                plain,
+                reference,
+                tolerance,
+                seed,
+                reference_options,
             ):
                 _keep_worst(rows, row)
     truth = "differences of NumPy" if reference else "differences of the forward pass"
@@ -173,7 +185,7 @@ def _lifted(layer: Cell | Layer) -> Cell | Layer:
 
 
 def _compare(
-    layer, at: Arguments, case: Case, unroll, plain, reference, tolerance, seed
+    layer, at: Arguments, case: Case, unroll, plain, reference, tolerance, seed, options
 ):
     """The rows of one case, every chunk of it."""
     rng = np.random.default_rng([seed, case.T])
@@ -182,7 +194,7 @@ def _compare(
     loop = partial(run, plain, {})
     results = _leaves(jax.eval_shape(loop, theta))
     cotangents = [_cases.normal(rng, a) for _, a in results]
-    grad_out, grad = _gradient(loop, theta, cotangents)
+    grad_out, grad = _gradient(loop, theta, cotangents, options)
     truth_out, values = grad_out, lambda theta: _values(loop(theta))
     if reference is not None:
         values = partial(
@@ -190,10 +202,11 @@ def _compare(
         )
         truth_out = values(theta)
     v = _differences.directions(rng, [_as_reals(a).size for a in theta])
-    truth = _truth(values, theta, v, cotangents, jitted=reference is None)
+    compiled = partial(jax.jit, compiler_options=options)
+    truth = _truth(values, theta, v, cotangents, None if reference else compiled)
     for chunk in case.chunks:
-        options = {} if chunk is None else dict(chunk=chunk)
-        hand_out, hand = _gradient(partial(run, unroll, options), theta, cotangents)
+        stretches = {} if chunk is None else dict(chunk=chunk)
+        hand_out, hand = _gradient(partial(run, unroll, stretches), theta, cotangents)
         label = case.label(chunk)
         floor = 1e-3 * max(filter(np.isfinite, map(_largest, hand)), default=0.0)
         for leaf, *each in zip(names, hand, grad, v, truth, strict=True):
@@ -249,10 +262,12 @@ def _values(tree: dict) -> list:
     return [a for _, a in _leaves(tree)]
 
 
-def _gradient(f: Callable, theta: list, cotangents: list) -> tuple[list, list]:
+def _gradient(
+    f: Callable, theta: list, cotangents: list, options: dict | None = None
+) -> tuple[list, list]:
     """The values of f and the gradient of (1)."""
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=options)
     def compiled(theta, cotangents):
         out, pull = jax.vjp(lambda theta: _values(f(theta)), theta)
         return out, pull(cotangents)[0]
@@ -260,8 +275,13 @@ def _gradient(f: Callable, theta: list, cotangents: list) -> tuple[list, list]:
     return jax.tree.map(np.asarray, compiled(theta, cotangents))
 
 
-def _truth(values: Callable, theta, v, cotangents, jitted: bool) -> list[np.ndarray]:
-    """The derivative of (1) along each leaf's directions, from values of L alone."""
+def _truth(
+    values: Callable, theta, v, cotangents, jit: Callable | None
+) -> list[np.ndarray]:
+    """The derivative of (1) along each leaf's directions, from values of L alone.
+
+    jit: compiles L; None: it is in NumPy.
+    """
     flats = [_as_reals(a) for a in theta]
     starts, flat = np.cumsum([0, *map(len, flats)]), np.concatenate(flats)
 
@@ -280,7 +300,7 @@ def _truth(values: Callable, theta, v, cotangents, jitted: bool) -> list[np.ndar
             for d, i, j in zip(v, starts, starts[1:], strict=False)
         ]
     )
-    at_points = jax.jit(jax.vmap(loss)) if jitted else at_each
+    at_points = jit(jax.vmap(loss)) if jit else at_each
     found = _differences.along(
         lambda points: np.asarray(at_points(points)), flat, whole
     )
