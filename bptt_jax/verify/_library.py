@@ -105,6 +105,14 @@ def _leaky_carry(n, params, batch_shape):
     return jnp.zeros((*batch_shape, n), params["w"].dtype)
 
 
+def _scale_init(key):
+    return jax.random.normal(key, (3,))
+
+
+def _scaled(scale, xs):
+    return jnp.sin(scale * xs)
+
+
 CELLS: dict[str, Member] = {
     "elman": _cell(cells.elman, in_numpy.elman()),
     "elman, relu": Member(
@@ -263,6 +271,7 @@ LAYERS: dict[str, Member] = {
         )
     ),
     "residual": Member(lambda: layers.residual(layers.recurrent(cells.gru(3, 3)))),
+    "time_distributed": Member(lambda: layers.time_distributed(_scale_init, _scaled)),
     "dense": Member(lambda: layers.dense(3, 4)),
     "embedding": Member(lambda: layers.embedding(5, 3), _symbols(5)),
     "layer_norm": Member(lambda: layers.layer_norm(3)),

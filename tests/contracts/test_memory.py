@@ -67,6 +67,10 @@ def test_a_layer_that_runs_again():
     assert units("lstm", lean=True) <= (3.3 if xla.COPIES else 2.6)
 
 
+OF_UNROLLS = {"reverse(bptt)": 3.7}
+"""More than `bptt`: what it reads and gives is there a second time, turned."""
+
+
 @functools.cache
 def through(name: str, flags=()) -> float:
     """Of an Elman layer through an unroll of the library."""
@@ -78,8 +82,9 @@ def through(name: str, flags=()) -> float:
 @pytest.mark.parametrize("name", UNROLLS)
 def test_an_unroll(name):
     """No more than `bptt` may, with masks and resets and without."""
-    assert through(name) <= LIMITS["elman"]
-    assert through(name, ("mask", "resets")) <= LIMITS["elman"] + SIDES_COST
+    limit = OF_UNROLLS.get(name, LIMITS["elman"])
+    assert through(name) <= limit
+    assert through(name, ("mask", "resets")) <= limit + SIDES_COST
 
 
 @pytest.mark.parametrize("name", ["elman", *LONGER])
