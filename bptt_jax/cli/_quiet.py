@@ -1,9 +1,10 @@
 """What other libraries say beside a command's own lines, and is left out of them."""
 
 import contextlib
+import logging
 import sys
 
-from absl import logging
+import absl.logging
 
 
 @contextlib.contextmanager
@@ -14,14 +15,14 @@ def quiet():
     of a checkpoint cannot be read, the reads of others end with nobody to tell, in
     tracebacks.
     """
-    logger, former = logging.get_absl_logger(), sys.unraisablehook
+    logger, former = absl.logging.get_absl_logger(), sys.unraisablehook
     level = logger.level
 
     def hook(found):
         if str(found.exc_value) != "Event loop is closed":
             former(found)
 
-    logger.setLevel(logging.converter.absl_to_standard(logging.ERROR))
+    logger.setLevel(logging.ERROR)
     sys.unraisablehook = hook
     try:
         yield

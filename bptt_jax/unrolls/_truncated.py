@@ -180,7 +180,7 @@ def truncated(
             raise ValueError(
                 f"{name}: expected a number of steps of at least 1, got {value!r}"
             )
-    window, stride, chunk = plain((window, stride, chunk))
+    window, stride, chunk = int(window), int(stride), plain(chunk)
     if window % stride:
         raise ValueError(
             f"stride: expected a divisor of the window of {window} steps, got {stride}"

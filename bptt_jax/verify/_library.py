@@ -105,6 +105,12 @@ def _leaky_carry(n, params, batch_shape):
     return jnp.zeros((*batch_shape, n), params["w"].dtype)
 
 
+def _leaky(n: int = 4) -> Cell:
+    return cells.from_step(
+        _leaky_step, partial(_leaky_init, n), partial(_leaky_carry, n)
+    )
+
+
 def _scale_init(key):
     return jax.random.normal(key, (3,))
 
@@ -194,17 +200,8 @@ CELLS: dict[str, Member] = {
         lambda n=4: cells.zoneout(cells.lstm(3, n), cells.LSTMCarry(h=0.1, c=0.4)),
         reference=in_numpy.zoneout_of_lstm(0.1, 0.4),
     ),
-    "from_step": Member(
-        lambda n=4: cells.from_step(
-            _leaky_step, partial(_leaky_init, n), partial(_leaky_carry, n)
-        ),
-        reference=in_numpy.leaky(),
-    ),
+    "from_step": Member(_leaky, reference=in_numpy.leaky()),
 }
-
-
-def _leaky() -> Cell:
-    return CELLS["from_step"].make()
 
 
 COMBINED: dict[str, Member] = {
