@@ -29,6 +29,7 @@ class Member(NamedTuple):
         None: it is not offered there.
     alike: the member from which this one differs in nothing but how its parameters are
         made; `bptt-jax check` leaves it out.
+    part_of: a member that has this one in it, or nearly so; `check --quick` leaves it out.
     """
 
     make: Callable[..., Cell | Layer]
@@ -38,6 +39,7 @@ class Member(NamedTuple):
     options: dict[str, Any] = {}
     trained: Callable[[int, int], Cell] | None = None
     alike: str = ""
+    part_of: str = ""
 
     @property
     def unroll(self) -> Unroll:
@@ -128,6 +130,7 @@ CELLS: dict[str, Member] = {
     "elman, softplus": Member(
         lambda n=4: cells.elman(3, n, activation=jax.nn.softplus),
         reference=in_numpy.elman(in_numpy.softplus),
+        part_of="elman",
     ),
     "irnn": _cell(
         partial(
@@ -141,14 +144,16 @@ CELLS: dict[str, Member] = {
     "indrnn, tanh": Member(
         lambda n=4: cells.indrnn(3, n, activation=jnp.tanh),
         reference=in_numpy.indrnn(np.tanh),
+        part_of="indrnn",
     ),
-    "ctrnn": _cell(cells.ctrnn, in_numpy.ctrnn()),
+    "ctrnn": _cell(cells.ctrnn, in_numpy.ctrnn(), part_of="ctrnn, learned tau"),
     "ctrnn, learned tau": Member(
         lambda n=4: cells.ctrnn(3, n, learn_tau=True), 3, in_numpy.ctrnn()
     ),
     "ctrnn, currents": Member(
         lambda n=4: cells.ctrnn(3, n, rate_state=False),
         reference=in_numpy.ctrnn(rate_state=False),
+        part_of="ctrnn, currents, learned tau",
     ),
     "ctrnn, currents, learned tau": Member(
         lambda n=4: cells.ctrnn(3, n, rate_state=False, learn_tau=True),
@@ -162,14 +167,17 @@ CELLS: dict[str, Member] = {
     "lstm, peepholes": Member(
         lambda n=4: cells.lstm(3, n, peepholes=True),
         reference=in_numpy.lstm_variant(peepholes=True),
+        part_of="lstm, all options",
     ),
     "lstm, projection": Member(
         lambda n=4: cells.lstm(3, n, projection=1 + n // 3),
         reference=in_numpy.lstm_variant(projection=True),
+        part_of="lstm, all options",
     ),
     "lstm, layer norm": Member(
         lambda n=4: cells.lstm(3, n, layer_norm=True),
         reference=in_numpy.lstm_variant(layer_norm=True),
+        part_of="lstm, all options",
     ),
     "lstm, all options": Member(
         lambda n=4: cells.lstm(
@@ -195,6 +203,7 @@ CELLS: dict[str, Member] = {
     "zoneout": Member(
         lambda n=4: cells.zoneout(cells.elman(3, n), 0.3),
         reference=in_numpy.zoneout_of_elman(0.3),
+        part_of="zoneout, lstm",
     ),
     "zoneout, lstm": Member(
         lambda n=4: cells.zoneout(cells.lstm(3, n), cells.LSTMCarry(h=0.1, c=0.4)),
@@ -255,11 +264,15 @@ _elman = partial(cells.elman, 3, 4)
 _lstm = partial(cells.lstm, 3, 4)
 
 LAYERS: dict[str, Member] = {
-    "recurrent": Member(lambda: layers.recurrent(_lstm())),
+    "recurrent": Member(lambda: layers.recurrent(_lstm()), part_of="stack"),
     "recurrent, masked and reset by its inputs": Member(
-        lambda: layers.recurrent(cells.masked(cells.resets(_elman()))), _flagged
+        lambda: layers.recurrent(cells.masked(cells.resets(_elman()))),
+        _flagged,
+        part_of="stack",
     ),
-    "remat": Member(lambda: layers.remat(layers.recurrent(_lstm()))),
+    "remat": Member(
+        lambda: layers.remat(layers.recurrent(_lstm())), part_of="character model"
+    ),
     "stack": Member(
         lambda: layers.stack(
             layers.recurrent(_elman()),
@@ -269,8 +282,10 @@ LAYERS: dict[str, Member] = {
     ),
     "residual": Member(lambda: layers.residual(layers.recurrent(cells.gru(3, 3)))),
     "time_distributed": Member(lambda: layers.time_distributed(_scale_init, _scaled)),
-    "dense": Member(lambda: layers.dense(3, 4)),
-    "embedding": Member(lambda: layers.embedding(5, 3), _symbols(5)),
+    "dense": Member(lambda: layers.dense(3, 4), part_of="stack"),
+    "embedding": Member(
+        lambda: layers.embedding(5, 3), _symbols(5), part_of="character model"
+    ),
     "layer_norm": Member(lambda: layers.layer_norm(3)),
     "dropout, zoneout": Member(
         lambda: layers.stack(
@@ -282,6 +297,7 @@ LAYERS: dict[str, Member] = {
     "with_loss": Member(
         lambda: layers.with_loss(layers.recurrent(_elman()), objectives.squared_error),
         targets=4,
+        part_of="with_loss, weighted",
     ),
     "with_loss, weighted": Member(
         lambda: layers.with_loss(layers.recurrent(_elman()), objectives.squared_error),
@@ -304,9 +320,11 @@ LAYERS: dict[str, Member] = {
 }
 
 UNROLLS: dict[str, Member] = {
-    "bptt": Member(_elman, reference=in_numpy.elman()),
+    "bptt": Member(_elman, reference=in_numpy.elman(), part_of="elman"),
     "bptt, remat": Member(
-        lambda: layers.remat(layers.recurrent(_elman())), reference=in_numpy.elman()
+        lambda: layers.remat(layers.recurrent(_elman())),
+        reference=in_numpy.elman(),
+        part_of="character model",
     ),
     "both_modes": Member(
         _elman,

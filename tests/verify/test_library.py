@@ -53,6 +53,13 @@ def test_every_exact_unroll_is_in_a_member():
     assert public - names - others == set()
 
 
+def test_what_a_member_is_part_of_is_a_member_that_is_checked():
+    for name, member in TABLES.items():
+        for other in filter(None, (member.alike, member.part_of)):
+            assert not TABLES[other].part_of, name
+            assert not TABLES[other].alike, name
+
+
 def test_a_new_cell_is_one_entry(capsys):
     """Trained by its name, checked, and in the suites."""
     assert _build.CELLS == {
