@@ -352,7 +352,8 @@ def _row(leaf, hand, grad, v, truth, floor, tolerance, label) -> Row:
     if smooth.any():
         with np.errstate(invalid="ignore"):  # of gradients that are not finite
             slopes = [
-                g if g is None else v[smooth] @ _as_reals(g.conj()) for g in (hand, grad)
+                g if g is None else v[smooth] @ _as_reals(g.conj())
+                for g in (hand, grad)
             ]
         by_truth = [_error(slope, truth[smooth], floor) for slope in slopes]
     each = (_error(hand, grad, floor), *by_truth)

@@ -11,7 +11,7 @@ from bptt_jax.types import Cell, Layer
 from support import grid, members, tiers
 
 ROOT = pathlib.Path(__file__).parents[2]
-TABLES = verify.CELLS | verify.COMBINED | verify.LAYERS | verify.UNROLLS
+TABLES = members.CELLS | members.COMBINED | members.LAYERS | members.UNROLLS
 
 
 def factories(rack, kind) -> set[str]:
