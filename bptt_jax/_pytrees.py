@@ -111,6 +111,16 @@ def wide(a: jax.Array) -> jax.Array:
     return a if a.dtype.itemsize >= 4 else a.astype(jnp.int32)
 
 
+def typed_keys(keys: Any) -> Any:
+    """PRNG keys, or None; legacy uint32 ones `[..., n]` become the same typed ones."""
+    if keys is None or is_key(keys) or jnp.result_type(keys) != jnp.uint32:
+        return keys
+    of_a_key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+    if jnp.shape(keys)[-1:] != of_a_key:
+        return keys
+    return jax.random.wrap_key_data(jnp.asarray(keys))
+
+
 def floats(like: PyTree, d: PyTree) -> list:
     """The cotangents at the floating leaves of `like`, as a list."""
     leaves, structure = jax.tree.flatten(like)

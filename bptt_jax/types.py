@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
+from bptt_jax._factory import record
+
 PyTree = Any
 
 
@@ -41,6 +43,7 @@ class StepVJP(NamedTuple):
     contract: Callable
 
 
+@record
 class Cell(NamedTuple):
     """One recurrent step, as pure functions.
 
@@ -72,8 +75,9 @@ class Side(NamedTuple):
         loss is zero, and nothing of the input there is read, NaN included.
     resets: bool `[T, ...]`, True where the state is initialised anew *before* step t,
         which also cuts the gradient.
-    keys: `[T]` PRNG keys (`jax.random.split(key, T)`); without them layers that draw
-        (dropout, zoneout) compute the expectation, as in evaluation.
+    keys: `[T]` PRNG keys (`jax.random.split(key, T)`), or legacy ones, uint32 `[T, 2]`;
+        without them layers that draw (dropout, zoneout) compute the expectation, as in
+        evaluation.
     targets: what the objective compares with, leaves `[T, ...]`, or a `Weighted`.
     aux: leaves `[T, ...]`, handed to `on_d_carry`.
     """
@@ -98,6 +102,7 @@ class Weighted(NamedTuple):
     weights: Array
 
 
+@record
 class Layer(NamedTuple):
     """A stretch of time (K steps), forward and back.
 
@@ -165,6 +170,7 @@ class Batch(NamedTuple):
     side: Side
 
 
+@record
 class Estimator(NamedTuple):
     """A way to get a gradient: the waist between models and training.
 
@@ -176,6 +182,7 @@ class Estimator(NamedTuple):
     grad: Callable
 
 
+@record
 class Stream(NamedTuple):
     """Batches in a fixed order, so that a position is all there is to save.
 
@@ -190,6 +197,7 @@ class Stream(NamedTuple):
     length: int | None
 
 
+@record
 class Task(NamedTuple):
     """What is to be learnt.
 

@@ -148,6 +148,7 @@ def _rates(cell: Cell, rate: Any) -> list[float]:
 
 def _each(f: Callable, keys):
     """`f` of one key, or of each along time."""
+    keys = trees.typed_keys(keys)
     return jax.vmap(f)(keys) if keys.ndim else f(keys)
 
 

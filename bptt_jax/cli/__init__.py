@@ -40,7 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] not in COMMANDS:
         return _fail(f"unknown command {argv[0]!r}; one of: {', '.join(COMMANDS)}")
     try:
-        return _command(argv[0])(argv[1:])
+        command = _command(argv[0])
+        from bptt_jax.cli._quiet import quiet
+
+        with quiet():
+            return command(argv[1:])
     except SystemExit as stop:  # help
         return int(stop.code or 0)
     except KeyboardInterrupt:

@@ -5,11 +5,14 @@ import json
 import math
 import pathlib
 import tomllib
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import tyro
 
+from bptt_jax import verify
 from bptt_jax.cli import _parse
+
+CELLS = ", ".join(name for name, member in verify.CELLS.items() if member.trained)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +27,7 @@ class Settings:
     spoken-digits."""
     text: pathlib.Path | None = None
     """A text file of your own, instead of a task."""
-    cell: str = "lstm"
-    """lstm, gru, elman, irnn, indrnn, ctrnn, mgu."""
+    cell: Annotated[str, tyro.conf.arg(help=CELLS)] = "lstm"
     unroll: str = "bptt"
     """bptt (hand-derived) or scan (differentiated by JAX)."""
     hidden: int = 256
@@ -121,6 +123,8 @@ def _of_file(path: pathlib.Path, found: Any) -> dict[str, Any]:
 
 def _typed(path: pathlib.Path, name: str, value: Any, kind: Any) -> Any:
     """A value of a file in the option's own type."""
+    if get_origin(kind) is Annotated:
+        kind, *_ = get_args(kind)
     if name in ("text", "out", "config"):
         kind = pathlib.Path | None
     if kind == pathlib.Path | None and isinstance(value, str):

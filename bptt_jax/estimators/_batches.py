@@ -64,9 +64,10 @@ def _steps_and_examples(batch: Batch) -> tuple[int, ...]:
 
 def with_keys(batch: Batch, key: Array) -> Batch:
     """A key for each step; they cost nothing where no layer draws."""
-    if batch.side.keys is not None:
-        return batch
-    keys = jax.random.split(key, jax.tree.leaves(batch.inputs)[0].shape[0])
+    keys = trees.typed_keys(batch.side.keys)
+    if keys is None:
+        T = jax.tree.leaves(batch.inputs)[0].shape[0]
+        keys = jax.random.split(trees.typed_keys(key), T)
     return batch._replace(side=batch.side._replace(keys=keys))
 
 

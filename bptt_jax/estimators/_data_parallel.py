@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
 from bptt_jax._processes import auto
 from bptt_jax.estimators._batches import any_real
@@ -64,6 +65,8 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
                 f"batch: expected a multiple of the mesh's {mesh.size} devices, got "
                 f"{count} examples"
             )
+        keys = trees.typed_keys(batch.side.keys)
+        batch = batch._replace(side=batch.side._replace(keys=keys))
         spread = jax.tree.map(lambda a: by_time if a.ndim > 1 else whole, batch)
         in_specs = whole, examples, spread, whole
         out_specs = whole, whole, examples, whole

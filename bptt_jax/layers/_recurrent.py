@@ -41,7 +41,7 @@ def _with_side(cell: Cell, xs: PyTree, side: Side) -> tuple[Cell, PyTree]:
     The order matters: a reset is an event before step t, whether step t is real or not.
     """
     if cell.keyed:
-        xs = (xs, side.keys)
+        xs = (xs, trees.typed_keys(side.keys))
     if side.mask is not None:
         cell, xs = masked(cell), (xs, side.mask)
     if side.resets is not None:

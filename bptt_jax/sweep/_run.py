@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from bptt_jax import _files, train
 from bptt_jax import _pytrees as trees
+from bptt_jax._factory import is_whole, plain
 from bptt_jax._processes import anyone, cores, first, gathered, together
 from bptt_jax.sweep import _halving, _results, _store
 from bptt_jax.sweep import _layout as layouts
@@ -145,9 +146,9 @@ def run(
     plan = _plan(
         space, choices, steps, evaluate_every, halving, keep, checkpoint_seconds
     )
-    if lanes is not None and (not isinstance(lanes, int) or lanes < 1):
+    if lanes is not None and (not is_whole(lanes) or lanes < 1):
         raise ValueError(f"lanes: expected at least 1, or None, got {lanes!r}")
-    mesh = _mesh(mesh, progress)
+    mesh, lanes = _mesh(mesh, progress), plain(lanes)
     made = [
         lift(training(**choice) if space.static else training) for choice, _ in choices
     ]
@@ -177,10 +178,12 @@ def _plan(space, choices, steps, every, halving, keep, seconds) -> _Plan:
     ):
         if value is None and name == "evaluate_every":
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value) or value < 1:
             raise ValueError(
                 f"{name}: expected a whole number of at least 1, got {value!r}"
             )
+    each = {c: plain(n) for c, n in each.items()}
+    every, keep = plain((every, keep))
     every = every or max(1, max(each.values()) // 20)
     return _Plan(space, each, every, _halving.rungs(halving, space.size), keep, seconds)
 

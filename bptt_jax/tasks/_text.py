@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_jax import objectives
-from bptt_jax._factory import positive
+from bptt_jax._factory import positive, remembered
 from bptt_jax.tasks._corpora import (
     REPLACEMENT,
     Corpus,
@@ -88,6 +88,7 @@ def begins_character(text: np.ndarray) -> np.ndarray:
     return (text & 0xC0) != 0x80
 
 
+@remembered
 def text(corpus: Corpus, *, batch: int | None = None, T: int = 64) -> Task:
     """A corpus as a task: predict the next symbol.
 
@@ -159,6 +160,7 @@ def fitting_batch(corpus: Corpus, T: int = 64) -> int:
     return batch
 
 
+@remembered
 def stdlib(*, batch: int = 32, T: int = 64) -> Task:
     """The source of the Python standard library that runs this program, as a task.
 
@@ -171,6 +173,7 @@ def stdlib(*, batch: int = 32, T: int = 64) -> Task:
     return text(stdlib_corpus(), batch=batch, T=T)
 
 
+@remembered
 def shakespeare(*, batch: int = 32, T: int = 64) -> Task:
     """The plays of Shakespeare, as a task. See `text` and `shakespeare_corpus`.
 
@@ -179,6 +182,7 @@ def shakespeare(*, batch: int = 32, T: int = 64) -> Task:
     return text(shakespeare_corpus(), batch=batch, T=T)
 
 
+@remembered
 def text_file(
     path: str | os.PathLike, *, batch: int | None = None, T: int = 64
 ) -> Task:

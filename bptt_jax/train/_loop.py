@@ -20,6 +20,7 @@ import optax
 from jax.sharding import Mesh
 
 from bptt_jax import estimators
+from bptt_jax._factory import is_whole, plain
 from bptt_jax._files import locked, replace_json
 from bptt_jax._processes import anyone, everywhere, together
 from bptt_jax._processes import first as first_process
@@ -158,7 +159,7 @@ def run(
     >>> int(done.state.position), sorted(path.name for path in folder.iterdir())
     (20, ['checkpoint', 'metrics.jsonl', 'run.json'])
     """
-    _check(plan)
+    plan = _checked(plan)
     out, say = _folder(out), _say(progress)
     with locked(out, say):
         return _run(
@@ -406,10 +407,11 @@ def _lines(position: int, record: dict[str, np.ndarray]) -> list[dict[str, Any]]
     ]
 
 
-def _check(plan: Plan) -> None:
+def _checked(plan: Plan) -> Plan:
     for name, value in plan._asdict().items():
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        whole = is_whole(value) and value >= 1
         if not (whole or (name == "patience" and value is None)):
             raise ValueError(
                 f"{name}: expected a whole number of at least 1, got {value!r}"
             )
+    return Plan(*map(plain, plan))

@@ -48,7 +48,7 @@ def init(
     Raises:
       TypeError, ValueError: the optimizer is none, or `optax.lbfgs`; see `step`.
     """
-    k_params, k_run = jax.random.split(key)
+    k_params, k_run = jax.random.split(trees.typed_keys(key))
     _check_optimizer(optimizer)
     shapes = jax.eval_shape(model.init, k_params)
     _refuse_lbfgs(jax.eval_shape(optimizer.init, shapes))

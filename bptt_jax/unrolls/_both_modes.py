@@ -217,5 +217,5 @@ def both_modes(
     >>> product["w_h"].shape
     (8, 32)
     """
-    check_chunk(chunk)
+    chunk = check_chunk(chunk)
     return _both_modes(layer, params, carry, xs, side, length=length, chunk=chunk)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax._factory import is_whole, plain
 from bptt_jax.types import Cell, Layer, PyTree, Side, Watched
 from bptt_jax.unrolls._door import known_length, units, unroll
 
@@ -59,11 +60,12 @@ def _chunk(chunk: int | None, xs: PyTree, carry: PyTree) -> int:
     return chunk or default_chunk(T, units(carry))
 
 
-def check_chunk(chunk: int | None) -> None:
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+def check_chunk(chunk: int | None) -> int | None:
+    if chunk is not None and (not is_whole(chunk) or chunk < 1):
         raise ValueError(
             f"chunk: expected a number of steps of at least 1, got {chunk!r}"
         )
+    return plain(chunk)
 
 
 def forward(layer, params, carry, xs, side, *, chunk):
@@ -201,5 +203,5 @@ def bptt(
     >>> grads["w_h"].shape
     (8, 32)
     """
-    check_chunk(chunk)
+    chunk = check_chunk(chunk)
     return _bptt(layer, params, carry, xs, side, length=length, chunk=chunk)

@@ -117,6 +117,7 @@ def arrays(params, carry, xs, side, length: int | None) -> tuple:
     """All leaves as arrays; in place of `xs=None` inputs `[length, ..., 0]`."""
     if not isinstance(side, Side):
         raise TypeError(f"side: expected a Side, got {type(side).__name__}")
+    side = side._replace(keys=trees.typed_keys(side.keys))
     params, carry, xs, side = jax.tree.map(jnp.asarray, (params, carry, xs, side))
     if not jax.tree.leaves(xs):
         if length is None:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax._factory import is_whole, plain
 from bptt_jax.types import Cell, Layer, PyTree, Side
 from bptt_jax.unrolls._bptt import default_chunk, forward
 from bptt_jax.unrolls._door import known_length, units, unroll
@@ -175,10 +176,11 @@ def truncated(
     """
     stride = window if stride is None else stride
     for name, value in dict(window=window, stride=stride, chunk=chunk).items():
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (not is_whole(value) or value < 1):
             raise ValueError(
                 f"{name}: expected a number of steps of at least 1, got {value!r}"
             )
+    window, stride, chunk = int(window), int(stride), plain(chunk)
     if window % stride:
         raise ValueError(
             f"stride: expected a divisor of the window of {window} steps, got {stride}"

@@ -40,7 +40,7 @@ OPTIONS = {
     "--lr x": "'x'",
     "--hidden": "Missing value for argument '--hidden'",
     "extra": "extra",
-    "--cell nope": "--cell nope: expected one of lstm, gru,",
+    "--cell nope": "--cell nope: expected one of elman, irnn,",
     "--task nope": "--task nope: expected one of stdlib, shakespeare, adding,",
     "--optimizer nope": "--optimizer nope: expected one of adam, adamw,",
     "--unroll nope": "--unroll nope: expected one of bptt, scan",
