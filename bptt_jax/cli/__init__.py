@@ -47,9 +47,9 @@ def main(argv: list[str] | None = None) -> int:
         after = "\n" if sys.stderr.isatty() else ""  # the ^C that a terminal shows
         print(f"{after}interrupted; the same command continues a run", file=sys.stderr)
         return 130
-    except ArithmeticError as error:  # train.NonFiniteError
+    except ArithmeticError as error:
         _fail(str(error))
-        return 1
+        return 1 if type(error).__name__ == "NonFiniteError" else 2
     except BrokenPipeError:
         raise
     except (ValueError, TypeError, OSError, ModuleNotFoundError, MemoryError) as error:
@@ -95,9 +95,17 @@ def _fail(message: str) -> int:
     return 2
 
 
+def _write_any_character() -> None:
+    r"""What an output that is not UTF-8 cannot show is written as \xd7, and ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def entry() -> None:
     """The console script."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _write_any_character()
     try:
         status = main()
         if status and JOINED in os.environ:

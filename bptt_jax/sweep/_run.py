@@ -25,6 +25,7 @@ from bptt_jax.sweep._layout import Layout
 from bptt_jax.sweep._program import (
     Program,
     add,
+    column,
     configs,
     count,
     mesh_of,
@@ -69,6 +70,7 @@ class _Plan(NamedTuple):
     """What makes a sweep what it is; see `run`."""
 
     space: Space
+    numbers: dict[str, np.ndarray]  # its columns that are arguments of programs
     steps: dict[int, int]  # of each static choice
     every: int
     rungs: list[Rung]
@@ -106,6 +108,7 @@ def run(
         function of them, by name, that returns one.
       space: configurations; see `sweep.grid`, `random`, `zip`, `product`, `static`. A
         column `seed` makes the key, `jax.random.key(seed)`; without it all have seed 0.
+        Numbers are float32 or int32; whole ones of 2^31 and more uint32.
       steps: of each configuration (of the last rung, with `halving`); or a function of
         the static columns.
       out: folder of the sweep; one that holds another sweep is refused.
@@ -151,9 +154,8 @@ def run(
     made = [
         lift(training(**choice) if space.static else training) for choice, _ in choices
     ]
-    columns = {k: v for k, v in space.columns.items() if k not in space.static}
     for one in made:  # before the folder is touched
-        refuse_early(one, columns)
+        refuse_early(one, plan.numbers)
     with _files.locked(out):
         if not first():
             together("claimed")  # by the first process; the others find it there
@@ -166,6 +168,11 @@ def run(
 def _plan(space, choices, steps, every, halving, keep, seconds) -> _Plan:
     if not isinstance(space, Space):
         raise TypeError(f"space: expected a sweep.Space, got {type(space).__name__}")
+    numbers = {
+        name: column(name, values)
+        for name, values in space.columns.items()
+        if name not in space.static
+    }
     each: dict[int, Any] = {
         c: steps(**choice) if callable(steps) else steps
         for c, (choice, _) in enumerate(choices)
@@ -182,7 +189,8 @@ def _plan(space, choices, steps, every, halving, keep, seconds) -> _Plan:
                 f"{name}: expected a whole number of at least 1, got {value!r}"
             )
     every = every or max(1, max(each.values()) // 20)
-    return _Plan(space, each, every, _halving.rungs(halving, space.size), keep, seconds)
+    rungs = _halving.rungs(halving, space.size)
+    return _Plan(space, numbers, each, every, rungs, keep, seconds)
 
 
 def _mesh(mesh: Mesh | None, progress: Progress) -> Mesh:
@@ -251,9 +259,6 @@ class _Sweep:
     def __init__(self, plan, choices, made, mesh, lanes, out, there, progress):
         self.plan, self.choices, self.made, self.mesh = plan, choices, made, mesh
         self.lanes, self.out, self.there, self.progress = lanes, out, there, progress
-        self.columns = {
-            k: v for k, v in plan.space.columns.items() if k not in plan.space.static
-        }
         self.writes = first()
         self.programs: dict[int, Program] = {}
         self.rows: list[dict[str, Any]] = []
@@ -319,7 +324,7 @@ class _Sweep:
                 Layout(1, self.mesh.size, {}),
             )
         else:
-            training, columns = self.made[choice], self.columns
+            training, columns = self.made[choice], self.plan.numbers
             layout, made = layouts.measured(training, columns, rows, self.mesh)
         self.programs[choice] = made
         if str(choice) not in self.there["layouts"]:
@@ -338,7 +343,7 @@ class _Sweep:
         """Trains a group to the end of the rung, and saves what later rungs need."""
         training, made = self.made[unit.choice], self._program(unit.choice)
         padded = (rows + rows[:1] * made.size)[: made.size]
-        config = configs(self.columns, padded, self.mesh)
+        config = configs(self.plan.numbers, padded, self.mesh)
         if begun is not None:
             lanes = self._placed(made, config, begun)
         else:
@@ -462,7 +467,7 @@ class _Sweep:
     def _running(self, unit: _Unit, path: pathlib.Path) -> Any:
         made = self._program(unit.choice)
         rows = self.choices[unit.choice][1][:1] * made.size
-        config = configs(self.columns, rows, self.mesh)
+        config = configs(self.plan.numbers, rows, self.mesh)
         return _store.load(path, jax.eval_shape(made.begin, config))[0]
 
     def _tell(self, unit: _Unit) -> None:
