@@ -2,6 +2,7 @@
 
 import json
 import math
+import pwd
 import re
 import signal
 import subprocess
@@ -249,6 +250,21 @@ def test_the_layout_is_measured_kept_and_remembered(tmp_path, monkeypatch):
     assert run("c")["0"] >= 1
 
 
+def test_a_user_without_a_home_measures_each_time(tmp_path, monkeypatch):
+    """`docker run --user`: no HOME, and a number that no file of users has."""
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    found = sweep.run(descent, SPACE, steps=2, out="s")
+    assert "a step of one configuration by lanes" in found.layouts[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
 def test_one_device_on_several_cores_is_told(tmp_path, monkeypatch):
     from bptt_jax.sweep import _run
 
@@ -257,6 +273,9 @@ def test_one_device_on_several_cores_is_told(tmp_path, monkeypatch):
     sweep.run(descent, SPACE, steps=2, lanes=1, out=tmp_path / "s",
               progress=sweep.Progress(message=said.append))  # fmt: skip
     assert any("one CPU device on 4 cores" in text for text in said)
+    with pytest.warns(UserWarning, match="one CPU device on 4 cores") as told:
+        sweep.run(descent, SPACE, steps=2, lanes=1, out=tmp_path / "s")
+    assert told[0].filename == __file__
 
 
 # Halving
