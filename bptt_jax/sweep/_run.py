@@ -323,7 +323,8 @@ class _Sweep:
 
     def _say_again(self, rows: list[int]) -> None:
         self.mended = True
-        self.say(f"rows are missing: trains settings {rows[0]} to {rows[-1]} again")
+        some = ", ".join(map(str, rows[:10])) + (", …" if len(rows) > 10 else "")
+        self.say(f"rows are missing: trains settings {some} again")
 
     def _ends(self, rung: int, choice: int) -> list[int]:
         """The steps at which a rung evaluates."""
@@ -442,8 +443,10 @@ class _Sweep:
         """The lanes as the rung before left them, or new ones."""
         if unit.rung == 0:
             return made.begin(config)
+        together("left")  # the first process writes what all read
         kept = [self._kept(unit.rung - 1, i) for i in rows]
-        if not all(path.exists() for path in kept):  # the sweep had ended
+        (gone,) = anyone(not all(path.exists() for path in kept))
+        if gone:  # the sweep had ended
             return self._from_step_0(unit, made, config)
         like = jax.eval_shape(made.begin, config)
         one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), like)
