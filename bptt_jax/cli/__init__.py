@@ -4,6 +4,7 @@ Exit status: 0 done; 1 the training diverged, or a gradient is wrong; 2 bad inpu
 line; 130 interrupted.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -98,7 +99,7 @@ def _fail(message: str) -> int:
 def _write_any_character() -> None:
     r"""What an output that is not UTF-8 cannot show is written as \xd7, and ends nothing."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import pathlib
 import tomllib
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import tyro
 
@@ -79,6 +79,7 @@ class Settings:
     """JSON or TOML with any of these options; options on the command line win."""
 
 
+S = TypeVar("S", bound=Settings)
 _UNSAVED = ("out", "config", "tensorboard")
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 
@@ -100,7 +101,7 @@ def parse(argv: list[str]) -> Settings:
 QUICK = dict(hidden=64, evaluate_every=30, checkpoint_every=30)
 
 
-def quick(s: Settings, said: set[str]) -> Settings:
+def quick(s: S, said: set[str]) -> S:
     """With `--quick` small values stand where others were not said."""
     if not s.quick:
         return s
