@@ -4,6 +4,7 @@ Exit status: 0 done; 1 the training diverged, or a gradient is wrong; 2 bad inpu
 line; 130 interrupted.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -51,9 +52,9 @@ def main(argv: list[str] | None = None) -> int:
         after = "\n" if sys.stderr.isatty() else ""  # the ^C that a terminal shows
         print(f"{after}interrupted; the same command continues a run", file=sys.stderr)
         return 130
-    except ArithmeticError as error:  # train.NonFiniteError
+    except ArithmeticError as error:
         _fail(str(error))
-        return 1
+        return 1 if type(error).__name__ == "NonFiniteError" else 2
     except BrokenPipeError:
         raise
     except (ValueError, TypeError, OSError, ModuleNotFoundError, MemoryError) as error:
@@ -99,9 +100,17 @@ def _fail(message: str) -> int:
     return 2
 
 
+def _write_any_character() -> None:
+    r"""What an output that is not UTF-8 cannot show is written as \xd7, and ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def entry() -> None:
     """The console script."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _write_any_character()
     try:
         status = main()
         if status and JOINED in os.environ:

@@ -5,7 +5,7 @@ import json
 import math
 import pathlib
 import tomllib
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import tyro
 
@@ -69,7 +69,8 @@ class Settings:
     seed: int = 0
     """Of everything that is drawn."""
     quick: bool = False
-    """A small model and 60 steps: does it run at all?"""
+    """A small model (--hidden 64) and 60 steps, where nothing else is said: does it run
+    at all?"""
     mesh: str | None = None
     """data: the examples of a batch are spread over all devices (for the CPU: cores)."""
     tensorboard: bool = False
@@ -80,18 +81,40 @@ class Settings:
     """JSON or TOML with any of these options; options on the command line win."""
 
 
+S = TypeVar("S", bound=Settings)
 _UNSAVED = ("out", "config", "tensorboard")
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 
 
 def parse(argv: list[str]) -> Settings:
     """Options over a file over defaults."""
-    settings = _parse.parse(Settings, argv, "bptt-jax train")
+    settings, said = _parse.parse(Settings, argv, "bptt-jax train"), _parse.said(argv)
+    check_said(said)
     if settings.config is not None:
-        defaults = dataclasses.replace(Settings(), **_read(settings.config))
+        there = _read(settings.config)
+        defaults = dataclasses.replace(Settings(), **there)
         settings = _parse.parse(Settings, argv, "bptt-jax train", defaults)
+        said |= there.keys()
+    settings = quick(settings, said)
     check(settings)
     return settings
+
+
+QUICK = dict(hidden=64, evaluate_every=30, checkpoint_every=30)
+
+
+def quick(s: S, said: set[str]) -> S:
+    """With `--quick` small values stand where others were not said."""
+    if not s.quick:
+        return s
+    small = {k: v for k, v in QUICK.items() if k not in said}
+    return dataclasses.replace(s, **small, steps=None if s.epochs else s.steps or 60)
+
+
+def check_said(said: set[str]) -> None:
+    """Refuses options of which one would silence the other."""
+    if {"text", "task"} <= said:
+        raise ValueError("--text and --task exclude each other")
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`bptt-jax train`: set-up, progress, held-out loss, a sample, a run folder."""
 
-import dataclasses
 import importlib.util
 import json
 import math
@@ -26,7 +25,7 @@ from bptt_jax.cli._settings import Settings
 
 
 def command(argv: list[str]) -> int:
-    settings = _quick(_settings.parse(argv))
+    settings = _settings.parse(argv)
     out = settings.out or pathlib.Path("runs") / _name(settings)
     if settings.mesh:
         use_cores()
@@ -81,16 +80,6 @@ def _mesh(s: Settings, work: Job) -> jax.sharding.Mesh | None:
     if (rows := rows_of(work.task)) % n:
         raise ValueError(f"--batch {rows}: expected a multiple of the {n} devices")
     return jax.make_mesh((n,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-
-
-def _quick(s: Settings) -> Settings:
-    if not s.quick:
-        return s
-    return dataclasses.replace(
-        s, hidden=min(s.hidden, 64), evaluate_every=min(s.evaluate_every, 30),
-        checkpoint_every=min(s.checkpoint_every, 30),
-        steps=None if s.epochs else s.steps or 60,
-    )  # fmt: skip
 
 
 def _name(s: Settings) -> str:

@@ -59,6 +59,11 @@ def rungs(how: Halving | None, n: int) -> list[Rung]:
     ]
 
 
+def until(rung: Rung, steps: int) -> int:
+    """The step at which a rung ends, of so many in all."""
+    return max(1, round(rung.share * steps))
+
+
 def best(scores: dict[int, float], n: int) -> list[int]:
     """The n with the lowest scores, in the order of their numbers (NaN is the worst)."""
 

@@ -9,8 +9,6 @@ While the device works on one dispatch the host writes down the one before.
 
 import os
 import pathlib
-import sys
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,7 +20,7 @@ from jax.sharding import Mesh
 from bptt_jax import estimators
 from bptt_jax._factory import is_whole, plain
 from bptt_jax._files import locked, replace_json
-from bptt_jax._processes import anyone, everywhere, together
+from bptt_jax._processes import anyone, everywhere, telling, together
 from bptt_jax._processes import first as first_process
 from bptt_jax.train import _record
 from bptt_jax.train._checkpoint import Best, Checkpoints, copied
@@ -160,7 +158,7 @@ def run(
     (20, ['checkpoint', 'metrics.jsonl', 'run.json'])
     """
     plan = _checked(plan)
-    out, say = _folder(out), _say(progress)
+    out, say = _folder(out), telling(progress)
     with locked(out, say):
         return _run(
             task, model, estimator, optimizer, plan, out, seed, mesh, progress,
@@ -206,24 +204,6 @@ def _folder(out: Any) -> pathlib.Path:
         raise TypeError(
             f"out: expected a path of a folder, got {type(out).__name__}"
         ) from None
-
-
-def _say(progress: Progress) -> Callable[[str], None]:
-    """What the caller must know, once: a warning where no message is listened to."""
-    if not first_process():
-        return lambda text: None
-    if progress.message is not Progress._field_defaults["message"]:
-        return progress.message
-    return _warn
-
-
-def _warn(text: str) -> None:
-    """At the caller's line, and each time: cells of a notebook are run again."""
-    frame = sys._getframe()
-    while frame.f_back and frame.f_globals.get("__package__") == __package__:
-        frame = frame.f_back
-    at = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")
-    warnings.warn_explicit(text, UserWarning, *at)
 
 
 def _found(
