@@ -219,6 +219,15 @@ def saved(s: Settings) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, pathlib.Path) else v for k, v in each.items()}
 
 
+_KINDS = {
+    "data": (dict, "names and values"),
+    "symbols": (list | None, "a list of texts, or null"),
+    "steps": (int, "a whole number"),
+    "chunk": (int | None, "a whole number, or null"),
+}
+"""Of what a run's `config.json` has beside the settings."""
+
+
 def load(run: pathlib.Path) -> tuple[Settings, dict[str, Any]]:
     """The settings of a run folder, and the whole of its `config.json`.
 
@@ -233,6 +242,11 @@ def load(run: pathlib.Path) -> tuple[Settings, dict[str, Any]]:
         missing = {"settings", "data", "symbols", "steps", "chunk"} - set(config)
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        for name, (kind, words) in _KINDS.items():
+            value = config[name]
+            if not isinstance(value, kind) or isinstance(value, bool):
+                found = json.dumps(value)[:40]
+                raise ValueError(f"{name}: expected {words}, got {found}")
         values = _of_file(path, config["settings"])
         settings = dataclasses.replace(Settings(out=run), **values)
         check(settings)

@@ -24,7 +24,7 @@ from bptt_jax._processes import anyone, everywhere, telling, together
 from bptt_jax._processes import first as first_process
 from bptt_jax.train import _record
 from bptt_jax.train._checkpoint import Best, Checkpoints, copied
-from bptt_jax.train._metrics import MetricsFile
+from bptt_jax.train._metrics import MetricsFile, missing, ranges
 from bptt_jax.train._step import TrainState, evaluator, init, many_steps
 from bptt_jax.types import Estimator, Layer, PyTree, Task
 
@@ -183,7 +183,9 @@ def _run(
         _claim(out, there, now, position, say)
         best = checkpoints.restore_best(state.params)
         metrics = MetricsFile(out / "metrics.jsonl")
-        metrics.resume(position)
+        lines = metrics.resume(position, say)
+        if lacks := missing(lines, position):
+            say(f"{metrics.path} lacks steps {ranges(lacks)} of {position:,}")
         loop = _Loop(task, model, estimator, optimizer, plan, progress, metrics, best)
         if position >= plan.steps or loop.out_of_patience():
             say(
