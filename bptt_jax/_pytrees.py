@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
 PyTree = Any
@@ -88,7 +89,7 @@ def known(a: Any) -> np.ndarray | None:
     """
     if isinstance(a, np.ndarray | np.generic):
         return np.asarray(a)
-    if not isinstance(a, jax.Array) or isinstance(a, jax.core.Tracer):
+    if not isinstance(a, jax.Array) or isinstance(a, Tracer):
         return None
     return np.asarray(a) if a.is_fully_addressable else None
 

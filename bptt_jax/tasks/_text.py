@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from bptt_jax import _pytrees as trees
 from bptt_jax import objectives
 from bptt_jax._factory import positive, remembered
 from bptt_jax.tasks._corpora import (
@@ -256,8 +257,14 @@ def decode(task: Task, tokens) -> str:
     """The text of tokens `[N]`. Symbols that are bytes are joined, then read as UTF-8.
 
     Bytes that are no UTF-8 (a model may write some) become U+FFFD.
+
+    Raises:
+      ValueError: a token is no symbol's, -1 included.
     """
-    written = "".join(_symbols(task)[int(token)] for token in np.asarray(tokens))
+    symbols, tokens = _symbols(task), np.asarray(tokens)
+    n = len(symbols)
+    trees.refuse_outside("decode", f"tokens from 0 to {n - 1}", tokens, 0, n - 1)
+    written = "".join(symbols[int(token)] for token in tokens)
     if _in_bytes(task):
         return written.encode("latin-1").decode("utf-8", errors="replace")
     return written

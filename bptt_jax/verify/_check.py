@@ -15,6 +15,7 @@ gradient with respect to it is JAX's, ∂L/∂x - i ∂L/∂y.
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -302,15 +303,15 @@ def _truth(values: Callable, theta, v, cotangents, jitted: bool) -> list[np.ndar
     return np.split(found, np.cumsum([len(d) for d in v])[:-1])
 
 
-def _as_reals(a) -> np.ndarray:
+def _as_reals(a: Any) -> np.ndarray:
     """All numbers in a row; of complex ones the real parts, then the imaginary ones."""
-    a = np.ravel(a)
-    return np.concatenate([a.real, a.imag]) if np.iscomplexobj(a) else a
+    parts = [a.real, a.imag] if np.iscomplexobj(a) else [a]
+    return np.concatenate([np.ravel(part) for part in parts])
 
 
-def _from_reals(flat, like):
+def _from_reals(flat: Any, like: np.ndarray):
     if np.iscomplexobj(like):
-        join = lax.complex if isinstance(flat, jax.Array) else joined
+        join: Callable = lax.complex if isinstance(flat, jax.Array) else joined
         flat = join(flat[: like.size], flat[like.size :])
     return flat.reshape(like.shape)
 
