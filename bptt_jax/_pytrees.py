@@ -205,6 +205,11 @@ def add(a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: x + cast(y, x.dtype), a, b)
 
 
+def sum_of(a: PyTree, b: PyTree) -> PyTree:
+    """`add` of two cotangents of which the second may be None as a whole: all zero."""
+    return a if b is None else add(a, b)
+
+
 def along(like: jax.Array, a: jax.Array) -> jax.Array:
     """`a`, whose axes are the first ones of `like`, with as many axes as `like` has."""
     return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))

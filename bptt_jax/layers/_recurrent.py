@@ -176,7 +176,8 @@ def _recurrent(
             d_states = add_output(cell, d_laters, d_ys)
             (d_params, d_inputs), shown = watch(Seen(wrapped, *summed, d_states, side))
             d_params = Watched(d_params, shown)
-        return d_params, d_carry, trees.cast_like(xs, _inputs_of(cell, side, d_inputs))
+        d_xs = trees.cast_like(xs, _inputs_of(cell, side, d_inputs))
+        return d_params, d_carry, d_xs, None
 
     def watched(watch):
         return _recurrent(cell, on_d_carry, watch)

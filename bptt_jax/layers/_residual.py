@@ -26,10 +26,10 @@ def residual(layer: Layer) -> Layer:
 
     def bwd(params, carry, xs, side, _, residuals, d_carry, d_ys):
         ys, kept = residuals
-        d_params, d_carry, d_xs = layer.bwd(
+        d_params, d_carry, d_xs, d_targets = layer.bwd(
             params, carry, xs, side, ys, kept, d_carry, d_ys
         )
-        return d_params, d_carry, trees.add(d_xs, _clean(d_ys, side))
+        return d_params, d_carry, trees.add(d_xs, _clean(d_ys, side)), d_targets
 
     inner = layer.watched
     watched = None if inner is None else lambda watch: residual(inner(watch))

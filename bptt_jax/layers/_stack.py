@@ -2,6 +2,7 @@
 
 import jax
 
+from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
 from bptt_jax.layers._outputs import outputs
 from bptt_jax.types import Layer, Side
@@ -53,15 +54,16 @@ def stack(*layers: Layer) -> Layer:
 
     def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
         residuals, between = residuals
-        between, d_params, d_carries = [xs, *between, ys], [], []
+        between, d_params, d_carries, d_targets = [xs, *between, ys], [], [], None
         for i in reversed(range(len(layers))):
-            d_p, d_c, d_ys = layers[i].bwd(
+            d_p, d_c, d_ys, d_t = layers[i].bwd(
                 params[i], carry[i], between[i], _of_layer(side, i),
                 between[i + 1], residuals[i], d_carry[i], d_ys,
             )  # fmt: skip
             d_params.insert(0, d_p)
             d_carries.insert(0, d_c)
-        return tuple(d_params), tuple(d_carries), d_ys
+            d_targets = d_t if d_targets is None else trees.sum_of(d_targets, d_t)
+        return tuple(d_params), tuple(d_carries), d_ys, d_targets
 
     def refuse(params, carry, xs, side):
         for i, layer in enumerate(layers):

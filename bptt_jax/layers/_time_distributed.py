@@ -44,7 +44,7 @@ def _with_side(init: Callable, f: Callable, refuse: Callable | None = None) -> L
         del carry, ys, residuals
         _, back = trees.pullback(lambda p, xs: f(p, xs, side), params, xs)
         d_params, d_xs = back(d_ys)
-        return d_params, d_carry, d_xs
+        return d_params, d_carry, d_xs, None
 
     return Layer(init, no_carry, fwd, bwd, refuse=refuse)
 

@@ -80,9 +80,14 @@ def with_loss(layer: Layer, objective: Objective) -> Layer:
 
     def bwd(params, carry, xs, side, _, residuals, d_carry, d_losses):
         ys, residuals = residuals
-        _, back = trees.pullback(lambda ys: _losses(objective, ys, side), ys)
-        (d_ys,) = back(d_losses)
-        return layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
+
+        def losses(ys, targets):
+            return _losses(objective, ys, side._replace(targets=targets))
+
+        _, back = trees.pullback(losses, ys, side.targets)
+        d_ys, d_targets = back(d_losses)  # the second is dropped where nobody asks
+        *ds, inner = layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
+        return *ds, trees.sum_of(d_targets, inner)
 
     def refuse(params, carry, xs, side):
         if layer.refuse is not None:

@@ -41,7 +41,7 @@ def unroll(forward: Callable, backward: Callable) -> Callable:
       forward: `(layer, params, carry, xs, side, **options) ->
         ((carry, ys), residuals)`.
       backward: `(layer, residuals, d_carry, d_ys, **options) ->
-        (d_params, d_carry, d_xs)`, lists of the floating leaves' cotangents.
+        (d_params, d_carry, d_xs, d_targets)`, lists of the floating leaves' cotangents.
 
     Returns:
       `(layer_or_cell, params, carry, xs, side=Side(), *, length=None, **options) ->
@@ -57,8 +57,8 @@ def unroll(forward: Callable, backward: Callable) -> Callable:
 
     def core_bwd(layer, options, spec, residuals, d_out):
         del spec
-        d_params, d_carry, d_xs = backward(layer, residuals, *d_out, **dict(options))
-        return [*d_params, *d_carry, *d_xs], None
+        parts = backward(layer, residuals, *d_out, **dict(options))
+        return [d for part in parts for d in part], None
 
     core.defvjp(core_fwd, core_bwd)
     return door(core)
@@ -70,7 +70,8 @@ def door(core: Callable) -> Callable:
     Args:
       core: `(layer, options, spec, floats, others) -> (carry, ys)`; `spec.merge(floats,
         others)` are params, carry, xs and side, `dict(options)` the keywords. `floats`
-        are the floating leaves of the first three, all that has a derivative.
+        are the floating leaves of the first three and of the targets, in that order: all
+        that has a derivative.
 
     Returns:
       `(layer_or_cell, params, carry, xs, side=Side(), *, length=None, **options) ->
@@ -83,14 +84,10 @@ def door(core: Callable) -> Callable:
         params, carry, xs, side = _same_axes((params, carry, xs, side))
         carry = spread(layer, params, carry, xs, side)
         leaves, structure = jax.tree.flatten((params, carry, xs, side))
-        n = len(jax.tree.leaves((params, carry, xs)))
+        n = len(leaves) - len(jax.tree.leaves(side.aux))  # the last field of the last
         floating = tuple(i < n and trees.is_floating(a) for i, a in enumerate(leaves))
         inner = [a for a, f in zip(leaves, floating, strict=True) if f]
-        others = [
-            lax.stop_gradient(a) if trees.is_floating(a) else a
-            for a, f in zip(leaves, floating, strict=True)
-            if not f
-        ]
+        others = [a for a, f in zip(leaves, floating, strict=True) if not f]
         return core(layer, options, _Spec(structure, floating), inner, others)
 
     def call(layer, params, carry, xs, side=Side(), *, length=None, **options):
@@ -99,6 +96,34 @@ def door(core: Callable) -> Callable:
         return entry(layer, tuple(sorted(options.items())), *arguments)
 
     return call
+
+
+def _constant(a):
+    return _underived(a) if trees.is_floating(a) else a
+
+
+@jax.custom_jvp
+def _underived(a):
+    return a
+
+
+@_underived.defjvp
+def _refuse_derivative(primals, tangents):
+    """Called where JAX differentiates with respect to it, and nowhere else."""
+    del tangents
+    raise TypeError(
+        f"side.aux: expected a constant, got {primals[0].dtype}{list(primals[0].shape)} "
+        "that is differentiated; hooks of the backward pass read it and no output depends "
+        "on it: jax.lax.stop_gradient(aux), or put what is learnt into params or targets"
+    )
+
+
+def of_targets(side: Side, d_targets: PyTree) -> list:
+    """The cotangents at floating leaves of the targets; None: the layer reads none."""
+    flat = trees.floats(side.targets, side.targets)
+    if d_targets is None:
+        return [jnp.zeros_like(a) for a in flat]
+    return trees.floats(side.targets, d_targets)
 
 
 def lift(layer: Layer | Cell) -> Layer:
@@ -118,6 +143,7 @@ def arrays(params, carry, xs, side, length: int | None) -> tuple:
     if not isinstance(side, Side):
         raise TypeError(f"side: expected a Side, got {type(side).__name__}")
     params, carry, xs, side = jax.tree.map(jnp.asarray, (params, carry, xs, side))
+    side = side._replace(aux=jax.tree.map(_constant, side.aux))
     if not jax.tree.leaves(xs):
         if length is None:
             raise ValueError("xs: got None, so length= must say how many steps to run")
