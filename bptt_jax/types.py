@@ -65,7 +65,7 @@ class Cell(NamedTuple):
 
 
 class Side(NamedTuple):
-    """What every layer of a stretch sees beside its inputs. No cotangents flow to it.
+    """What every layer of a stretch sees beside its inputs.
 
     mask: bool `[T, ...]`, False where the step has not been: the state is carried
         through, an output that is part of the state is held, any other is zero, its
@@ -74,8 +74,10 @@ class Side(NamedTuple):
         which also cuts the gradient.
     keys: `[T]` PRNG keys (`jax.random.split(key, T)`); without them layers that draw
         (dropout, zoneout) compute the expectation, as in evaluation.
-    targets: what the objective compares with, leaves `[T, ...]`, or a `Weighted`.
-    aux: leaves `[T, ...]`, handed to `on_d_carry`.
+    targets: what the objective compares with, leaves `[T, ...]`, or a `Weighted`; its
+        floating leaves have a gradient.
+    aux: leaves `[T, ...]`, handed to `on_d_carry`; constants: differentiating by a
+        floating one raises a TypeError.
     """
 
     mask: Array | None = None
@@ -106,8 +108,10 @@ class Layer(NamedTuple):
     fwd: `(params, carry, xs, side) -> (carry, ys, residuals)`; the residuals are what
         `bwd` needs beside its other arguments.
     bwd: `(params, carry, xs, side, ys, residuals, d_carry, d_ys) ->
-        (d_params, d_carry, d_xs)`, the transpose of the derivative of `fwd`; `carry`
-        is the one at the start of the stretch, `d_carry` the cotangent at its end.
+        (d_params, d_carry, d_xs, d_targets)`, the transpose of the derivative of `fwd`;
+        `carry` is the one at the start of the stretch, `d_carry` the cotangent at its
+        end; `d_targets` is that of `side.targets`, None as a whole where the layer reads
+        none.
     watched: `(watch) -> Layer`, the same layer with each recurrent part's gradient from
         `watch`, see `Seen`; None: it has no recurrent part.
     refuse: `(params, carry, xs, side) -> None`, raises where inputs or targets whose

@@ -171,7 +171,8 @@ def both_modes(
     `layer.bwd`, as a loop in Python
 
         for i in range(0, T, K):
-            d_carry, d_ys[i:i+K] = transpose(layer.bwd)(d_params, d_carry, d_xs[i:i+K])
+            d_carry, d_ys[i:i+K] = transpose(layer.bwd)(
+                d_params, d_carry, d_xs[i:i+K], d_targets[i:i+K])
 
     Nothing is computed for arguments without a tangent.
 
