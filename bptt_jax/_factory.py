@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 def factory(build: Callable[P, R]) -> Callable[P, R]:
-    """Caches `build` by its arguments, however they are spelled.
+    """Caches `build` by its arguments, however they are spelled; a list is a tuple.
 
     Raises:
       TypeError: an argument is not hashable (arrays are arguments of the functions of
@@ -28,6 +28,7 @@ def factory(build: Callable[P, R]) -> Callable[P, R]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         for name, value in bound.arguments.items():
+            value = bound.arguments[name] = _frozen(value)
             try:
                 hash(value)
             except TypeError:
@@ -38,10 +39,25 @@ def factory(build: Callable[P, R]) -> Callable[P, R]:
         kinds = tuple(map(type, bound.args)) + tuple(map(type, bound.kwargs.values()))
         key = (bound.args, tuple(sorted(bound.kwargs.items())), kinds)
         if key not in made:
-            made[key] = build(*args, **kwargs)
+            made[key] = build(*bound.args, **bound.kwargs)
         return made[key]
 
     return cached
+
+
+def _frozen(value: object) -> object:
+    """Lists as tuples, also in tuples; records, which are tuples, as they are."""
+    if isinstance(value, list) or type(value) is tuple:
+        return tuple(map(_frozen, value))
+    return value
+
+
+def expect(kind: type, **given: object) -> None:
+    """Refuses arguments that are no records of a kind, `expect(Cell, cell=cell)`."""
+    for name, value in given.items():
+        if not isinstance(value, kind):
+            what = getattr(value, "__name__", type(value).__name__)
+            raise TypeError(f"{name}: expected a record {kind.__name__}, got {what}")
 
 
 def positive(**sizes: int) -> None:

@@ -215,6 +215,15 @@ def along(like: jax.Array, a: jax.Array) -> jax.Array:
     return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
 
 
+def across(like: Any, a: Any) -> Any:
+    """`a`, whose axes are the last ones of `like`, with as many axes; a number as it is.
+
+    What `like + a` does by itself, but under `jax_numpy_rank_promotion="raise"`.
+    """
+    missing = jnp.ndim(like) - jnp.ndim(a)
+    return jnp.expand_dims(a, tuple(range(missing))) if jnp.ndim(a) and missing else a
+
+
 def where(flag: jax.Array, a: PyTree, b: PyTree) -> PyTree:
     """Selects by a flag whose axes are the first ones of every leaf."""
 

@@ -41,6 +41,12 @@ class StepVJP(NamedTuple):
     contract: Callable
 
 
+class Unsaid(NamedTuple):
+    """In the place of `Cell.output` where nobody said whether the output is a part of the
+    state: a layer asks a trace of one step. False as a condition, for it is empty.
+    """
+
+
 class Cell(NamedTuple):
     """One recurrent step, as pure functions.
 
@@ -49,7 +55,8 @@ class Cell(NamedTuple):
     step: `(params, carry, x) -> (carry, y)`: the definition of the cell.
     vjp: its derivative, a `StepVJP`.
     output: `(carry) -> y`, a selection of the carry's leaves, where the output is a
-        part of the state (it is then stored once); None where it is not.
+        part of the state (it is then stored once); None where it is not; `Unsaid()`
+        where that is still to be found out (`cells.from_step`).
     keyed: whether `x` is `(x, key)`; a layer hands such a cell the keys of `Side`.
     gates: `(params, carries, us) -> {name: [K, ..., H]}`, the gates of all steps at once
         from the carries before them, for those who look; None: it has none to show.
@@ -59,7 +66,7 @@ class Cell(NamedTuple):
     init_carry: Callable
     step: Callable
     vjp: StepVJP
-    output: Callable | None = None
+    output: Callable | Unsaid | None = None
     keyed: bool = False
     gates: Callable | None = None
 
@@ -141,7 +148,8 @@ class Seen(NamedTuple):
     carries: before each step.
     coeffs, deltas: of each step, as `contract` takes them.
     d_states: dL/ds_t of the state after each step, from later steps and from the output
-        where it is a part of the state.
+        where it is a part of the state; from later steps alone where `cell.output` is
+        None, or still `Unsaid()`.
     side: of the stretch.
     """
 
@@ -173,7 +181,9 @@ class Estimator(NamedTuple):
     """A way to get a gradient: the waist between models and training.
 
     init: `(params, batch) -> state`, what is handed from one batch to the next.
-    grad: `(params, state, batch, key) -> (loss, grads, state, metrics)`.
+    grad: `(params, state, batch, key) -> (loss, grads, state, metrics)`; metrics is a
+        dict of scalars, with `steps`, how many real steps the loss is a mean over, where
+        `estimators.data_parallel` is to take it.
     """
 
     init: Callable

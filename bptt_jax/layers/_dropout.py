@@ -23,7 +23,8 @@ def check_rate(name: str, rate: float) -> None:
 
 def _scaled(xs, keep, rate):
     return jax.tree.map(
-        lambda a: jnp.where(keep, a / (1 - rate), 0).astype(a.dtype), xs
+        lambda a: jnp.where(trees.across(a, keep), a / (1 - rate), 0).astype(a.dtype),
+        xs,
     )
 
 

@@ -4,16 +4,18 @@ import jax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
-from bptt_jax.types import Layer
+from bptt_jax.layers._lift import lift
+from bptt_jax.types import Cell, Layer
 
 
 @factory
-def residual(layer: Layer) -> Layer:
+def residual(layer: Layer | Cell) -> Layer:
     """`ys = xs + layer(xs)`; inputs and outputs have one shape.
 
     >>> from bptt_jax import cells, layers
-    >>> block = layers.residual(layers.recurrent(cells.gru(8, 8)))
+    >>> block = layers.residual(cells.gru(8, 8))
     """
+    layer = lift(layer)
 
     def fwd(params, carry, xs, side):
         carry, ys, kept = layer.fwd(params, carry, xs, side)

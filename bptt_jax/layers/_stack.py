@@ -4,8 +4,9 @@ import jax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
+from bptt_jax.layers._lift import lift
 from bptt_jax.layers._outputs import outputs
-from bptt_jax.types import Layer, Side
+from bptt_jax.types import Cell, Layer, Side
 
 
 def _of_layer(side: Side, index: int) -> Side:
@@ -18,18 +19,37 @@ def _of_layer(side: Side, index: int) -> Side:
 
 
 @factory
-def stack(*layers: Layer) -> Layer:
+def stack(*layers: Layer | Cell) -> Layer:
     """The layers in a row: over each stretch the second runs on the first's outputs.
 
     Every layer keeps its products over all steps of the stretch, and nothing crosses
     stretches but carries. Params and carry are tuples, one entry a layer. Each layer
-    draws from keys of its own (its index folded in).
+    draws from keys of its own (its index folded in). A cell stands for the layer that runs
+    it, and one list or tuple for what is in it.
 
     >>> from bptt_jax import cells, layers
-    >>> net = layers.stack(layers.recurrent(cells.lstm(3, 8)), layers.dense(8, 2))
+    >>> net = layers.stack(cells.lstm(3, 8), layers.dense(8, 2))
     """
+    parts = _parts(layers)
+
+    def watched(watch):
+        return stack(*(part.watched(watch) if part.watched else part for part in parts))
+
+    seen = any(part.watched for part in parts)
+    return _stacked(parts)._replace(watched=watched if seen else None)
+
+
+def _parts(layers: tuple) -> tuple[Layer, ...]:
+    """Each as a layer; one list or tuple of them (records are tuples) is opened."""
+    if len(layers) == 1 and not isinstance(layers[0], Cell | Layer):
+        layers = layers[0] if isinstance(layers[0], tuple) else layers
     if not layers:
         raise ValueError("stack: expected at least one layer, got none")
+    return tuple(lift(layer, f"layers[{i}]") for i, layer in enumerate(layers))
+
+
+def _stacked(layers: tuple[Layer, ...]) -> Layer:
+    """`stack` of layers, without an eye on it."""
 
     def init(key):
         keys = jax.random.split(key, len(layers))
@@ -74,16 +94,5 @@ def stack(*layers: Layer) -> Layer:
                 return
             xs = outputs(layer, *at)
 
-    def watched(watch):
-        return stack(
-            *(part.watched(watch) if part.watched else part for part in layers)
-        )
-
-    return Layer(
-        init,
-        init_carry,
-        fwd,
-        bwd,
-        watched if any(part.watched for part in layers) else None,
-        refuse if any(part.refuse for part in layers) else None,
-    )
+    refusing = any(part.refuse for part in layers)
+    return Layer(init, init_carry, fwd, bwd, None, refuse if refusing else None)

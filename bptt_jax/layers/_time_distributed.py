@@ -91,7 +91,7 @@ def dense(
         if dtype is not None:
             params, xs = trees.cast_floating((params, xs), dtype)
         ys = xs @ params["kernel"]
-        return ys + params["bias"] if use_bias else ys
+        return ys + trees.across(ys, params["bias"]) if use_bias else ys
 
     return time_distributed(init, f)
 
@@ -164,6 +164,7 @@ def layer_norm(
         x = x - x.mean(-1, keepdims=True)
         variance = trees.squares(x).mean(-1, keepdims=True)
         x = x * jax.lax.rsqrt(variance + epsilon).astype(x.dtype)
-        return (x * params["scale"] + params["bias"]).astype(out)
+        scale, bias = (trees.across(x, params[k]) for k in ("scale", "bias"))
+        return (x * scale + bias).astype(out)
 
     return time_distributed(init, f)

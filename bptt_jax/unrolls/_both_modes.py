@@ -178,7 +178,8 @@ def both_modes(
 
     Works under `jit`, `grad`, `jvp`, `linearize`, `jacfwd`, `jacrev`, `hessian` and
     whatever is composed of them (`jvp` of `grad`, `grad` of `jvp`, `grad` of `grad`),
-    `vmap`, `jax.checkpoint`, `shard_map`, inside an outer `scan`. An edit of the cotangent
+    `vmap` (but for steps that name the mapped axis, `lax.pmean`: take `scan`),
+    `jax.checkpoint`, `shard_map`, inside an outer `scan`. An edit of the cotangent
     of the state (`layers.recurrent`'s `on_d_carry`) that is linear, a gain or a detached
     state, acts in both directions; of another, such as clipping, forward mode has the
     derivative at a cotangent of zero.

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import export, lax
+from jax import export
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
+from bptt_jax import layers
 from bptt_jax._jax import to_varying, varying_axes
-from bptt_jax.layers import recurrent
 from bptt_jax.types import Cell, Layer, PyTree, Side
 
 
@@ -88,7 +88,11 @@ def door(core: Callable) -> Callable:
         floating = tuple(i < n and trees.is_floating(a) for i, a in enumerate(leaves))
         inner = [a for a, f in zip(leaves, floating, strict=True) if f]
         others = [a for a, f in zip(leaves, floating, strict=True) if not f]
-        return core(layer, options, _Spec(structure, floating), inner, others)
+        spec = _Spec(structure, floating)
+        return in_given_shapes(
+            lambda: core(layer, options, spec, inner, others),
+            layer, params, carry, xs, side,
+        )  # fmt: skip
 
     def call(layer, params, carry, xs, side=Side(), *, length=None, **options):
         layer, arguments = lift(layer), arrays(params, carry, xs, side, length)
@@ -126,16 +130,20 @@ def of_targets(side: Side, d_targets: PyTree) -> list:
     return trees.floats(side.targets, d_targets)
 
 
+def in_given_shapes(run: Callable, layer: Layer, params, carry, xs, side) -> Any:
+    """`run()`; an error that a stretch makes is raised in the shapes of the whole."""
+    try:
+        return run()
+    except (TypeError, ValueError) as error:
+        raised = error
+    jax.eval_shape(layer.fwd, params, carry, xs, side)
+    raise raised
+
+
 def lift(layer: Layer | Cell) -> Layer:
     """A cell as a layer; a layer as it is."""
-    if isinstance(layer, Cell):
-        return recurrent(layer)
-    if isinstance(layer, Layer):
-        return layer
-    raise TypeError(
-        f"layer: expected a Cell or a Layer, got {type(layer).__name__}; "
-        "the order of arguments is (layer, params, carry, xs, side)"
-    )
+    hint = "; the order of arguments is (layer, params, carry, xs, side)"
+    return layers.lift(layer, "layer", hint)
 
 
 def arrays(params, carry, xs, side, length: int | None) -> tuple:
@@ -165,7 +173,8 @@ def refuse(layer: Layer, params, carry, xs, side) -> None:
     ):
         return
     check(layer, params, carry, xs, side)
-    layer.refuse(params, carry, xs, side)
+    at = params, carry, xs, side
+    in_given_shapes(lambda: layer.refuse(*at), layer, *at)
 
 
 def check(layer: Layer, params: PyTree, carry: PyTree, xs: PyTree, side: Side) -> None:
@@ -184,7 +193,7 @@ def check(layer: Layer, params: PyTree, carry: PyTree, xs: PyTree, side: Side) -
     for path, a in jax.tree_util.tree_leaves_with_path(side):
         _check_side(path[0].name, f"side{jax.tree_util.keystr(path)}", a, shape)
     _check_params(layer, params)
-    del carry  # compared with what a step returns, in `layers.recurrent`
+    _check_carry(layer, carry)
 
 
 def _check_side(field: str, name: str, a: jax.Array, shape: tuple[int, ...]) -> None:
@@ -247,6 +256,26 @@ def units(carry: PyTree) -> int:
 @functools.cache
 def _expected(layer: Layer) -> PyTree:
     return jax.eval_shape(layer.init, jax.random.key(0))
+
+
+@functools.cache
+def _expected_carry(layer: Layer) -> PyTree:
+    """The carry of one example; None where `init_carry` makes none without a batch."""
+    try:
+        return jax.eval_shape(lambda p: layer.init_carry(p, ()), _expected(layer))
+    except (IndexError, TypeError, ValueError):
+        return None
+
+
+def _check_carry(layer: Layer, carry: PyTree) -> None:
+    """Refuses another structure; shapes are compared with what a step returns."""
+    one = _expected_carry(layer)
+    expected, got = jax.tree.structure(one), jax.tree.structure(carry)
+    if one is not None and expected != got and (expected.num_leaves or got.num_leaves):
+        raise ValueError(
+            f"carry: expected the structure {expected}, as of init_carry(params, "
+            f"batch_shape), got {got}"
+        )
 
 
 def _check_params(layer: Layer, params: PyTree) -> None:

@@ -33,9 +33,15 @@ from bptt_jax.types import PyTree
 from bptt_jax.unrolls import _schedule as schedule
 from bptt_jax.unrolls._bptt import CACHED, SHORTEST, near_divisor
 from bptt_jax.unrolls._door import known_length, of_targets, units, unroll
+from bptt_jax.unrolls._forward_only import forward_only
 
 HOST, DEVICE = jax.memory.Space.Host, jax.memory.Space.Device
 NEVER = -1
+TWICE = (
+    "unrolls.checkpointed: its gradient has no gradient in reverse mode; take forward over "
+    "reverse (jax.jvp of jax.grad, jax.jacfwd of jax.grad, jax.hessian), or "
+    "unrolls.both_modes, which has both"
+)
 LIGHT = 4  # states that weigh little beside a step of the stretch that is pulled back
 
 
@@ -239,7 +245,7 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots, kept=0, offload=
     acc, _ = lax.fori_loop(np.int32(0), np.int32(n), turn, (acc, stored))
     d_carry, total, along = acc
     d_params = [t.astype(p.dtype) for t, p in zip(total, weights, strict=True)]
-    return d_params, d_carry, *along
+    return forward_only((d_params, d_carry, *along), TWICE)
 
 
 def _reach(layer, params, xs, side, K: int, n: int, slots: _Slots, i, offload):

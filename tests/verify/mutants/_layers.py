@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax import layers
+from bptt_jax.types import Weighted
 from verify.mutants._originals import WITHOUT_KEYS, noisy, square_elman
 from verify.mutants._table import in_bwd, in_layer
 
@@ -66,8 +67,9 @@ def row_of_a_repeated_symbol_overwritten(
 def weights_of_the_loss_forgotten(
     right, params, carry, xs, side, ys, kept, d_carry, d_ys
 ):
-    side = side._replace(targets=side.targets.targets)
-    return right(params, carry, xs, side, ys, kept, d_carry, d_ys)
+    weighted, side = side.targets, side._replace(targets=side.targets.targets)
+    *ds, d_targets = right(params, carry, xs, side, ys, kept, d_carry, d_ys)
+    return *ds, Weighted(d_targets, jnp.zeros_like(weighted.weights))
 
 
 @in_bwd("with_loss")
