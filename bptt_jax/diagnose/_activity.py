@@ -100,7 +100,7 @@ def _of_layer(carries, gates, real, tolerance) -> Activity:
 
     means = jax.tree.map(mean, carries)
     apart = jax.tree.map(
-        lambda a, m: trees.only(real, a.astype(m.dtype) - m), carries, means
+        lambda a, m: trees.only(real, a.astype(m.dtype) - m[None, None]), carries, means
     )
     deviations = jax.tree.map(deviation, apart)
     dead = jax.tree.map(lambda d: jnp.abs(d).max((0, 1)) <= tolerance, apart)
