@@ -2,7 +2,7 @@
 
 For random cotangents v of the outputs and w of the final carry let
 
-    (1)  L(θ, s_0, xs) = Re (Σ v · ys + Σ w · s_T)
+    (1)  L(θ, s_0, xs, targets) = Re (Σ v · ys + Σ w · s_T)
 
 Its gradient is computed three ways in float64: by the unroll that is checked; by
 `jax.grad` of the plain loop over steps; and by differences of L itself, evaluated by
