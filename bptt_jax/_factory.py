@@ -236,6 +236,14 @@ def _mesh(ids: list[int], shape: tuple, names: tuple, kinds: tuple):
     return jax.sharding.Mesh(each, names, axis_types=kinds)
 
 
+def expect(kind: type, **given: object) -> None:
+    """Refuses arguments that are no records of a kind, `expect(Cell, cell=cell)`."""
+    for name, value in given.items():
+        if not isinstance(value, kind):
+            what = getattr(value, "__name__", type(value).__name__)
+            raise TypeError(f"{name}: expected a record {kind.__name__}, got {what}")
+
+
 def positive(**sizes: int) -> None:
     """Refuses sizes that are not whole numbers of at least one."""
     for name, size in sizes.items():

@@ -216,9 +216,23 @@ def add(a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: x + cast(y, x.dtype), a, b)
 
 
+def sum_of(a: PyTree, b: PyTree) -> PyTree:
+    """`add` of two cotangents of which the second may be None as a whole: all zero."""
+    return a if b is None else add(a, b)
+
+
 def along(like: jax.Array, a: jax.Array) -> jax.Array:
     """`a`, whose axes are the first ones of `like`, with as many axes as `like` has."""
     return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
+
+
+def across(like: Any, a: Any) -> Any:
+    """`a`, whose axes are the last ones of `like`, with as many axes; a number as it is.
+
+    What `like + a` does by itself, but under `jax_numpy_rank_promotion="raise"`.
+    """
+    missing = jnp.ndim(like) - jnp.ndim(a)
+    return jnp.expand_dims(a, tuple(range(missing))) if jnp.ndim(a) and missing else a
 
 
 def where(flag: jax.Array, a: PyTree, b: PyTree) -> PyTree:

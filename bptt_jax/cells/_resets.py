@@ -12,7 +12,7 @@ import jax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
-from bptt_jax._factory import factory
+from bptt_jax._factory import expect, factory
 from bptt_jax.cells._gates import gates_within
 from bptt_jax.types import Cell, StepVJP
 
@@ -25,6 +25,7 @@ def resets(cell: Cell) -> Cell:
     Users reach it by `Side(resets=…)`. The hand-derived derivative of the inner cell is
     kept.
     """
+    expect(Cell, cell=cell)
     project, forward, linearize, backward, contract = cell.vjp
 
     def begin(params, carry, reset):  # (1)

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
-from bptt_jax._factory import factory
+from bptt_jax._factory import expect, factory
 from bptt_jax.cells._gates import gates_within
 from bptt_jax.cells._masked import add_output
 from bptt_jax.types import Cell, StepVJP
@@ -44,6 +44,8 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
 
     Args:
       cell: the inner cell; one that is keyed itself gets a key folded from the step's.
+        Of a `from_step` cell whose output is a part of the state say `output=`, so that
+        (2) holds for it.
       rate: probability in [0, 1] with which a unit keeps its value: a number, or a
         hashable pytree of numbers with the structure of the carry.
 
@@ -61,6 +63,7 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
     >>> hs.shape
     (5, 2, 8)
     """
+    expect(Cell, cell=cell)
     project, forward, linearize, backward, contract = cell.vjp
     rates = _rates(cell, rate)
 

@@ -6,7 +6,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from bptt_jax import _pytrees as trees
-from bptt_jax._factory import factory
+from bptt_jax._factory import expect, factory
 from bptt_jax._processes import auto
 from bptt_jax.estimators._batches import any_real
 from bptt_jax.types import Estimator
@@ -41,6 +41,7 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
     >>> batch = task.train.batch(jnp.int32(0), jax.random.key(1))
     >>> loss, grads, _, _ = parallel.grad(params, (), batch, jax.random.key(2))
     """
+    expect(Estimator, estimator=estimator)
     (axis,), mesh = mesh.axis_names, auto(mesh)
     whole, examples, by_time = (PartitionSpec(), PartitionSpec(axis),
                                 PartitionSpec(None, axis))  # fmt: skip
@@ -48,6 +49,11 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
     def part(params, state, batch, key):
         key = jax.random.fold_in(key, lax.axis_index(axis))
         loss, grads, state, metrics = estimator.grad(params, state, batch, key)
+        if "steps" not in metrics:
+            raise ValueError(
+                "estimator: expected metrics with 'steps', how many real steps its loss is "
+                f"a mean over, got {sorted(metrics)}; parts of a batch are weighted by it"
+            )
         steps, total = metrics["steps"], lax.psum(metrics["steps"], axis)
         real = any_real(batch)
 

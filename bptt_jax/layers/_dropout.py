@@ -23,7 +23,8 @@ def check_rate(name: str, rate: float) -> None:
 
 def _scaled(xs, keep, rate):
     return jax.tree.map(
-        lambda a: jnp.where(keep, a / (1 - rate), 0).astype(a.dtype), xs
+        lambda a: jnp.where(trees.across(a, keep), a / (1 - rate), 0).astype(a.dtype),
+        xs,
     )
 
 
@@ -54,7 +55,7 @@ def dropout(rate: float) -> Layer:
 
     def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
         del carry, ys, residuals
-        return params, d_carry, trees.cast_like(xs, apply(d_ys, side))
+        return params, d_carry, trees.cast_like(xs, apply(d_ys, side)), None
 
     return Layer(_no_params, no_carry, fwd, bwd)
 
@@ -92,6 +93,6 @@ def variational_dropout(rate: float, n_features: int) -> Layer:
         del ys, residuals
         if side.keys is not None:
             d_ys = _scaled(d_ys, mask(carry, side), rate)
-        return params, d_carry, trees.cast_like(xs, d_ys)
+        return params, d_carry, trees.cast_like(xs, d_ys), None
 
     return Layer(_no_params, init_carry, fwd, bwd)

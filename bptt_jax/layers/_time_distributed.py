@@ -44,7 +44,7 @@ def _with_side(init: Callable, f: Callable, refuse: Callable | None = None) -> L
         del carry, ys, residuals
         _, back = trees.pullback(lambda p, xs: f(p, xs, side), params, xs)
         d_params, d_xs = back(d_ys)
-        return d_params, d_carry, d_xs
+        return d_params, d_carry, d_xs, None
 
     return Layer(init, no_carry, fwd, bwd, refuse=refuse)
 
@@ -91,7 +91,7 @@ def dense(
         if dtype is not None:
             params, xs = trees.cast_floating((params, xs), dtype)
         ys = xs @ params["kernel"]
-        return ys + params["bias"] if use_bias else ys
+        return ys + trees.across(ys, params["bias"]) if use_bias else ys
 
     return time_distributed(init, f)
 
@@ -164,6 +164,7 @@ def layer_norm(
         x = x - x.mean(-1, keepdims=True)
         variance = trees.squares(x).mean(-1, keepdims=True)
         x = x * jax.lax.rsqrt(variance + epsilon).astype(x.dtype)
-        return (x * params["scale"] + params["bias"]).astype(out)
+        scale, bias = (trees.across(x, params[k]) for k in ("scale", "bias"))
+        return (x * scale + bias).astype(out)
 
     return time_distributed(init, f)

@@ -124,7 +124,10 @@ def update(
     _refuse_lbfgs(state.opt_state)
     value_fn = _value_fn(estimator, state.carry, made, key)
     extra = _wanted(optimizer, value=loss, grad=grads, value_fn=value_fn)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **extra)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes, as in adam's β^t
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, **extra
+        )
     params = optax.apply_updates(state.params, updates)
     norm, moved = (trees.norm(jax.tree.leaves(a)) for a in (grads, updates))
     metrics = dict(loss=loss, grad_norm=norm, update_norm=moved)

@@ -33,8 +33,8 @@ def checkpointed(
 
     Works under `jit`, `grad`, `vmap`, `shard_map`, inside an outer `scan`, and with
     `jax.hessian` (forward over reverse). Reverse over reverse (`jax.grad` of a gradient
-    of it) raises JAX's ValueError about loops with dynamic bounds, `jax.jvp` JAX's
-    TypeError about custom_vjp: take `unrolls.both_modes` for either.
+    of it) raises a ValueError that says so, `jax.jvp` JAX's TypeError about custom_vjp:
+    take `unrolls.both_modes` for either.
 
     Args:
       layer: a cell or a layer. Outputs of all steps weigh more than the states that are

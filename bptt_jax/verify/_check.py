@@ -2,7 +2,7 @@
 
 For random cotangents v of the outputs and w of the final carry let
 
-    (1)  L(θ, s_0, xs) = Re (Σ v · ys + Σ w · s_T)
+    (1)  L(θ, s_0, xs, targets) = Re (Σ v · ys + Σ w · s_T)
 
 Its gradient is computed three ways in float64: by the unroll that is checked; by
 `jax.grad` of the plain loop over steps; and by differences of L itself, evaluated by
@@ -219,8 +219,8 @@ def _compare(
 
 
 def _floats(at: Arguments):
-    """The floating leaves of params, carry and xs: names, values, and the way back."""
-    tree = dict(params=at.params, carry=at.carry, xs=at.xs)
+    """The floating leaves of what is differentiated: names, values, and the way back."""
+    tree = dict(params=at.params, carry=at.carry, xs=at.xs, targets=at.side.targets)
     with_paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     chosen = [trees.is_floating(a) for _, a in with_paths]
     names = [
@@ -246,6 +246,7 @@ def _run(layer, side, T, merge, unroll, options, theta: list) -> dict:
     full = merge(theta)
     if full["xs"] is None:
         options = dict(options, length=T)
+    side = side._replace(targets=full["targets"])
     out = unroll(layer, full["params"], full["carry"], full["xs"], side, **options)
     return {"final carry": out[0], "ys": out[1]}
 
@@ -318,6 +319,7 @@ def _from_reals(flat: Any, like: np.ndarray):
 
 def _reference(reference, at: Arguments, merge, shapes, theta: list) -> list:
     full, side = jax.tree.map(_in_numpy, (merge(theta), at.side))
+    side = side._replace(targets=full["targets"])
     carry, ys = reference(full["params"], full["carry"], full["xs"], side)
     values = _values({"final carry": carry, "ys": ys})
     chex.assert_equal(list(map(np.shape, values)), shapes)

@@ -91,7 +91,8 @@ def _weighted(key, T, batch_shape):
 
 def _leaky_step(p, h, x):  # the output is no leaf of the state
     h = 0.9 * h + jnp.tanh(x @ p["w"] + h @ p["r"])
-    return h, h[..., :2] * p["scale"]
+    y = h[..., :2]
+    return h, y * jnp.broadcast_to(p["scale"], y.shape)
 
 
 def _leaky_init(n, key):

@@ -339,7 +339,7 @@ ERRORS = {
     "scalar input": (ValueError, r"xs: .*\[T, \.\.\.\]", dict(xs=np.float64(1.0))),
     "features": (
         ValueError,
-        r"xs: .*got \[\.\.\., 5\]",
+        r"xs: .*got \[6, 2, 5\]",
         dict(xs=np.zeros((T, B, 5))),
     ),
     "lengths differ": (
