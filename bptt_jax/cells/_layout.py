@@ -1,6 +1,6 @@
 """Where the gates of a cell are in its weights: side by side, or along an axis."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -22,8 +22,8 @@ class Layout(NamedTuple):
         """Axes that gates and units take."""
         return 2 if self.axis else 1
 
-    def of(self, a: Array) -> Array:
-        """An array with gates side by side, in this layout."""
+    def of(self, a: Any) -> Any:
+        """An array (JAX's or NumPy's) with gates side by side, in this layout."""
         return a.reshape(*a.shape[:-1], self.n, self.units) if self.axis else a
 
     def split(self, a: Array) -> list[Array]:

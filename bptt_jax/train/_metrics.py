@@ -77,8 +77,9 @@ class MetricsFile:
 
 def _is_line(found: dict[str, Any]) -> bool:
     step = found.get("step")
-    number = isinstance(step, int | float) and not isinstance(step, bool)
-    return number and step == step // 1  # also 5.0; neither NaN nor infinity
+    if isinstance(step, bool) or not isinstance(step, int | float):
+        return False
+    return step == step // 1  # also 5.0; neither NaN nor infinity
 
 
 def _is_later(line: bytes, position: int) -> bool:
