@@ -87,6 +87,7 @@ def test_a_sweep_from_the_command_line(capsys, tmp_path, monkeypatch):
     said = capsys.readouterr().out
     assert "16 settings: 2 × cell, 2 × lr, 2 × clip, 2 × seed" in said
     assert "16 settings, 0 diverged" in said
+    assert "held_out (loss per step)" in said
     table = sweep.load(tmp_path / "s").table
     assert {"cell", "lr", "clip", "seed", "held_out"} <= set(table.column_names)
     assert set(table["cell"].to_pylist()) == {"gru", "elman"}
@@ -99,6 +100,20 @@ def test_a_sweep_from_the_command_line(capsys, tmp_path, monkeypatch):
     assert "16 settings, 0 diverged" in capsys.readouterr().out
     assert cli.main([*TINY, *options[:-2], "--steps", "5", "--out", "s"]) == 2
     assert "holds another sweep" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_short_text(capsys, tmp_path):
+    """Fewer rows than usual are told, and what the numbers of the table are."""
+    (tmp_path / "book.txt").write_text("three words here\n" * 400)
+    options = ("--text", str(tmp_path / "book.txt"), "--hidden", "4", "--steps", "2",
+               "--lanes", "1", "--lr", "0.1,0.01", "--length", "32")  # fmt: skip
+    assert cli.main(["sweep", *options, "--out", str(tmp_path / "s")]) == 0
+    said = capsys.readouterr().out
+    assert "batches of 8 sequences: the text is too short for 32" in said
+    assert "held_out (nats per byte)" in said
+    assert cli.main(["sweep", "show", str(tmp_path / "s")]) == 0
+    assert "held_out (nats per byte)" in capsys.readouterr().out
 
 
 @pytest.mark.slow
