@@ -2,30 +2,92 @@
 
 Cells, layers and models are static arguments of compiled functions. Were a factory to
 build a new closure at each call, everything above it would be traced again.
+
+What a factory made remembers the factory and its arguments. By these it is pickled, since
+its functions are closures: where it is unpickled the factory is called again, so in one
+process the same object comes back, and in another each time the same one.
 """
 
+import collections
 import functools
+import importlib
 import inspect
+import itertools
+import operator
+import threading
+import types
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeGuard, TypeVar
+
+import jax
+import numpy as np
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T", bound=type)
+
+KEPT = 1024
+"""Objects of one factory that are kept, those that were asked for last."""
+
+
+def record(kind: T) -> T:
+    """A NamedTuple that is pickled by the factory that made it, else by its fields."""
+
+    def reduce(self):
+        if made := vars(self).get("made"):
+            return _recipe(made)
+        return type(self), tuple(map(_picklable, self))
+
+    def replace(self, /, **changes):
+        new = kind._replace(self, **changes)
+        if "made" in vars(self):
+            new.made = _Recipe(_replaced, self, **changes)
+        return new
+
+    same = {name: getattr(kind, name) for name in ("__doc__", "__annotations__")}
+    named = dict(__module__=kind.__module__, __qualname__=kind.__qualname__)
+    own = dict(__reduce__=reduce, _replace=replace)
+    made = type(kind.__name__, (kind,), same | named | own)
+    return made  # pyright: ignore[reportReturnType]
+
+
+def _replaced(of: Any, /, **changes) -> Any:
+    return of._replace(**changes)
+
+
+class Made:
+    """A function that a factory made; it is pickled as its records are."""
+
+    def __init__(self, function: Callable, made: functools.partial):
+        functools.update_wrapper(self, function)
+        self.made = made
+
+    def __call__(self, *args, **kwargs):
+        return self.__wrapped__(*args, **kwargs)  # pyright: ignore
+
+    def __reduce__(self):
+        return _recipe(self.made)
 
 
 def factory(build: Callable[P, R]) -> Callable[P, R]:
-    """Caches `build` by its arguments, however they are spelled.
+    """Caches `build` by its arguments, however they are spelled; a list is a tuple.
+
+    Equal `functools.partial`s are equal arguments, and NumPy's numbers are Python's.
+    The last `KEPT` objects are kept; one that is no longer is built anew, and what uses
+    the old one goes on.
 
     Raises:
       TypeError: an argument is not hashable (arrays are arguments of the functions of
         a record, never of its factory).
     """
     signature = inspect.signature(build)
-    made: dict = {}
+    kept: collections.OrderedDict = collections.OrderedDict()
+    lock = threading.RLock()  # a factory may call itself
 
     @functools.wraps(build)
     def cached(*args: P.args, **kwargs: P.kwargs) -> R:
-        bound = signature.bind(*args, **kwargs)
+        given = _given(signature, args, kwargs)
+        bound = signature.bind(*given.args, **given.kwargs)
         bound.apply_defaults()
         for name, value in bound.arguments.items():
             try:
@@ -35,19 +97,162 @@ def factory(build: Callable[P, R]) -> Callable[P, R]:
                     f"{build.__name__}: {name} must be hashable (a number, a function, "
                     f"a cell, …), got {type(value).__name__}; arrays belong in params"
                 ) from None
-        kinds = tuple(map(type, bound.args)) + tuple(map(type, bound.kwargs.values()))
-        key = (bound.args, tuple(sorted(bound.kwargs.items())), kinds)
-        if key not in made:
-            made[key] = build(*args, **kwargs)
-        return made[key]
+        key = _key((bound.args, tuple(sorted(bound.kwargs.items()))))
+        with lock:
+            if key in kept:
+                kept.move_to_end(key)
+            else:
+                kept[key] = _remembering(build, cached, given)
+            while len(kept) > KEPT:
+                kept.popitem(last=False)
+            return kept[key]
 
     return cached
+
+
+def remembered(build: Callable[P, R]) -> Callable[P, R]:
+    """`build` as it is, not cached; what it makes is pickled by its arguments."""
+    signature = inspect.signature(build)
+
+    @functools.wraps(build)
+    def building(*args: P.args, **kwargs: P.kwargs) -> R:
+        return _remembering(build, building, _given(signature, args, kwargs))
+
+    return building
+
+
+def _given(signature: inspect.Signature, args, kwargs) -> inspect.BoundArguments:
+    """What a factory was called with; defaults, which may be closures, are not there."""
+    bound = signature.bind(*args, **kwargs)
+    bound.arguments.update({k: plain(v) for k, v in bound.arguments.items()})
+    return bound
+
+
+_recipes = itertools.count()
+
+
+def _remembering(build: Callable, by: Callable, given: inspect.BoundArguments) -> Any:
+    """What is built, which now knows how: by the outermost factory that was at it."""
+    recipe, begun = _Recipe(by, *given.args, **given.kwargs), next(_recipes)
+    made = build(*given.args, **given.kwargs)
+    if inspect.isfunction(made):
+        return Made(made, recipe)
+    if hasattr(made, "__dict__") and all(made is not a for a in given.args):
+        former = vars(made).get("made")
+        if former is None or former.number > begun:
+            made.made = recipe
+    return made
+
+
+class _Recipe(functools.partial):
+    """A factory with its arguments, and a number that grows."""
+
+    number: int
+
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls, *args, **kwargs)
+        self.number = next(_recipes)
+        return self
+
+
+def plain(value: Any) -> Any:
+    """NumPy's numbers as Python's and lists as tuples, inside these too."""
+    if type(value) in (tuple, list):
+        return tuple(map(plain, value))
+    return value.item() if isinstance(value, np.bool_ | np.number) else value
+
+
+def _key(value: Any) -> Any:
+    """Equal where the arguments are, types included."""
+    if type(value) is tuple:
+        return tuple(map(_key, value))
+    if type(value) is functools.partial:
+        each = value.func, value.args, tuple(sorted(value.keywords.items()))
+        try:
+            hash(key := (functools.partial, _key(each)))
+            return key
+        except TypeError:  # it holds an array: none but itself is equal
+            pass
+    return type(value), value
+
+
+class _As(NamedTuple):
+    """What is pickled as a call, and unpickled as what that gives."""
+
+    function: Callable
+    arguments: tuple
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+def _picklable(value: Any) -> Any:
+    """`value` with what pickle would refuse, though another process can find it.
+
+    Jitted functions (`jnp.tanh`, `jax.nn.relu`) by their names, meshes by the numbers of
+    their devices.
+    """
+    if isinstance(value, jax.sharding.Mesh):
+        ids = [device.id for device in value.devices.flat]
+        return _As(
+            _mesh, (ids, value.devices.shape, value.axis_names, value.axis_types)
+        )
+    if type(value) is functools.partial:
+        return _As(_partial, _picklable((value.func, value.args, value.keywords)))
+    if isinstance(value, tuple) and "made" not in getattr(value, "__dict__", {}):
+        each = map(_picklable, value)
+        return type(value)(*each) if hasattr(value, "_fields") else tuple(each)
+    if isinstance(value, dict):
+        return {k: _picklable(v) for k, v in value.items()}
+    if not callable(value) or isinstance(value, type | types.FunctionType | Made):
+        return value
+    at = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    return _As(_named, at) if _named(*at) is value else value
+
+
+def _call(function: Callable, args: tuple, kwargs: dict) -> Any:
+    return function(*args, **kwargs)
+
+
+def _recipe(made: functools.partial) -> tuple:
+    return _call, _picklable((made.func, made.args, made.keywords))
+
+
+def _partial(function: Callable, args: tuple, kwargs: dict) -> functools.partial:
+    return functools.partial(function, *args, **kwargs)
+
+
+def _named(module: str | None, name: str) -> Any:
+    """The object of that name; None where there is none."""
+    try:
+        return operator.attrgetter(name)(importlib.import_module(module or ""))
+    except (ImportError, AttributeError, ValueError):
+        return None
+
+
+def _mesh(ids: list[int], shape: tuple, names: tuple, kinds: tuple):
+    devices = {device.id: device for device in jax.devices()}
+    each = np.array([devices[i] for i in ids]).reshape(shape)
+    return jax.sharding.Mesh(each, names, axis_types=kinds)
+
+
+def expect(kind: type, **given: object) -> None:
+    """Refuses arguments that are no records of a kind, `expect(Cell, cell=cell)`."""
+    for name, value in given.items():
+        if not isinstance(value, kind):
+            what = getattr(value, "__name__", type(value).__name__)
+            raise TypeError(f"{name}: expected a record {kind.__name__}, got {what}")
 
 
 def positive(**sizes: int) -> None:
     """Refuses sizes that are not whole numbers of at least one."""
     for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if not is_whole(size) or size < 1:
             raise ValueError(
                 f"{name} must be a whole number of at least 1, got {size!r}"
             )
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether it is a whole number, Python's or NumPy's; True and False are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -6,6 +6,8 @@ collectives that nobody waits for have been seen to hang.
 
 import functools
 import os
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +28,31 @@ def cores() -> int:
 def first() -> bool:
     """Whether this is the process that writes files and speaks."""
     return jax.process_index() == 0
+
+
+def telling(progress: Any) -> Callable[[str], None]:
+    """How to say what the caller must know, once, by the first process.
+
+    `progress.message`, or a warning where that is the default, which nobody hears.
+    """
+    if not first():
+        return lambda text: None
+    if progress.message is not progress._field_defaults["message"]:
+        return progress.message
+    return _warn
+
+
+def _warn(text: str) -> None:
+    """At the caller's line, and each time: cells of a notebook are run again."""
+    frame = sys._getframe()
+    while frame.f_back and _ours(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    at = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")
+    warnings.warn_explicit(text, UserWarning, *at)
+
+
+def _ours(module: str) -> bool:
+    return module.partition(".")[0] == __package__
 
 
 def together(name: str) -> None:

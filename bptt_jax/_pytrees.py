@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
 PyTree = Any
@@ -88,7 +89,7 @@ def known(a: Any) -> np.ndarray | None:
     """
     if isinstance(a, np.ndarray | np.generic):
         return np.asarray(a)
-    if not isinstance(a, jax.Array) or isinstance(a, jax.core.Tracer):
+    if not isinstance(a, jax.Array) or isinstance(a, Tracer):
         return None
     return np.asarray(a) if a.is_fully_addressable else None
 
@@ -109,6 +110,16 @@ def refuse_outside(name: str, kind: str, a: Any, low: float, high: float) -> Non
 def wide(a: jax.Array) -> jax.Array:
     """Integers that have room for any size of an axis."""
     return a if a.dtype.itemsize >= 4 else a.astype(jnp.int32)
+
+
+def typed_keys(keys: Any) -> Any:
+    """PRNG keys, or None; legacy uint32 ones `[..., n]` become the same typed ones."""
+    if keys is None or is_key(keys) or jnp.result_type(keys) != jnp.uint32:
+        return keys
+    of_a_key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+    if jnp.shape(keys)[-1:] != of_a_key:
+        return keys
+    return jax.random.wrap_key_data(jnp.asarray(keys))
 
 
 def floats(like: PyTree, d: PyTree) -> list:
@@ -205,9 +216,23 @@ def add(a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: x + cast(y, x.dtype), a, b)
 
 
+def sum_of(a: PyTree, b: PyTree) -> PyTree:
+    """`add` of two cotangents of which the second may be None as a whole: all zero."""
+    return a if b is None else add(a, b)
+
+
 def along(like: jax.Array, a: jax.Array) -> jax.Array:
     """`a`, whose axes are the first ones of `like`, with as many axes as `like` has."""
     return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
+
+
+def across(like: Any, a: Any) -> Any:
+    """`a`, whose axes are the last ones of `like`, with as many axes; a number as it is.
+
+    What `like + a` does by itself, but under `jax_numpy_rank_promotion="raise"`.
+    """
+    missing = jnp.ndim(like) - jnp.ndim(a)
+    return jnp.expand_dims(a, tuple(range(missing))) if jnp.ndim(a) and missing else a
 
 
 def where(flag: jax.Array, a: PyTree, b: PyTree) -> PyTree:

@@ -15,18 +15,25 @@ from bptt_jax import layers, unrolls
 from bptt_jax._factory import factory
 from bptt_jax.types import Cell, Layer, Side, Unroll
 
+Cells = Cell | Layer | tuple[Cell | Layer, ...] | list[Cell | Layer]
 
-def _recurrent(cells: tuple[Cell, ...], dropout: float) -> list[Layer]:
+
+def _recurrent(cells: Cells, dropout: float) -> list[Layer]:
     """The cells as layers, dropout after each where its rate is not zero."""
+    if isinstance(cells, Cell | Layer):
+        cells = (cells,)
+    if not isinstance(cells, tuple):
+        raise TypeError(f"cells: expected cells, got a {type(cells).__name__}")
     if not cells:
         raise ValueError("cells: expected at least one cell, got none")
     between = [layers.dropout(dropout)] if dropout else []
-    return [layer for cell in cells for layer in (layers.recurrent(cell), *between)]
+    each = [layers.lift(cell, f"cells[{i}]") for i, cell in enumerate(cells)]
+    return [layer for part in each for layer in (part, *between)]
 
 
 @factory
 def symbols(
-    n_symbols: int, n_embedding: int, cells: tuple[Cell, ...], n_out: int, n_hidden: int,
+    n_symbols: int, n_embedding: int, cells: Cells, n_out: int, n_hidden: int,
     *, dropout: float = 0.0,
 ) -> Layer:  # fmt: skip
     """Symbols in, outputs (logits, say) of each step out: `[T, ...] -> [T, ..., n_out]`.
@@ -34,7 +41,8 @@ def symbols(
     Args:
       n_symbols: how many symbols there are.
       n_embedding: features of a symbol, the first cell's inputs.
-      cells: recurrent cells, from the first to the last.
+      cells: recurrent cells or layers, from the first to the last; one, or a tuple or
+        list of them.
       n_out: outputs of a step.
       n_hidden: features of the last cell's output.
       dropout: rate of dropout after each recurrent layer.
@@ -48,9 +56,7 @@ def symbols(
 
 
 @factory
-def features(
-    cells: tuple[Cell, ...], n_out: int, n_hidden: int, *, dropout: float = 0.0
-) -> Layer:
+def features(cells: Cells, n_out: int, n_hidden: int, *, dropout: float = 0.0) -> Layer:
     """Features in, outputs of each step out: `[T, ..., I] -> [T, ..., n_out]`.
 
     Args: as of `symbols`.
@@ -84,6 +90,8 @@ def bidirectional(
     >>> both((p, p), (c, c), jnp.ones((7, 3)))[1].shape
     (7, 8)
     """
+    layers.lift(forward, "forward")
+    layers.lift(backward, "backward")
     back = unrolls.reverse(unroll)
 
     def run(params, carry, xs, side=Side(), **options):
@@ -95,7 +103,12 @@ def bidirectional(
 
 
 def generate(
-    model: Layer, params, tokens: Array, n: int, temperature: Array | float, key: Array
+    model: Layer | Cell,
+    params,
+    tokens: Array,
+    n: int,
+    temperature: Array | float,
+    key: Array,
 ) -> Array:
     """Symbols drawn from a model of symbols, one after another.
 

@@ -14,6 +14,7 @@ from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import unrolls
+from bptt_jax._factory import is_whole
 from bptt_jax.types import Batch, Cell, Layer, PyTree, Side, Unroll
 
 
@@ -70,7 +71,7 @@ def burn_in(
     if not jax.tree.leaves(xs):
         raise ValueError("xs: expected inputs [T, ...], got none")
     T = trees.length(xs)
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps < T:
+    if not is_whole(steps) or not 0 <= steps < T:
         raise ValueError(
             f"steps: expected a whole number from 0 to less than the {T} steps of xs, "
             f"got {steps!r}"

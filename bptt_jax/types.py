@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
+from bptt_jax._factory import record
+
 PyTree = Any
 
 
@@ -41,6 +43,13 @@ class StepVJP(NamedTuple):
     contract: Callable
 
 
+class Unsaid(NamedTuple):
+    """In the place of `Cell.output` where nobody said whether the output is a part of the
+    state: a layer asks a trace of one step. False as a condition, for it is empty.
+    """
+
+
+@record
 class Cell(NamedTuple):
     """One recurrent step, as pure functions.
 
@@ -49,7 +58,8 @@ class Cell(NamedTuple):
     step: `(params, carry, x) -> (carry, y)`: the definition of the cell.
     vjp: its derivative, a `StepVJP`.
     output: `(carry) -> y`, a selection of the carry's leaves, where the output is a
-        part of the state (it is then stored once); None where it is not.
+        part of the state (it is then stored once); None where it is not; `Unsaid()`
+        where that is still to be found out (`cells.from_step`).
     keyed: whether `x` is `(x, key)`; a layer hands such a cell the keys of `Side`.
     gates: `(params, carries, us) -> {name: [K, ..., H]}`, the gates of all steps at once
         from the carries before them, for those who look; None: it has none to show.
@@ -59,23 +69,26 @@ class Cell(NamedTuple):
     init_carry: Callable
     step: Callable
     vjp: StepVJP
-    output: Callable | None = None
+    output: Callable | Unsaid | None = None
     keyed: bool = False
     gates: Callable | None = None
 
 
 class Side(NamedTuple):
-    """What every layer of a stretch sees beside its inputs. No cotangents flow to it.
+    """What every layer of a stretch sees beside its inputs.
 
     mask: bool `[T, ...]`, False where the step has not been: the state is carried
         through, an output that is part of the state is held, any other is zero, its
         loss is zero, and nothing of the input there is read, NaN included.
     resets: bool `[T, ...]`, True where the state is initialised anew *before* step t,
         which also cuts the gradient.
-    keys: `[T]` PRNG keys (`jax.random.split(key, T)`); without them layers that draw
-        (dropout, zoneout) compute the expectation, as in evaluation.
-    targets: what the objective compares with, leaves `[T, ...]`, or a `Weighted`.
-    aux: leaves `[T, ...]`, handed to `on_d_carry`.
+    keys: `[T]` PRNG keys (`jax.random.split(key, T)`), or legacy ones, uint32 `[T, 2]`;
+        without them layers that draw (dropout, zoneout) compute the expectation, as in
+        evaluation.
+    targets: what the objective compares with, leaves `[T, ...]`, or a `Weighted`; its
+        floating leaves have a gradient.
+    aux: leaves `[T, ...]`, handed to `on_d_carry`; constants: differentiating by a
+        floating one raises a TypeError.
     """
 
     mask: Array | None = None
@@ -98,6 +111,7 @@ class Weighted(NamedTuple):
     weights: Array
 
 
+@record
 class Layer(NamedTuple):
     """A stretch of time (K steps), forward and back.
 
@@ -106,8 +120,10 @@ class Layer(NamedTuple):
     fwd: `(params, carry, xs, side) -> (carry, ys, residuals)`; the residuals are what
         `bwd` needs beside its other arguments.
     bwd: `(params, carry, xs, side, ys, residuals, d_carry, d_ys) ->
-        (d_params, d_carry, d_xs)`, the transpose of the derivative of `fwd`; `carry`
-        is the one at the start of the stretch, `d_carry` the cotangent at its end.
+        (d_params, d_carry, d_xs, d_targets)`, the transpose of the derivative of `fwd`;
+        `carry` is the one at the start of the stretch, `d_carry` the cotangent at its
+        end; `d_targets` is that of `side.targets`, None as a whole where the layer reads
+        none.
     watched: `(watch) -> Layer`, the same layer with each recurrent part's gradient from
         `watch`, see `Seen`; None: it has no recurrent part.
     refuse: `(params, carry, xs, side) -> None`, raises where inputs or targets whose
@@ -137,7 +153,8 @@ class Seen(NamedTuple):
     carries: before each step.
     coeffs, deltas: of each step, as `contract` takes them.
     d_states: dL/ds_t of the state after each step, from later steps and from the output
-        where it is a part of the state.
+        where it is a part of the state; from later steps alone where `cell.output` is
+        None, or still `Unsaid()`.
     side: of the stretch.
     """
 
@@ -165,17 +182,21 @@ class Batch(NamedTuple):
     side: Side
 
 
+@record
 class Estimator(NamedTuple):
     """A way to get a gradient: the waist between models and training.
 
     init: `(params, batch) -> state`, what is handed from one batch to the next.
-    grad: `(params, state, batch, key) -> (loss, grads, state, metrics)`.
+    grad: `(params, state, batch, key) -> (loss, grads, state, metrics)`; metrics is a
+        dict of scalars, with `steps`, how many real steps the loss is a mean over, where
+        `estimators.data_parallel` is to take it.
     """
 
     init: Callable
     grad: Callable
 
 
+@record
 class Stream(NamedTuple):
     """Batches in a fixed order, so that a position is all there is to save.
 
@@ -190,6 +211,7 @@ class Stream(NamedTuple):
     length: int | None
 
 
+@record
 class Task(NamedTuple):
     """What is to be learnt.
 

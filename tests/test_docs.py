@@ -52,6 +52,15 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     exec(compile(code, page, "exec"), {})  # noqa: S102
 
 
+def test_promises_name_tests_that_are_there():
+    text = (ROOT / "docs/robustness.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 40
+    for file, test in named:
+        assert (ROOT / file).is_file(), file
+        assert not test or f"def {test}(" in (ROOT / file).read_text(), (file, test)
+
+
 def test_the_worked_cell_is_caught_when_it_is_wrong():
     names: dict = {}
     for block in blocks("docs/adding-a-cell.md")[:-1]:

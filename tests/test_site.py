@@ -1,6 +1,7 @@
 """The documentation site is built without a warning, and nothing on it is missing."""
 
 import html.parser
+import importlib.util
 import inspect
 import json
 import pathlib
@@ -223,6 +224,21 @@ def test_default_values_can_be_typed(site):
             eval(text, known)  # noqa: S307
             found += text != "..."
     assert found > 100
+
+
+def test_initialisers_are_those_that_signatures_say():
+    path = ROOT / "docs" / "_extensions" / "docstrings.py"
+    spec = importlib.util.spec_from_file_location("docstrings", path)
+    docstrings = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(docstrings)
+    names = ("layers._time_distributed", "cells._indrnn", "cells._init")
+    modules = [importlib.import_module(f"bptt_jax.{name}") for name in names]
+    known = vars(modules[0]) | vars(modules[1]) | dict(_init=modules[2])
+    for private, public in docstrings.INITIALISERS.items():
+        ours = eval(private, known)  # noqa: S307
+        theirs = eval(public, dict(jax=jax))  # noqa: S307
+        drawn = [f(jax.random.key(0), (3, 3), jnp.float32) for f in (ours, theirs)]
+        np.testing.assert_array_equal(*drawn)
 
 
 def test_the_first_page_says_why(site):

@@ -12,14 +12,13 @@ import pytest
 from bptt_jax import cells, estimators, layers, models, objectives, unrolls
 from bptt_jax.types import Batch, Side
 from support.compilations import compilations
+from support.members import UNROLLS as MEMBERS
 
 T, B, I, H = 6, 2, 3, 4
 UNROLLS = {
     "scan": unrolls.scan,
-    "bptt": unrolls.bptt,
     "bptt, chunk": functools.partial(unrolls.bptt, chunk=4),
-    "both_modes": unrolls.both_modes,
-    "reverse(bptt)": unrolls.reverse(unrolls.bptt),
+    **{name: member.unroll for name, member in MEMBERS.items()},
 }
 FACTORIES = {
     "elman": lambda: cells.elman(I, H),

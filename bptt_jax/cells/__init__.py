@@ -11,6 +11,7 @@ from bptt_jax.cells._learned_carry import LearnedCarryParams, learned_carry
 from bptt_jax.cells._lstm import LSTMCarry, lstm
 from bptt_jax.cells._masked import add_output, masked
 from bptt_jax.cells._mgu import mgu
+from bptt_jax.cells._output import recognised
 from bptt_jax.cells._resets import resets
 from bptt_jax.cells._zoneout import zoneout
 
@@ -29,6 +30,7 @@ __all__ = [
     "lstm",
     "masked",
     "mgu",
+    "recognised",
     "resets",
     "zoneout",
 ]

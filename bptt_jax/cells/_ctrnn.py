@@ -44,6 +44,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_jax._factory import factory, positive
+from bptt_jax._pytrees import across
 from bptt_jax.cells import _init
 from bptt_jax.cells._elman import slope
 from bptt_jax.cells._in_dtype import in_dtype
@@ -120,8 +121,8 @@ def ctrnn(
     def init_carry(p, batch_shape):
         return jnp.zeros((*batch_shape, n_hidden), p["b"].dtype)
 
-    def alpha(p):
-        return jax.nn.sigmoid(p["alpha_logit"]) if learn_tau else dt / tau
+    def alpha(p, like):
+        return across(like, jax.nn.sigmoid(p["alpha_logit"])) if learn_tau else dt / tau
 
     def moved(carries, nexts):  # the factor of d in (11)
         return nexts - carries if learn_tau else None
@@ -129,7 +130,7 @@ def ctrnn(
     def d_alpha_logit(p, ds, moves):  # (11)
         if not learn_tau:
             return {}
-        return dict(alpha_logit=total(ds * moves * (1 - alpha(p))))
+        return dict(alpha_logit=total(ds * moves * (1 - alpha(p, ds))))
 
     vjp = (_rates if rate_state else _currents)(activation, alpha, moved, d_alpha_logit)
     return in_dtype(
@@ -162,18 +163,18 @@ def _project(p, xs):
 def _rates(activation, alpha, moved, d_alpha_logit) -> StepVJP:
     def forward(p, h, u):
         r = activation(u + h @ p["w_h"])  # (1)
-        h = (1 - alpha(p)) * h + alpha(p) * r  # (2)
+        h = (1 - alpha(p, h)) * h + alpha(p, h) * r  # (2)
         return h, h
 
     def linearize(p, hs, us, nexts):
         zs = us + hs @ p["w_h"]
-        gains = alpha(p) * slope(activation, zs, activation(zs))
+        gains = alpha(p, hs) * slope(activation, zs, activation(zs))
         return gains, moved(hs, nexts)
 
     def backward(p, coeffs, d_h, d_y):
         gain, _ = coeffs
         d = d_h + d_y
-        return d * (1 - alpha(p)) + pull(d * gain, p["w_h"]), d  # (3), (4)
+        return d * (1 - alpha(p, d)) + pull(d * gain, p["w_h"]), d  # (3), (4)
 
     def contract(p, xs, hs, coeffs, ds):
         gains, moves = coeffs
@@ -192,7 +193,7 @@ def _rates(activation, alpha, moved, d_alpha_logit) -> StepVJP:
 def _currents(activation, alpha, moved, d_alpha_logit) -> StepVJP:
     def forward(p, v, u):
         z = u + activation(v) @ p["w_h"]  # (6)
-        v = (1 - alpha(p)) * v + alpha(p) * z  # (7)
+        v = (1 - alpha(p, v)) * v + alpha(p, v) * z  # (7)
         return v, activation(v)
 
     def linearize(p, vs, us, nexts):
@@ -204,12 +205,12 @@ def _currents(activation, alpha, moved, d_alpha_logit) -> StepVJP:
     def backward(p, coeffs, d_v, d_y):
         before, after, _ = coeffs
         d = d_v + d_y * after  # (8)
-        d_z = d * alpha(p)
-        return d * (1 - alpha(p)) + before * pull(d_z, p["w_h"]), d  # (9)
+        d_z = d * alpha(p, d)
+        return d * (1 - alpha(p, d)) + before * pull(d_z, p["w_h"]), d  # (9)
 
     def contract(p, xs, vs, coeffs, ds):
         _, _, moves = coeffs
-        d_zs = ds * alpha(p)
+        d_zs = ds * alpha(p, ds)
         d_p = dict(  # (10)
             w_x=outer_sum(xs, d_zs),
             w_h=outer_sum(activation(vs), d_zs),

@@ -17,7 +17,7 @@ import numpy as np
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
-from bptt_jax.types import Cell, StepVJP
+from bptt_jax.types import Cell, StepVJP, Unsaid
 
 
 def closed_over(f: Any, name: str, seen: set | None = None):
@@ -68,7 +68,15 @@ def _none_where_empty(x):
 
 
 @factory
-def from_step(step: Callable, init: Callable, init_carry: Callable) -> Cell:
+def from_step(
+    step: Callable,
+    init: Callable,
+    init_carry: Callable,
+    *,
+    output: Callable | Unsaid | None = Unsaid(),
+    gates: Callable | None = None,
+    keyed: bool = False,
+) -> Cell:
     """A cell from a step `(params, carry, x) -> (carry, y)` written in JAX.
 
     Args:
@@ -76,13 +84,22 @@ def from_step(step: Callable, init: Callable, init_carry: Callable) -> Cell:
         `x` is None. It may not close over a `jax.Array` or a tracer.
       init: `(key) -> params`.
       init_carry: `(params, batch_shape) -> carry`.
+      output: `(carry) -> y`, a selection of the carry's leaves, where the output is a
+        part of the state; None: it is not. Where it is not said, layers find it in a
+        trace of the step: it is a part where `y` is the very array that is returned in
+        the carry. Where that cannot be seen, diagnoses that look at dL/ds_t ask to be
+        told.
+      gates: `(params, carries, xs) -> {name: [K, ..., H]}`, the gates of all steps at
+        once from the carries before them, for `diagnose.activity`.
+      keyed: whether `x` is `(x, key)`, with the step's key of `Side.keys`, None where
+        there are none.
 
     Returns:
       A cell that obeys the laws of the hand-derived ones. Cost: the backward evaluates
       `step` twice at each step, and its weight-gradient part once for all steps.
 
     Raises:
-      TypeError: a function closes over an array.
+      TypeError: a function closes over an array, or `output` is no function.
 
     >>> import jax, jax.numpy as jnp
     >>> from bptt_jax import cells
@@ -91,10 +108,13 @@ def from_step(step: Callable, init: Callable, init_carry: Callable) -> Cell:
     ...     lambda key: dict(w=jax.random.normal(key, (3, 4))),
     ...     lambda p, batch_shape: jnp.zeros((*batch_shape, 4)))
     """
-    _refuse_arrays(step=step, init=init, init_carry=init_carry)
+    _refuse_arrays(step=step, init=init, init_carry=init_carry, gates=gates)
+    if not (output is None or isinstance(output, Unsaid) or callable(output)):
+        raise TypeError(f"output: expected a function of the carry, got {output!r}")
 
     def call(params, carry, x):
-        return step(params, carry, _none_where_empty(x))
+        x = (_none_where_empty(x[0]), x[1]) if keyed else _none_where_empty(x)
+        return step(params, carry, x)
 
     def backward(params, coeffs, d_carry, d_y):
         carry, x = coeffs
@@ -116,6 +136,5 @@ def from_step(step: Callable, init: Callable, init_carry: Callable) -> Cell:
         del params
         return xs
 
-    return Cell(
-        init, init_carry, call, StepVJP(project, call, linearize, backward, contract)
-    )
+    vjp = StepVJP(project, call, linearize, backward, contract)
+    return Cell(init, init_carry, call, vjp, output, keyed, gates)

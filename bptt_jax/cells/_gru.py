@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bptt_jax._factory import factory, positive
+from bptt_jax._pytrees import across
 from bptt_jax.cells import _init
 from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._layout import Layout
@@ -130,7 +131,11 @@ def _sigmoid(a):
 def _reset_after(layout: Layout) -> tuple[StepVJP, Callable]:
     def gates(p, h, u):  # (1), (2)
         (a_r, a_z, a_n), (q_r, q_z, q_n) = u, layout.split(affine(h, p["w_h"]))
-        r, z, q_n = _sigmoid(a_r + q_r), _sigmoid(a_z + q_z), q_n + p["b_n"]
+        r, z, q_n = (
+            _sigmoid(a_r + q_r),
+            _sigmoid(a_z + q_z),
+            q_n + across(q_n, p["b_n"]),
+        )
         return r, z, _tanh(a_n + r * q_n), q_n
 
     def forward(p, h, u):

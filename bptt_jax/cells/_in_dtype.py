@@ -3,7 +3,7 @@
 from functools import partial
 
 from bptt_jax import _pytrees as trees
-from bptt_jax._factory import factory
+from bptt_jax._factory import expect, factory
 from bptt_jax.cells._gates import gates_within
 from bptt_jax.types import Cell, StepVJP
 
@@ -15,6 +15,7 @@ def in_dtype(cell: Cell, dtype) -> Cell:
     Parameters keep their own dtype and so do their gradients, which are sums in at
     least float32.
     """
+    expect(Cell, cell=cell)
     if dtype is None:
         return cell
     cast = partial(trees.cast_floating, dtype=dtype)

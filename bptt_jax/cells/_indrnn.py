@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax._factory import factory, positive
+from bptt_jax._pytrees import across
 from bptt_jax.cells import _init
 from bptt_jax.cells._elman import slope
 from bptt_jax.cells._in_dtype import in_dtype
@@ -91,15 +92,15 @@ def indrnn(
         return affine(xs, p["w_x"], p["b"])
 
     def forward(p, h, u):
-        h = activation(u + h * p["w_h"])  # (1), (2)
+        h = activation(u + h * across(h, p["w_h"]))  # (1), (2)
         return h, h
 
     def linearize(p, hs, us, nexts):
-        return slope(activation, us + hs * p["w_h"], nexts)
+        return slope(activation, us + hs * across(hs, p["w_h"]), nexts)
 
     def backward(p, slope_t, d_h, d_y):
         delta = (d_h + d_y) * slope_t  # (3)
-        return delta * p["w_h"], delta  # (4)
+        return delta * across(delta, p["w_h"]), delta  # (4)
 
     def contract(p, xs, hs, slopes, deltas):
         del slopes

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
-from bptt_jax._factory import factory
+from bptt_jax._factory import expect, factory
 from bptt_jax.cells._gates import gates_within
 from bptt_jax.types import Cell, PyTree, StepVJP
 
@@ -28,6 +28,7 @@ def learned_carry(cell: Cell) -> Cell:
     >>> from bptt_jax import cells
     >>> cell = cells.learned_carry(cells.gru(3, 8))
     """
+    expect(Cell, cell=cell)
     project, forward, linearize, backward, contract = cell.vjp
 
     def init(key):

@@ -31,6 +31,7 @@ import numpy as np
 from jax import lax
 
 from bptt_jax._factory import factory, positive
+from bptt_jax._pytrees import across
 from bptt_jax.cells import _init, _lstm_variants
 from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._layout import Layout
@@ -168,7 +169,7 @@ def _plain(layout: Layout) -> tuple[StepVJP, Callable]:
     shift = layout.of(np.repeat([0.5, 0.5, 0.0, 0.5], layout.units))
 
     def gates(a):  # (2); the barrier keeps it one kernel over all four
-        s, t = scale.astype(a.dtype), shift.astype(a.dtype)
+        s, t = (across(a, b.astype(a.dtype)) for b in (scale, shift))
         return layout.split(lax.optimization_barrier(jnp.tanh(a * s)) * s + t)
 
     def project(p, xs):

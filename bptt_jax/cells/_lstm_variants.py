@@ -109,24 +109,24 @@ def variant(
         if not layer_norm:
             return by_gate(xs, p["w_x"], 4, p["b"])
         norm = _normalise(affine(xs, p["w_x"]), epsilon)
-        return _quarters(norm.hat * p["scale_x"] + p["b"])
+        return _quarters(_scaled(norm.hat, p["scale_x"], p["b"]))
 
     def from_h(p, h):  # (3), the term of h
         if not layer_norm:
             return by_gate(h, p["w_h"], 4), None
         norm = _normalise(h @ p["w_h"], epsilon)
-        return _quarters(norm.hat * p["scale_h"]), norm
+        return _quarters(_scaled(norm.hat, p["scale_h"])), norm
 
     def seen(p, c):  # (6)
         if not layer_norm:
             return c, None
         norm = _normalise(c, epsilon)
-        return norm.hat * p["scale_c"] + p["bias_c"], norm
+        return _scaled(norm.hat, p["scale_c"], p["bias_c"]), norm
 
     def forward(p, carry, u):
         a_i, a_f, a_g, a_o = map(operator.add, u, from_h(p, carry.h)[0])
         if peepholes:
-            p_i, p_f, p_o = _thirds(p["w_c"])
+            p_i, p_f, p_o = _thirds(trees.across(u[0], p["w_c"]))
             a_i, a_f = a_i + p_i * carry.c, a_f + p_f * carry.c
         c = _sigmoid(a_f) * carry.c + _sigmoid(a_i) * _tanh(a_g)  # (4)
         if peepholes:
@@ -140,7 +140,7 @@ def variant(
         q, q_norm = from_h(p, carries.h)
         a_i, a_f, a_g, a_o = map(operator.add, us, q)
         if peepholes:
-            p_i, p_f, p_o = _thirds(p["w_c"])
+            p_i, p_f, p_o = _thirds(trees.across(before, p["w_c"]))
             a_i, a_f, a_o = a_i + p_i * before, a_f + p_f * before, a_o + p_o * after
         i, f, g, o = _sigmoid(a_i), _sigmoid(a_f), _tanh(a_g), _sigmoid(a_o)
         n, c_norm = seen(p, after)
@@ -172,11 +172,13 @@ def variant(
         d_m = d_h @ p["w_r"].T if projected else d_h  # (8)
         d_n = d_m * k.n_from_m if layer_norm else None  # (9)
         if layer_norm:
-            d_c = d_c + _normalise_back(d_n * p["scale_c"], k.c_norm)  # (11)
+            d_c = d_c + _normalise_back(_scaled(d_n, p["scale_c"]), k.c_norm)  # (11)
         if k.c_from_m is not None:
             d_c = d_c + d_m * k.c_from_m  # (11)
         d_a = jnp.concatenate([d_c, d_c, d_c, d_m], -1) * k.gates  # (10), (12)
-        d_q = _normalise_back(d_a * p["scale_h"], k.q_norm) if layer_norm else d_a
+        d_q = (
+            _normalise_back(_scaled(d_a, p["scale_h"]), k.q_norm) if layer_norm else d_a
+        )
         d_before = d_carry._replace(h=d_q @ p["w_h"].T, c=d_c * k.keep)  # (13), (14)
         return d_before, _Delta(d_a, d_n, d_h if projected else None)
 
@@ -185,8 +187,8 @@ def variant(
         d_p = dict(b=total(d_a))
         if layer_norm:
             v_norm, q_norm = _normalise(affine(xs, p["w_x"]), epsilon), k.q_norm
-            d_v = _normalise_back(d_a * p["scale_x"], v_norm)
-            d_q = _normalise_back(d_a * p["scale_h"], q_norm)
+            d_v = _normalise_back(_scaled(d_a, p["scale_x"]), v_norm)
+            d_q = _normalise_back(_scaled(d_a, p["scale_h"]), q_norm)
             d_p["scale_x"] = total(d_a * v_norm.hat)
             d_p["scale_h"] = total(d_a * q_norm.hat)
             d_p["scale_c"] = total(deltas.n * k.c_norm.hat)
@@ -216,6 +218,11 @@ def _normalise_back(d, norm: _Norm):
     hat, rho = norm
     along = (d * hat).mean(-1, keepdims=True)
     return rho * (d - d.mean(-1, keepdims=True) - hat * along)
+
+
+def _scaled(a, scale, bias=None):
+    a = a * trees.across(a, scale)
+    return a if bias is None else a + trees.across(a, bias)
 
 
 def _quarters(a):

@@ -14,7 +14,7 @@ Inputs at steps that have not been are replaced by zeros before anything reads t
 import jax
 
 from bptt_jax import _pytrees as trees
-from bptt_jax._factory import factory
+from bptt_jax._factory import expect, factory
 from bptt_jax.cells._gates import gates_within
 from bptt_jax.types import Cell, StepVJP
 
@@ -24,7 +24,7 @@ def add_output(cell: Cell, d_carry, d_y):
 
     Where the output is no part of the state it is returned as it is.
     """
-    if cell.output is None:
+    if not cell.output:
         return d_carry
     leaves, structure = jax.tree.flatten(d_carry, is_leaf=lambda a: a is None)
     numbered = structure.unflatten(range(structure.num_leaves))
@@ -42,6 +42,7 @@ def masked(cell: Cell) -> Cell:
     Users reach it by `Side(mask=…)`. The hand-derived derivative of the inner cell is
     kept. No array is stored for it.
     """
+    expect(Cell, cell=cell)
     project, forward, linearize, backward, contract = cell.vjp
 
     def clean(inputs):

@@ -39,6 +39,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bptt_jax._factory import factory, positive
+from bptt_jax._pytrees import across
 from bptt_jax.cells import _init
 from bptt_jax.cells._gru import _sigmoid, _tanh
 from bptt_jax.cells._in_dtype import in_dtype
@@ -128,7 +129,7 @@ def _halves(a):
 def _as_flax() -> StepVJP:
     def gates(p, h, u):  # (1), (2)
         (a_f, a_n), (q_f, q_n) = u, by_gate(h, p["w_h"], 2)
-        f, q_n = _sigmoid(a_f + q_f), q_n + p["b_n"]
+        f, q_n = _sigmoid(a_f + q_f), q_n + across(q_n, p["b_n"])
         return f, _tanh(a_n + f * q_n), q_n
 
     def forward(p, h, u):

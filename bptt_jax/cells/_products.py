@@ -11,7 +11,7 @@ def affine(xs: Array, w: Array, b: Array | None = None) -> Array:
     """`xs @ w + b`: `[..., I] -> [..., O]`, or with w `[I, n, H]` `-> [..., n, H]`."""
     _check_features(xs, w)
     z = jnp.tensordot(xs, w, 1) if w.ndim > 2 else xs @ w
-    return z if b is None else z + b
+    return z if b is None else z + trees.across(z, b)
 
 
 def by_gate(a: Array, w: Array, n: int, b: Array | None = None) -> list[Array]:
@@ -28,7 +28,7 @@ def _check_features(xs: Array, w: Array) -> None:
     if xs.shape[-1:] != w.shape[:1]:
         raise ValueError(
             f"xs: expected [T, ..., {w.shape[0]}] to go with weights {list(w.shape)}, "
-            f"got [..., {xs.shape[-1]}]"
+            f"got {list(xs.shape)}"
         )
 
 

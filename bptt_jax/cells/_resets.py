@@ -11,7 +11,8 @@ With r_t the flag of step t and s_0(θ) the initial state,
 import jax
 
 from bptt_jax import _pytrees as trees
-from bptt_jax._factory import factory
+from bptt_jax import _shardings as shardings
+from bptt_jax._factory import expect, factory
 from bptt_jax.cells._gates import gates_within
 from bptt_jax.types import Cell, StepVJP
 
@@ -24,10 +25,12 @@ def resets(cell: Cell) -> Cell:
     Users reach it by `Side(resets=…)`. The hand-derived derivative of the inner cell is
     kept.
     """
+    expect(Cell, cell=cell)
     project, forward, linearize, backward, contract = cell.vjp
 
     def begin(params, carry, reset):  # (1)
-        fresh = cell.init_carry(params, reset.shape)
+        initial = lambda params: cell.init_carry(params, reset.shape)
+        fresh = shardings.made_like(carry, initial, params)
         fresh = jax.tree.map(lambda f, c: f.astype(c.dtype), fresh, carry)
         return trees.where(reset, fresh, carry)
 

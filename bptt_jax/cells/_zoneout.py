@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
-from bptt_jax._factory import factory
+from bptt_jax import _shardings as shardings
+from bptt_jax._factory import expect, factory
 from bptt_jax.cells._gates import gates_within
 from bptt_jax.cells._masked import add_output
 from bptt_jax.types import Cell, StepVJP
@@ -43,6 +44,8 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
 
     Args:
       cell: the inner cell; one that is keyed itself gets a key folded from the step's.
+        Of a `from_step` cell whose output is a part of the state say `output=`, so that
+        (2) holds for it.
       rate: probability in [0, 1] with which a unit keeps its value: a number, or a
         hashable pytree of numbers with the structure of the carry.
 
@@ -60,6 +63,7 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
     >>> hs.shape
     (5, 2, 8)
     """
+    expect(Cell, cell=cell)
     project, forward, linearize, backward, contract = cell.vjp
     rates = _rates(cell, rate)
 
@@ -147,6 +151,7 @@ def _rates(cell: Cell, rate: Any) -> list[float]:
 
 def _each(f: Callable, keys):
     """`f` of one key, or of each along time."""
+    keys = trees.typed_keys(keys)
     return jax.vmap(f)(keys) if keys.ndim else f(keys)
 
 
@@ -164,8 +169,8 @@ def _noise(keys, rates: list[float], carry, steps: tuple[int, ...]) -> list:
             return jnp.full(steps, rate, a.dtype)
 
         def bernoulli(key):  # leaves after the inner key; float32 whatever x64 says
-            key, shape = jax.random.fold_in(key, 1 + i), a.shape[len(steps) :]
-            return jax.random.bernoulli(key, jnp.float32(rate), shape)
+            key = jax.random.fold_in(key, 1 + i)
+            return shardings.bernoulli(key, jnp.float32(rate), a, len(steps))
 
         return _each(bernoulli, keys).astype(a.dtype)
 

@@ -4,6 +4,7 @@ Exit status: 0 done; 1 the training diverged, or a gradient is wrong; 2 bad inpu
 line; 130 interrupted.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -40,16 +41,20 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] not in COMMANDS:
         return _fail(f"unknown command {argv[0]!r}; one of: {', '.join(COMMANDS)}")
     try:
-        return _command(argv[0])(argv[1:])
+        command = _command(argv[0])
+        from bptt_jax.cli._quiet import quiet
+
+        with quiet():
+            return command(argv[1:])
     except SystemExit as stop:  # help
         return int(stop.code or 0)
     except KeyboardInterrupt:
         after = "\n" if sys.stderr.isatty() else ""  # the ^C that a terminal shows
         print(f"{after}interrupted; the same command continues a run", file=sys.stderr)
         return 130
-    except ArithmeticError as error:  # train.NonFiniteError
+    except ArithmeticError as error:
         _fail(str(error))
-        return 1
+        return 1 if type(error).__name__ == "NonFiniteError" else 2
     except BrokenPipeError:
         raise
     except (ValueError, TypeError, OSError, ModuleNotFoundError, MemoryError) as error:
@@ -95,9 +100,17 @@ def _fail(message: str) -> int:
     return 2
 
 
+def _write_any_character() -> None:
+    r"""What an output that is not UTF-8 cannot show is written as \xd7, and ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def entry() -> None:
     """The console script."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _write_any_character()
     try:
         status = main()
         if status and JOINED in os.environ:

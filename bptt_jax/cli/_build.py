@@ -10,7 +10,6 @@ import jax
 import optax
 
 from bptt_jax import (
-    cells,
     diagnose,
     estimators,
     layers,
@@ -19,22 +18,13 @@ from bptt_jax import (
     tasks,
     train,
     unrolls,
+    verify,
 )
 from bptt_jax.cli._settings import Settings
 from bptt_jax.types import Cell, Estimator, Layer, Stream, Task, Unroll
 
 CELLS: dict[str, Callable[[int, int], Cell]] = {
-    "lstm": cells.lstm,
-    "gru": cells.gru,
-    "elman": cells.elman,
-    "irnn": partial(
-        cells.elman,
-        activation=jax.nn.relu,
-        recurrent_kernel_init=cells.identity,
-    ),
-    "indrnn": cells.indrnn,
-    "ctrnn": cells.ctrnn,
-    "mgu": cells.mgu,
+    name: member.trained for name, member in verify.CELLS.items() if member.trained
 }
 OPTIMIZERS = {
     "adam": optax.adam,

@@ -137,11 +137,13 @@ def _shown(whole: tuple, nonlinearity: str | None) -> str:
     layers = len(whole)
     kinds = dict.fromkeys(weights.kind_of(p)[0].name for layer in whole for p in layer)
     _, sizes = weights.kind_of(whole[0][0])
+    both = sum(len(layer) == 2 for layer in whole)
+    of = f" in {both} of them" if 0 < both < layers else ""
     return ", ".join(
         [
             f"{layers} layer{'s' if layers > 1 else ''} of {' and '.join(kinds)}",
             f"{sizes.n_in} inputs, {sizes.n_hidden} hidden units",
-            *(["both directions"] if len(whole[0]) == 2 else []),
+            *([f"both directions{of}"] if both else []),
             *([nonlinearity] if nonlinearity else []),
             str(whole[0][0]["w_x"].dtype),
         ]

@@ -31,6 +31,12 @@ def parse(kind: type[T], argv: list[str], prog: str, default: T | None = None) -
         raise ValueError(_one_line(said.getvalue(), prog)) from None
 
 
+def said(argv: list[str]) -> set[str]:
+    """Names of the options that the command line has, as fields have them."""
+    options = [word.partition("=")[0] for word in argv if word.startswith("--")]
+    return {option[2:].replace("-", "_") for option in options}
+
+
 def _one_line(box: str, prog: str) -> str:
     """The first paragraph inside the box, and the first option that may be meant."""
     inside = re.sub(r"[│╭╮╰╯]", " ", box)

@@ -5,11 +5,14 @@ import json
 import math
 import pathlib
 import tomllib
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import tyro
 
+from bptt_jax import verify
 from bptt_jax.cli import _parse
+
+CELLS = ", ".join(name for name, member in verify.CELLS.items() if member.trained)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +27,7 @@ class Settings:
     spoken-digits."""
     text: pathlib.Path | None = None
     """A text file of your own, instead of a task."""
-    cell: str = "lstm"
-    """lstm, gru, elman, irnn, indrnn, ctrnn, mgu."""
+    cell: Annotated[str, tyro.conf.arg(help=CELLS)] = "lstm"
     unroll: str = "bptt"
     """bptt (hand-derived) or scan (differentiated by JAX)."""
     hidden: int = 256
@@ -67,7 +69,8 @@ class Settings:
     seed: int = 0
     """Of everything that is drawn."""
     quick: bool = False
-    """A small model and 60 steps: does it run at all?"""
+    """A small model (--hidden 64) and 60 steps, where nothing else is said: does it run
+    at all?"""
     mesh: str | None = None
     """data: the examples of a batch are spread over all devices (for the CPU: cores)."""
     tensorboard: bool = False
@@ -78,18 +81,40 @@ class Settings:
     """JSON or TOML with any of these options; options on the command line win."""
 
 
+S = TypeVar("S", bound=Settings)
 _UNSAVED = ("out", "config", "tensorboard")
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 
 
 def parse(argv: list[str]) -> Settings:
     """Options over a file over defaults."""
-    settings = _parse.parse(Settings, argv, "bptt-jax train")
+    settings, said = _parse.parse(Settings, argv, "bptt-jax train"), _parse.said(argv)
+    check_said(said)
     if settings.config is not None:
-        defaults = dataclasses.replace(Settings(), **_read(settings.config))
+        there = _read(settings.config)
+        defaults = dataclasses.replace(Settings(), **there)
         settings = _parse.parse(Settings, argv, "bptt-jax train", defaults)
+        said |= there.keys()
+    settings = quick(settings, said)
     check(settings)
     return settings
+
+
+QUICK = dict(hidden=64, evaluate_every=30, checkpoint_every=30)
+
+
+def quick(s: S, said: set[str]) -> S:
+    """With `--quick` small values stand where others were not said."""
+    if not s.quick:
+        return s
+    small = {k: v for k, v in QUICK.items() if k not in said}
+    return dataclasses.replace(s, **small, steps=None if s.epochs else s.steps or 60)
+
+
+def check_said(said: set[str]) -> None:
+    """Refuses options of which one would silence the other."""
+    if {"text", "task"} <= said:
+        raise ValueError("--text and --task exclude each other")
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
@@ -121,6 +146,8 @@ def _of_file(path: pathlib.Path, found: Any) -> dict[str, Any]:
 
 def _typed(path: pathlib.Path, name: str, value: Any, kind: Any) -> Any:
     """A value of a file in the option's own type."""
+    if get_origin(kind) is Annotated:
+        kind, *_ = get_args(kind)
     if name in ("text", "out", "config"):
         kind = pathlib.Path | None
     if kind == pathlib.Path | None and isinstance(value, str):
@@ -192,6 +219,15 @@ def saved(s: Settings) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, pathlib.Path) else v for k, v in each.items()}
 
 
+_KINDS = {
+    "data": (dict, "names and values"),
+    "symbols": (list | None, "a list of texts, or null"),
+    "steps": (int, "a whole number"),
+    "chunk": (int | None, "a whole number, or null"),
+}
+"""Of what a run's `config.json` has beside the settings."""
+
+
 def load(run: pathlib.Path) -> tuple[Settings, dict[str, Any]]:
     """The settings of a run folder, and the whole of its `config.json`.
 
@@ -206,6 +242,11 @@ def load(run: pathlib.Path) -> tuple[Settings, dict[str, Any]]:
         missing = {"settings", "data", "symbols", "steps", "chunk"} - set(config)
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        for name, (kind, words) in _KINDS.items():
+            value = config[name]
+            if not isinstance(value, kind) or isinstance(value, bool):
+                found = json.dumps(value)[:40]
+                raise ValueError(f"{name}: expected {words}, got {found}")
         values = _of_file(path, config["settings"])
         settings = dataclasses.replace(Settings(out=run), **values)
         check(settings)

@@ -50,15 +50,18 @@ def command(argv: list[str]) -> int:
     if argv[:1] == ["show"]:
         return _show(argv[1:])
     first, lists = split(argv)
-    given = _parse.parse(Sweep, first, "bptt-jax sweep")
-    _refuse(given)
+    said = _parse.said(argv)
+    given = _settings.quick(_parse.parse(Sweep, first, "bptt-jax sweep"), said)
+    _refuse(given, said)
     out = given.out or pathlib.Path("runs") / f"sweep-{given.task}"
     _devices(out)
     with owned(out):
-        return _run(given, lists, out)
+        return _run(given, said, lists, out)
 
 
-def _run(given: Sweep, lists: dict[str, list[str]], out: pathlib.Path) -> int:
+def _run(
+    given: Sweep, said: set[str], lists: dict[str, list[str]], out: pathlib.Path
+) -> int:
     space, settings = _space(given, lists)
     console = Console(highlight=False, quiet=not first_process())
     console.print(
@@ -89,7 +92,9 @@ def _run(given: Sweep, lists: dict[str, list[str]], out: pathlib.Path) -> int:
     for text in sorted(set(filter(None, (_build.fewer_rows(given, t) for t in tasks)))):
         console.print(text)
     unit = " or ".join(sorted({_build.raw_unit(task) for task in tasks}))
-    every = min(given.evaluate_every, max(1, steps // 10))
+    every = given.evaluate_every
+    if "evaluate_every" not in said:
+        every = min(every, max(1, steps // 10))
     record = dict(
         settings=_settings.saved(settings),
         unit=unit,
@@ -131,21 +136,28 @@ def split(argv: list[str]) -> tuple[list[str], dict[str, list[str]]]:
         if word.startswith("--"):
             option, equals, value = word.partition("=")
             name = option[2:].replace("-", "_")
-            if equals and name in fields:
+            if equals and name in fields and name not in SINGLE:
                 values = _values(name, value)
                 lists |= {name: values} if len(values) > 1 else {}
                 word = f"{option}={values[0]}"
+            elif equals and name in SINGLE:
+                _refuse_list(name, value)
         elif name in fields and name not in SINGLE:
             values = _values(name, word)
             lists |= {name: values} if len(values) > 1 else {}
             word = values[0]
-        elif name in fields and ("," in word or re.search(r"\d:\d", word)):
-            if name not in ("text", "out", "config"):
-                raise ValueError(
-                    f"--{name.replace('_', '-')} takes one value, got {word}"
-                )
+        elif name in fields:
+            _refuse_list(name, word)
         first.append(word)
     return first, lists
+
+
+def _refuse_list(name: str, word: str) -> None:
+    """Names of files may have commas and colons; other single values not."""
+    if name in ("text", "out", "config"):
+        return
+    if "," in word or re.search(r"\d:\d", word):
+        raise ValueError(f"--{name.replace('_', '-')} takes one value, got {word}")
 
 
 def _values(name: str, text: str) -> list[str]:
@@ -189,11 +201,13 @@ def _lin(low: float, high: float, n: int) -> list[float]:
     return [float(f"{low + (high - low) * i / (n - 1):.6g}") for i in range(n)]
 
 
-def _refuse(given: Sweep) -> None:
+def _refuse(given: Sweep, said: set[str]) -> None:
+    _settings.check_said(said)
     _settings.check(given)
-    for name in ("tensorboard", "patience", "config", "mesh"):
-        if getattr(given, name) not in (None, False):
-            raise ValueError(f"--{name} is of bptt-jax train alone")
+    for name in ("tensorboard", "patience", "config", "mesh", "checkpoint_every"):
+        if name in said:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} is of bptt-jax train alone")
     for name in ("lanes", "keep"):
         value = getattr(given, name)
         if value is not None and value < 1:
@@ -290,15 +304,21 @@ def _report(console: Console, out: pathlib.Path, result: sweep.Result) -> None:
     unit = sweep.read_config(out).get("record", {}).get("unit", "")
     for name in (*options, "steps", f"{score} ({unit})" if unit else score):
         table.add_column(name, justify="right")
-    for row in sorted(ended, key=lambda r: _worth(r, score))[:10]:
+    for row in sorted(ended, key=lambda r: _worth(r, score))[:SHOWN]:
         value = "diverged" if row[score] is None else f"{row[score]:.5g}"
         table.add_row(*(f"{row[k]}" for k in options), f"{row['step']}", value)
     console.print(table)
+    if len(ended) > SHOWN:
+        console.print(
+            f"the best {SHOWN} of {len(ended):,}; all are in {out}/results.parquet",
+            soft_wrap=True,
+        )
     written = figures(out, result, options, score, unit)
     files = ", ".join(["results.parquet", "best/", *written])
     console.print(f"\n{out}: {files}", soft_wrap=True)
 
 
+SHOWN = 10
 _NOT_SHOWN = ("grad_norm", "update_norm")
 
 

@@ -1,6 +1,5 @@
 """`bptt-jax train`: set-up, progress, held-out loss, a sample, a run folder."""
 
-import dataclasses
 import importlib.util
 import json
 import math
@@ -26,7 +25,7 @@ from bptt_jax.cli._settings import Settings
 
 
 def command(argv: list[str]) -> int:
-    settings = _quick(_settings.parse(argv))
+    settings = _settings.parse(argv)
     out = settings.out or pathlib.Path("runs") / _name(settings)
     if settings.mesh:
         use_cores()
@@ -59,10 +58,13 @@ def _train(settings: Settings, out: pathlib.Path) -> int:
         Interrupts(console) as interrupts,
         _Screen(console, work, settings, out, interrupts) as screen,
     ):
-        run = train.run(
-            work.task, work.model, work.estimator, work.optimizer, plan, out,
-            seed=settings.seed, mesh=mesh, progress=screen.progress, reschedule=True,
-        )  # fmt: skip
+        try:
+            run = train.run(
+                work.task, work.model, work.estimator, work.optimizer, plan, out,
+                seed=settings.seed, mesh=mesh, progress=screen.progress, reschedule=True,
+            )  # fmt: skip
+        finally:
+            _note_steps(out, settings, work, there)
     _finish(console, work, settings, run, out, baselines)
     return 0
 
@@ -81,16 +83,6 @@ def _mesh(s: Settings, work: Job) -> jax.sharding.Mesh | None:
     if (rows := rows_of(work.task)) % n:
         raise ValueError(f"--batch {rows}: expected a multiple of the {n} devices")
     return jax.make_mesh((n,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-
-
-def _quick(s: Settings) -> Settings:
-    if not s.quick:
-        return s
-    return dataclasses.replace(
-        s, hidden=min(s.hidden, 64), evaluate_every=min(s.evaluate_every, 30),
-        checkpoint_every=min(s.checkpoint_every, 30),
-        steps=None if s.epochs else s.steps or 60,
-    )  # fmt: skip
 
 
 def _name(s: Settings) -> str:
@@ -116,8 +108,10 @@ def _claim(
     """Writes `config.json`, or compares with the one that is there."""
     data = json.loads(json.dumps(work.task.record))
     if there is not None:
-        if there.get("data") != data:
+        if there["data"] != data:
             raise ValueError(f"{out} was made with other data; choose another --out")
+        if work.steps < there["steps"]:
+            _refuse_changed(out, there, dict(steps=work.steps), ["steps"])
         return
     config = dict(
         settings=_settings.saved(settings),
@@ -135,10 +129,34 @@ def _claim(
     _files.replace_json(out / "config.json", config)
 
 
+def _note_steps(
+    out: pathlib.Path, settings: Settings, work: Job, there: dict | None
+) -> None:
+    """Of a run that goes on for more steps than before, once it has begun to.
+
+    Where a process was killed before this, `run.json` knows it, and the same command does
+    it next time.
+    """
+    if there is None or there["steps"] == work.steps or not first():
+        return
+    run = out / "run.json"
+    if run.exists() and json.loads(run.read_text())["steps"] == work.steps:
+        longer = dict(steps=settings.steps, epochs=settings.epochs)
+        what = there | dict(steps=work.steps, settings=there["settings"] | longer)
+        _files.replace_json(out / "config.json", what)
+
+
 def _same_settings(out: pathlib.Path, before: dict, now: dict) -> None:
-    changed = [k for k in now if now[k] != before.get(k)]
+    """But for how long it runs, and for where a text lies: `_claim` compares those."""
+    elsewhere = {"text"} if None not in (before["text"], now["text"]) else set()
+    others = [k for k in now if k not in {"steps", "epochs"} | elsewhere]
+    _refuse_changed(out, before, now, others)
+
+
+def _refuse_changed(out: pathlib.Path, before: dict, now: dict, names) -> None:
+    changed = [k for k in names if now.get(k) != before.get(k)]
     if changed:
-        what = ", ".join(f"{k} {before.get(k)} (now {now[k]})" for k in changed)
+        what = ", ".join(f"{k} {before.get(k)} (now {now.get(k)})" for k in changed)
         raise ValueError(
             f"{out} holds a run made with other settings: {what}; choose another --out"
         )
@@ -301,14 +319,16 @@ def _finish(console, work: Job, s: Settings, run, out: pathlib.Path, baselines) 
     for name, level in baselines.items():
         console.print(f"{name}: {level:.3f} {unit}")
     if first():
-        _show_gradient(console, s, out)
+        _show_gradient(console, s, out, last)
     if work.task.symbols is not None:
         _show_sample(console, work, best)
     files = "config.json, metrics.jsonl, checkpoint/, loss.png"
     console.print(f"\n{out}: {files}", soft_wrap=True)
 
 
-def _show_gradient(console: Console, s: Settings, out: pathlib.Path) -> None:
+def _show_gradient(
+    console: Console, s: Settings, out: pathlib.Path, position: int
+) -> None:
     """How often the gradient was clipped, and how far back it went."""
     lines = train.MetricsFile(out / "metrics.jsonl").lines()
     steps = [line for line in lines if "grad_norm" in line]
@@ -316,7 +336,10 @@ def _show_gradient(console: Console, s: Settings, out: pathlib.Path) -> None:
         return
     found = diagnose.clipping(np.array([x["grad_norm"] for x in steps]), s.clip)
     less = f", to {found.factor:.2f} of its norm in the mean" if found.share else ""
-    console.print(f"gradient clipped in {found.share:.0%} of the steps{less}")
+    lacks = len(train.missing(lines, position))
+    of = f" {position - lacks:,} of {position:,}" if lacks else ""
+    text = f"gradient clipped in {found.share:.0%} of the{of} steps{less}"
+    console.print(f"{text}; metrics.jsonl lacks the others" if lacks else text)
     windows = [int(line["window"]) for line in steps if "window" in line]
     if windows:
         each = ", ".join(f"{w}: {windows.count(w):,}" for w in sorted(set(windows)))

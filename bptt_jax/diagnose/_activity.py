@@ -9,8 +9,8 @@ import numpy as np
 from jax import Array
 
 from bptt_jax import _pytrees as trees
-from bptt_jax import estimators, unrolls
-from bptt_jax.types import Batch, Layer, PyTree, Seen
+from bptt_jax import estimators, layers, unrolls
+from bptt_jax.types import Batch, Cell, Layer, PyTree, Seen
 
 
 class Activity(NamedTuple):
@@ -45,7 +45,7 @@ def _see(seen: Seen):
 
 @functools.partial(jax.jit, static_argnames=("model", "chunk"))
 def activity(
-    model: Layer,
+    model: Layer | Cell,
     params: PyTree,
     batch: Batch,
     *,
@@ -56,7 +56,7 @@ def activity(
     """States and gates of every recurrent layer of a model on a batch.
 
     Args:
-      model: a layer with recurrent parts.
+      model: a cell, or a layer with recurrent parts.
       params: of the model.
       batch: inputs `[T, B, ...]`; masked steps do not count.
       carry: the state before the first step; None: the model's initial one.
@@ -76,6 +76,7 @@ def activity(
     >>> sorted(layer.low), layer.dead.shape
     (['n', 'r', 'z'], (8,))
     """
+    model = layers.lift(model, "model")
     carry = estimators.init_carry(model, params, batch) if carry is None else carry
     (last, ys), back = unrolls.pullback(
         model, params, carry, batch.inputs, batch.side, watch=_see, chunk=chunk
@@ -99,7 +100,7 @@ def _of_layer(carries, gates, real, tolerance) -> Activity:
 
     means = jax.tree.map(mean, carries)
     apart = jax.tree.map(
-        lambda a, m: trees.only(real, a.astype(m.dtype) - m), carries, means
+        lambda a, m: trees.only(real, a.astype(m.dtype) - m[None, None]), carries, means
     )
     deviations = jax.tree.map(deviation, apart)
     dead = jax.tree.map(lambda d: jnp.abs(d).max((0, 1)) <= tolerance, apart)

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
-from bptt_jax import estimators, unrolls
+from bptt_jax import estimators, layers, unrolls
 from bptt_jax._factory import factory
 from bptt_jax.diagnose._by_lag import by_lag
 from bptt_jax.diagnose._decay import fitted_rate, window
-from bptt_jax.types import Estimator, Layer, Objective, PyTree
+from bptt_jax.types import Cell, Estimator, Layer, Objective, PyTree
 
 
 class Adaptive(NamedTuple):
@@ -31,7 +31,7 @@ class Adaptive(NamedTuple):
 
 @factory
 def adaptive_truncation(
-    model: Layer,
+    model: Layer | Cell,
     objective: Objective,
     *,
     windows: tuple[int, ...] = (8, 16, 32, 64),
@@ -79,6 +79,7 @@ def adaptive_truncation(
     >>> int(metrics["window"]) in (4, 8, 16)
     True
     """
+    layers.lift(model, "model")
     whole = all(isinstance(w, int) and w >= 1 for w in windows)
     if not windows or not whole or list(windows) != sorted(set(windows)):
         raise ValueError(f"windows: expected ascending steps, got {windows!r}")

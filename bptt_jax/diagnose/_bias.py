@@ -1,5 +1,6 @@
 """How far an estimator's gradient is from the exact one."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -76,7 +77,7 @@ def bias(
     found, want = mean(estimator, state), mean(exact, exact.init(params, batch))
     apart = trees.norm([a - b for a, b in zip(found, want, strict=True)])
     sizes = trees.norm(found), trees.norm(want)
-    units = [[a / size.astype(a.dtype) for a in each]
-             for each, size in zip((found, want), sizes, strict=True)]  # fmt: skip
-    cosine = sum(jnp.vdot(a, b).real for a, b in zip(*units, strict=True))
+    units = trees.scaled(found, 1 / sizes[0]), trees.scaled(want, 1 / sizes[1])
+    each = [jnp.vdot(a, b).real for a, b in zip(*units, strict=True)]
+    cosine = functools.reduce(jnp.add, each)
     return Bias(cosine, apart / sizes[1], sizes[0] / sizes[1])

@@ -17,7 +17,7 @@ from jax import Array, lax
 from bptt_jax import _pytrees as trees
 from bptt_jax import estimators, layers, unrolls
 from bptt_jax.diagnose._gradient_flow import see_states, state_norms
-from bptt_jax.types import Batch, Layer, Objective, PyTree, Weighted
+from bptt_jax.types import Batch, Cell, Layer, Objective, PyTree, Weighted
 
 
 class ByLag(NamedTuple):
@@ -37,7 +37,7 @@ class ByLag(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("model", "objective", "lags", "chunk"))
 def by_lag(
-    model: Layer,
+    model: Layer | Cell,
     objective: Objective,
     params: PyTree,
     batch: Batch,
@@ -72,7 +72,7 @@ def by_lag(
     T = trees.length(batch.inputs)
     if not 1 <= lags <= T:
         raise ValueError(f"lags: expected 1 to {T}, the batch's steps, got {lags}")
-    layer = layers.with_loss(model, objective)
+    layer = layers.with_loss(layers.lift(model, "model"), objective)
     carry = estimators.init_carry(model, params, batch) if carry is None else carry
     rest = T % lags
     if rest:

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import estimators, layers, unrolls
-from bptt_jax.types import Batch, Layer, Objective, PyTree, Seen
+from bptt_jax.types import Batch, Cell, Layer, Objective, PyTree, Seen, Unsaid
 
 
 class Flow(NamedTuple):
@@ -26,6 +26,7 @@ class Flow(NamedTuple):
     grads: its gradient, that of `estimators.exact`.
     d_states: for each recurrent layer dL/ds_t after each step t, its carry with leaves
         `[T, B, H]`; where the output is no part of the carry, from later steps alone.
+        Refused where a `cells.from_step` cell does not show whether it is.
     """
 
     loss: Array
@@ -46,9 +47,20 @@ class Contributions(NamedTuple):
     norms: list
 
 
+def states_of(seen: Seen) -> PyTree:
+    """dL/ds_t, refused where it is not known whether the output is a part of s_t."""
+    if isinstance(seen.cell.output, Unsaid):
+        raise ValueError(
+            "cell: expected it to be known whether its output is a part of its state, "
+            "which dL/ds_t depends on; say cells.from_step(…, output=lambda carry: …), "
+            "the leaves of the carry that are the output, or output=None: it is no part"
+        )
+    return seen.d_states
+
+
 def see_states(seen: Seen):
     """The watch of (1)."""
-    return unrolls.contract(seen), seen.d_states
+    return unrolls.contract(seen), states_of(seen)
 
 
 def _see_contributions(seen: Seen):
@@ -69,15 +81,15 @@ def _see_contributions(seen: Seen):
     shapes = jax.eval_shape(lambda at: unrolls.contract(seen._replace(**at))[0], first)
     zeros = [jnp.zeros(a.shape, a.dtype) for a in trees.floats(seen.params, shapes)]
     sums, (d_xs, norms) = lax.scan(one, zeros, along)
-    shown = seen.d_states, trees.fill(seen.params, norms)
+    shown = states_of(seen), trees.fill(seen.params, norms)
     return (trees.fill(seen.params, sums), d_xs), shown
 
 
 def pulled(
-    model: Layer, objective: Objective, params, batch: Batch, carry, chunk, watch
+    model: Layer | Cell, objective: Objective, params, batch: Batch, carry, chunk, watch
 ):
     """`(loss, Pulled)` of the mean loss over the real steps of a batch."""
-    layer = layers.with_loss(model, objective)
+    layer = layers.with_loss(layers.lift(model, "model"), objective)
     carry = estimators.init_carry(model, params, batch) if carry is None else carry
     (last, losses), back = unrolls.pullback(
         layer, params, carry, batch.inputs, batch.side, watch=watch, chunk=chunk
@@ -89,7 +101,7 @@ def pulled(
 
 @functools.partial(jax.jit, static_argnames=("model", "objective", "chunk"))
 def gradient_flow(
-    model: Layer,
+    model: Layer | Cell,
     objective: Objective,
     params: PyTree,
     batch: Batch,
@@ -100,7 +112,7 @@ def gradient_flow(
     """dL/ds_t for all t, of every recurrent layer and example, from one backward pass.
 
     Args:
-      model: a layer with recurrent parts, in stacks, residuals or under `remat`.
+      model: a cell, or a layer with recurrent parts, in stacks, residuals or under `remat`.
       objective: see `bptt_jax.objectives`.
       params: of the model.
       batch: inputs `[T, B, ...]` with their side.
@@ -127,7 +139,7 @@ def gradient_flow(
 
 @functools.partial(jax.jit, static_argnames=("model", "objective", "chunk"))
 def contributions(
-    model: Layer,
+    model: Layer | Cell,
     objective: Objective,
     params: PyTree,
     batch: Batch,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax._factory import expect
 from bptt_jax.types import Cell, PyTree
 
 
@@ -60,6 +61,7 @@ def jacobians(
     >>> Js.shape, diagnose.singular_values(Js).shape
     ((5, 8, 8), (5, 8))
     """
+    expect(Cell, cell=cell)
     carry, xs = one_sequence(carry, xs, length)
     us = cell.vjp.project(params, xs)
 

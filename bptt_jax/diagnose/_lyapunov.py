@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax._factory import expect
 from bptt_jax.diagnose._jacobians import one_sequence
 from bptt_jax.types import Cell, PyTree
 
@@ -78,6 +79,7 @@ def lyapunov(
     >>> found.exponents.shape, found.history.shape
     ((2,), (50, 2))
     """
+    expect(Cell, cell=cell)
     carry, xs = one_sequence(carry, xs, length)
     T, (state, unravel) = trees.length(xs), trees.as_reals(carry)
     n = state.size if n is None else n

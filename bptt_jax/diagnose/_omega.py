@@ -20,17 +20,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from bptt_jax import _pytrees as trees
-from bptt_jax import estimators, unrolls
+from bptt_jax import estimators, layers, unrolls
 from bptt_jax._factory import factory
-from bptt_jax.diagnose._gradient_flow import pulled, squares
-from bptt_jax.types import Batch, Estimator, Layer, Objective, PyTree, Seen
+from bptt_jax.diagnose._gradient_flow import pulled, squares, states_of
+from bptt_jax.types import Batch, Cell, Estimator, Layer, Objective, PyTree, Seen
 
 SMALLEST = 1e-20  # of |δ|²: below it the ratio is one of roundings
 
 
 def _see_omega(seen: Seen):
     """Sums over a stretch: of (1), of its gradient, and how many they are over."""
-    before = squares(seen.d_states)
+    d_states = states_of(seen)
+    before = squares(d_states)
     kept = before > SMALLEST
     if seen.side.mask is not None:
         kept = kept & seen.side.mask
@@ -43,7 +44,7 @@ def _see_omega(seen: Seen):
             return seen.cell.step(params, carries, seen.xs)[0]
 
         _, back = trees.pullback(after, seen.carries)
-        (d_before,) = back(seen.d_states)
+        (d_before,) = back(d_states)
         off = squares(d_before) / safe - 1
         return jnp.where(kept, off * off, jnp.zeros_like(off)).sum()
 
@@ -85,7 +86,7 @@ class Omega(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("model", "objective", "chunk"))
 def omega(
-    model: Layer,
+    model: Layer | Cell,
     objective: Objective,
     params: PyTree,
     batch: Batch,
@@ -122,7 +123,7 @@ def omega(
 
 @factory
 def regularised(
-    model: Layer, objective: Objective, *, alpha: float, chunk: int | None = None
+    model: Layer | Cell, objective: Objective, *, alpha: float, chunk: int | None = None
 ) -> Estimator:
     """The gradient of the loss plus α times that of Ω; batches do not know of each other.
 
@@ -134,6 +135,7 @@ def regularised(
     Returns:
       An estimator; the loss is that without Ω, which is in the metrics as `omega`.
     """
+    layers.lift(model, "model")
 
     def init(params, batch):
         del params, batch

@@ -10,7 +10,7 @@ from jax import Array
 from bptt_jax import _pytrees as trees
 from bptt_jax import layers, unrolls
 from bptt_jax._factory import factory
-from bptt_jax.types import Batch, Layer, Objective, PyTree, Unroll, Weighted
+from bptt_jax.types import Batch, Cell, Layer, Objective, PyTree, Unroll, Weighted
 
 
 def real_steps(batch: Batch) -> Array:
@@ -64,23 +64,24 @@ def _steps_and_examples(batch: Batch) -> tuple[int, ...]:
 
 def with_keys(batch: Batch, key: Array) -> Batch:
     """A key for each step; they cost nothing where no layer draws."""
-    if batch.side.keys is not None:
-        return batch
-    keys = jax.random.split(key, jax.tree.leaves(batch.inputs)[0].shape[0])
+    keys = trees.typed_keys(batch.side.keys)
+    if keys is None:
+        T = jax.tree.leaves(batch.inputs)[0].shape[0]
+        keys = jax.random.split(trees.typed_keys(key), T)
     return batch._replace(side=batch.side._replace(keys=keys))
 
 
-def init_carry(model: Layer, params: PyTree, batch: Batch) -> PyTree:
+def init_carry(model: Layer | Cell, params: PyTree, batch: Batch) -> PyTree:
     """The model's initial carry for the examples of a batch `[T, B, ...]`."""
     return model.init_carry(params, (jax.tree.leaves(batch.inputs)[0].shape[1],))
 
 
 @factory
 def total_loss(
-    model: Layer, objective: Objective, *, unroll: Unroll = unrolls.bptt
+    model: Layer | Cell, objective: Objective, *, unroll: Unroll = unrolls.bptt
 ) -> Callable:
     """`(params, carry, batch) -> (carry, sum of losses, real steps)`."""
-    layer = layers.with_loss(model, objective)
+    layer = layers.with_loss(layers.lift(model, "model"), objective)
 
     def total(params, carry, batch):
         carry, losses = unroll(layer, params, carry, batch.inputs, batch.side)

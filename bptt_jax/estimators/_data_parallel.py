@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from bptt_jax._factory import factory
+from bptt_jax import _pytrees as trees
+from bptt_jax._factory import expect, factory
 from bptt_jax._processes import auto
 from bptt_jax.estimators._batches import any_real
 from bptt_jax.types import Estimator
@@ -40,6 +41,7 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
     >>> batch = task.train.batch(jnp.int32(0), jax.random.key(1))
     >>> loss, grads, _, _ = parallel.grad(params, (), batch, jax.random.key(2))
     """
+    expect(Estimator, estimator=estimator)
     (axis,), mesh = mesh.axis_names, auto(mesh)
     whole, examples, by_time = (PartitionSpec(), PartitionSpec(axis),
                                 PartitionSpec(None, axis))  # fmt: skip
@@ -47,6 +49,11 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
     def part(params, state, batch, key):
         key = jax.random.fold_in(key, lax.axis_index(axis))
         loss, grads, state, metrics = estimator.grad(params, state, batch, key)
+        if "steps" not in metrics:
+            raise ValueError(
+                "estimator: expected metrics with 'steps', how many real steps its loss is "
+                f"a mean over, got {sorted(metrics)}; parts of a batch are weighted by it"
+            )
         steps, total = metrics["steps"], lax.psum(metrics["steps"], axis)
         real = any_real(batch)
 
@@ -64,6 +71,8 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
                 f"batch: expected a multiple of the mesh's {mesh.size} devices, got "
                 f"{count} examples"
             )
+        keys = trees.typed_keys(batch.side.keys)
+        batch = batch._replace(side=batch.side._replace(keys=keys))
         spread = jax.tree.map(lambda a: by_time if a.ndim > 1 else whole, batch)
         in_specs = whole, examples, spread, whole
         out_specs = whole, whole, examples, whole

@@ -11,17 +11,17 @@ from bptt_jax.estimators._batches import (
     total_loss,
     with_keys,
 )
-from bptt_jax.types import Estimator, Layer, Objective, Unroll
+from bptt_jax.types import Cell, Estimator, Layer, Objective, Unroll
 
 
 @factory
 def exact(
-    model: Layer, objective: Objective, *, unroll: Unroll = unrolls.bptt
+    model: Layer | Cell, objective: Objective, *, unroll: Unroll = unrolls.bptt
 ) -> Estimator:
     """The exact gradient of each batch by itself; a learned initial carry gets its own.
 
     Args:
-      model: its outputs go to the objective.
+      model: a layer or a cell; its outputs go to the objective.
       objective: see `bptt_jax.objectives`.
       unroll: how time is run and the gradient computed.
 

@@ -16,7 +16,7 @@ from bptt_jax.estimators._batches import (
     total_loss,
     with_keys,
 )
-from bptt_jax.types import Batch, Estimator, Layer, Objective, PyTree, Unroll
+from bptt_jax.types import Batch, Cell, Estimator, Layer, Objective, PyTree, Unroll
 
 
 class Recent(NamedTuple):
@@ -32,7 +32,7 @@ class Recent(NamedTuple):
 
 @factory
 def stream(
-    model: Layer,
+    model: Layer | Cell,
     objective: Objective,
     *,
     unroll: Unroll = unrolls.bptt,
@@ -74,7 +74,9 @@ def stream(
     return _consecutive(model, objective, cut)
 
 
-def _consecutive(model: Layer, objective: Objective, unroll: Unroll) -> Estimator:
+def _consecutive(
+    model: Layer | Cell, objective: Objective, unroll: Unroll
+) -> Estimator:
     total = total_loss(model, objective, unroll=unroll)
 
     def init(params, batch):
@@ -94,9 +96,10 @@ def _consecutive(model: Layer, objective: Objective, unroll: Unroll) -> Estimato
 
 
 def _overlapping(
-    model: Layer, objective: Objective, window: int, stride: int
+    model: Layer | Cell, objective: Objective, window: int, stride: int
 ) -> Estimator:
-    layer, overlap = layers.with_loss(model, objective), window - stride
+    layer = layers.with_loss(layers.lift(model, "model"), objective)
+    overlap = window - stride
     unroll = functools.partial(unrolls.truncated, window=window, stride=stride)
 
     def init(params, batch):

@@ -149,13 +149,16 @@ class Group(NamedTuple):
                 )
 
 
-def grouped(found: Arrays, place: Callable, spell: Callable) -> list[list[Group]]:
+def grouped(
+    found: Arrays, place: Callable, spell: Callable, both: set[int] | None = None
+) -> list[list[Group]]:
     """Arrays by layer and direction.
 
     Args:
       found: the arrays.
       place: `(name) -> (layer, direction, short name)`, or None for a name that is none.
       spell: `(layer, direction, short name) -> name`.
+      both: the layers of two directions; None: all of them, if one is.
     """
     full: dict[tuple[int, int], dict[str, str]] = {}
     for name in found.named:
@@ -173,7 +176,8 @@ def grouped(found: Arrays, place: Callable, spell: Callable) -> list[list[Group]
             )
         here[short] = name
     n_layers = 1 + max(k for k, _ in full)
-    directions = 1 + max(d for _, d in full)
+    if both is None:
+        both = set(range(n_layers)) if any(d for _, d in full) else set()
 
     def group(k, d):
         names = full.get((k, d), {})
@@ -189,7 +193,7 @@ def grouped(found: Arrays, place: Callable, spell: Callable) -> list[list[Group]
             lambda short: found.prefix + spell(k, d, short),
         )
 
-    return [[group(k, d) for d in range(directions)] for k in range(n_layers)]
+    return [[group(k, d) for d in range(1 + (k in both))] for k in range(n_layers)]
 
 
 def in_order(origin: str, names: list[str]) -> dict[str, int]:
@@ -246,5 +250,8 @@ def written(
                 raise ValueError(
                     f"like: expected {names} of a cell, got {', '.join(group.named)}"
                 )
-            named |= {group.full[short]: a for short, a in of_cell.items()}
+            again = {group.full[short]: a for short, a in of_cell.items()}
+            if twice := sorted(named.keys() & again.keys()):
+                raise ValueError(f"like: {twice[0]} is the name of more than one array")
+            named |= again
     return on_host(named)

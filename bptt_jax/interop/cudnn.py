@@ -87,12 +87,13 @@ def sizes_of(params: PyTree) -> dict[str, Any]:
     if kinds != {LSTM}:
         names = ", ".join(sorted(kind.name for kind in kinds))
         raise ValueError(f"params: expected LSTM layers, got {names}")
+    both = weights.directions(whole, "cuDNN") == 2
     sizes = weights.kind_of(whole[0][0])[1]
     return dict(
         input_size=sizes.n_in,
         hidden_size=sizes.n_hidden,
         num_layers=len(whole),
-        bidirectional=len(whole[0]) == 2,
+        bidirectional=both,
     )
 
 

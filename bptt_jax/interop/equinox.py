@@ -9,7 +9,7 @@ a network, its arrays `0.weight_ih`, `1.weight_ih`, …; a list of pairs has two
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,10 +17,11 @@ import jax.numpy as jnp
 
 from bptt_jax.interop import weights
 from bptt_jax.interop._arrays import zeros_like
-from bptt_jax.interop._named import Group, arrays, grouped, written
+from bptt_jax.interop._named import Group, arrays, grouped, is_path, written
 from bptt_jax.interop.weights import GRU, LSTM, Network
 from bptt_jax.types import PyTree
 
+CELLS = ("LSTMCell", "GRUCell")
 LEAVES = ("weight_ih", "weight_hh", "bias", "bias_n")
 
 
@@ -37,7 +38,7 @@ def load_cells(source: Any, *, prefix: str = "") -> Network:
 
     Raises:
       ValueError: keys that are missing or unknown, wrong shapes or dtypes, a damaged
-        file; the message names file and key.
+        file; the message names file and key. An object that is not Equinox's own cell.
 
     >>> import numpy as np
     >>> from bptt_jax import cells, interop
@@ -47,7 +48,7 @@ def load_cells(source: Any, *, prefix: str = "") -> Network:
     >>> found == ((cells.lstm(3, 4),),)
     True
     """
-    if hasattr(source, "weight_ih") or isinstance(source, list | tuple):
+    if isinstance(source, list | tuple) or not (is_path(source) or _is_named(source)):
         source = _arrays_of(source, "")
     found = arrays(source, ".", prefix)
     depth = max(name.count(".") for name in found.named)
@@ -73,7 +74,8 @@ def to_arrays(params: PyTree) -> dict[str, Any]:
         kind, _ = weights.kind_of(p)
         if kind not in (LSTM, GRU):
             raise ValueError(f"params: Equinox has no {kind.name}")
-    depth = 2 if len(whole[0]) == 2 else 1 if len(whole) > 1 else 0
+    both = weights.directions(whole, "a list of Equinox's cells") == 2
+    depth = 2 if both else 1 if len(whole) > 1 else 0
     return written(whole, _theirs, _speller(depth))
 
 
@@ -97,10 +99,20 @@ def to_cells(params: PyTree) -> Any:
     return each[0] if len(each) == 1 else each
 
 
+def _is_named(source: Any) -> bool:
+    return isinstance(source, Mapping) or hasattr(source, "state_dict")
+
+
 def _arrays_of(source: Any, before: str) -> dict[str, Any]:
     if isinstance(source, list | tuple):
         parts = [_arrays_of(s, f"{before}{k}.") for k, s in enumerate(source)]
         return {name: a for part in parts for name, a in part.items()}
+    kind = type(source)
+    if kind.__name__ not in CELLS or not kind.__module__.startswith("equinox.nn."):
+        raise ValueError(
+            f"source: expected {' or '.join(CELLS)} of Equinox, lists of them, their "
+            f"arrays by name or a path, got {kind.__module__}.{kind.__name__}"
+        )
     leaves = {leaf: getattr(source, leaf, None) for leaf in LEAVES}
     return {before + leaf: a for leaf, a in leaves.items() if a is not None}
 

@@ -145,13 +145,14 @@ def _joined(real: Stored, imag: Stored) -> Stored:
 def load(a: Stored) -> np.ndarray:
     """Reads one array."""
     if a.imag is not None:
-        part = a._replace(dtype=np.empty(0, a.dtype).real.dtype, imag=None)
+        (real,) = (part for part, whole in PARTS.items() if whole == a.dtype)
+        part = a._replace(dtype=real, imag=None)
         return _files.joined(load(part), load(part._replace(offset=a.imag)))
-    count = math.prod(a.shape)
-    found = np.fromfile(a.path, np.uint8, count * a.dtype.itemsize, offset=a.offset)
-    if found.size != count * a.dtype.itemsize:
+    count, dtype = math.prod(a.shape), np.dtype(a.dtype)
+    found = np.fromfile(a.path, np.uint8, count * dtype.itemsize, offset=a.offset)
+    if found.size != count * dtype.itemsize:
         raise ValueError(f"{a.path}: was cut while it was read")
-    return found.view(a.dtype).reshape(a.shape)
+    return found.view(dtype).reshape(a.shape)
 
 
 def write(

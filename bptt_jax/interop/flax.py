@@ -7,7 +7,8 @@
 
 A cell has one Dense for each gate, `i` for the inputs and `h` for the state: `ii`, `hi`,
 …; ours are the gates side by side. Each bias of ours is one of theirs, so both ways are
-exact.
+exact. Modules that have their variables with them are read too, those of `flax.nnx` among
+them.
 """
 
 import re
@@ -15,8 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
-from bptt_jax.interop import weights
+from bptt_jax.interop import _flax_modules, weights
 from bptt_jax.interop._arrays import by_gate, join, on_host
 from bptt_jax.interop._named import Arrays, Group, arrays, grouped
 from bptt_jax.interop.weights import ELMAN, GRU, LSTM, MGU, Kind, Network
@@ -26,22 +28,33 @@ KINDS = (LSTM, GRU, MGU, ELMAN)
 
 
 def load_params(
-    source: Any, *, prefix: str = "", activation: Callable = jnp.tanh
+    source: Any,
+    *,
+    prefix: str = "",
+    activation: Callable | None = None,
+    residual: bool = False,
 ) -> Network:
     """A network from a tree of parameters, or a safetensors file with names joined by /.
 
     Args:
       source: variables (`{"params": …}`) or parameters of a cell or of the modules
-        above; a path.
+        above; a path; such a module that has its variables with it: of `flax.linen`
+        `module.bind(variables)`, or one of `flax.nnx`.
       prefix: what comes before in a larger model, "params/encoder/" say.
-      activation: of `SimpleCell`.
+      activation: of `SimpleCell`; None: what a given module says, else tanh.
+      residual: of `SimpleCell` where no module says it: whether h is added to the sum,
+        which makes the weight W_h + 1.
 
     Returns:
-      `(cells, params)`, NumPy arrays of their own; `weights.unroll(cells)` runs them.
+      `(cells, params)`, NumPy arrays of their own; `weights.unroll(cells)` runs them, on
+      inputs `[T, B, I]` whatever `time_major` says.
 
     Raises:
       ValueError: keys that are missing or unknown, wrong shapes or dtypes, a damaged
-        file; the message names file and key.
+        file; the message names file and key. Of a module whatever makes its outputs
+        other ones: functions of gates, `reset_gate=False`, `carry_init`, `reverse`,
+        `merge_fn`, a dtype other than that of the parameters, modules between or of
+        one's own.
 
     >>> import jax
     >>> from flax import linen as nn
@@ -52,12 +65,19 @@ def load_params(
     >>> found == ((cells.gru(3, 4),),)
     True
     """
+    if _flax_modules.room_of(source):
+        if prefix:
+            raise ValueError("prefix: goes with names; a part of a module is a module")
+        params, said = _flax_modules.network_of(source)
+        return weights.network(params, activation or said)
     found = arrays(source, "/", prefix)
     if all(name.startswith("params/") for name in found.named):
         found = arrays(source, "/", prefix + "params/")
     bare = all(name.count("/") == 1 for name in found.named)
-    groups = grouped(found, _place, _spell_bare if bare else _spell_in(found))
-    return weights.network([map(_ours, layer) for layer in groups], activation)
+    spell = _spell_bare if bare else _spell_in(found)
+    groups = grouped(found, _place, spell, _both(found))
+    params = [[_ours(g, residual) for g in layer] for layer in groups]
+    return weights.network(params, activation or jnp.tanh)
 
 
 def to_params(params: PyTree) -> dict:
@@ -103,6 +123,12 @@ def _place(name: str) -> tuple[int, int, str] | None:
     )
 
 
+def _both(found: Arrays) -> set[int]:
+    """The layers of two directions, which are named in both."""
+    parts = map(_NAME.fullmatch, found.named)
+    return {int(part[1] or 0) for part in parts if part and part[2]}
+
+
 def _spell_bare(k: int, d: int, short: str) -> str:
     del k, d
     return short
@@ -140,7 +166,7 @@ def _kind(g: Group) -> Kind:
     raise ValueError(f"{g.name(next(iter(g.named)))}: unknown key")
 
 
-def _ours(g: Group) -> dict:
+def _ours(g: Group, residual: bool) -> dict:
     kind = _kind(g)
     n_in, n_hidden = g.shape(f"i{_gates(kind)[0]}/kernel")
     shapes = {}
@@ -156,6 +182,12 @@ def _ours(g: Group) -> dict:
         w_h=join([named[f"h{gate}/kernel"] for gate in _gates(kind)]),
         b=join([named[name] for name in _biased(kind)]),
     )
+    if residual:
+        if kind is not ELMAN:
+            raise ValueError(
+                f"residual: goes with SimpleCell, got the names of {kind.name}"
+            )
+        params["w_h"] = params["w_h"] + np.eye(n_hidden, dtype=params["w_h"].dtype)
     return params | (dict(b_n=named["hn/bias"]) if "b_n" in kind.extra else {})
 
 

@@ -11,6 +11,7 @@ LSTM adds is in our bias: a number smaller than 1 loses digits when 1 is added, 
 biases of f come back but for the rounding of that, and Haiku's exactly with `like=`.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -66,7 +67,19 @@ def load_params(source: Any, *, prefix: str = "") -> Network:
     """
     groups = _groups(arrays(source, "/", prefix))
     params = [[_ours(g) for g in layer] for layer in groups]
+    _refuse_skips(params)
     return weights.network(params, jax.nn.relu)
+
+
+def _refuse_skips(params: list) -> None:
+    """Layers that see the first inputs beside the outputs of the layer below."""
+    sizes = [weights.kind_of(p)[1] for (p,) in params]
+    for k, (below, here) in enumerate(itertools.pairwise(sizes), 1):
+        if here.n_in == sizes[0].n_in + below.n_out:
+            raise ValueError(
+                f"layer {k}: expected {below.n_out} inputs, got {here.n_in}, as of "
+                "deep_rnn_with_skip_connections, which is no network of layers alone"
+            )
 
 
 def to_params(params: PyTree, *, like: Any = None) -> dict[str, dict[str, Any]]:
@@ -85,7 +98,7 @@ def to_params(params: PyTree, *, like: Any = None) -> dict[str, dict[str, Any]]:
     {'lstm/linear': {'b': (16,), 'w': (7, 16)}}
     """
     whole = weights.nested(params)
-    if len(whole[0]) == 2:
+    if any(len(layer) == 2 for layer in whole):
         raise ValueError("params: Haiku's cells have one direction, got two")
     for (p,) in whole:
         kind, _ = weights.kind_of(p)

@@ -12,13 +12,13 @@ are `lstm_1`, `lstm_2`, …
 
 import collections
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bptt_jax.interop import weights
+from bptt_jax.interop import _keras, weights
 from bptt_jax.interop._arrays import (
     gru_biases,
     halves,
@@ -32,9 +32,9 @@ from bptt_jax.interop._arrays import (
 from bptt_jax.interop._named import (
     Group,
     arrays,
+    as_array,
     grouped,
     in_order,
-    is_path,
     loaded,
     written,
 )
@@ -42,8 +42,9 @@ from bptt_jax.interop.weights import ELMAN, GRU, GRU_RESET_BEFORE, LSTM, Network
 from bptt_jax.types import PyTree
 
 LAYERS = {LSTM: "lstm", GRU: "gru", GRU_RESET_BEFORE: "gru", ELMAN: "simple_rnn"}
-ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
 GATES = {4: "LSTM", 3: "GRU", 1: "SimpleRNN"}
+LAYER_OF = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "simple_rnn"}
 
 
 def load_weights(
@@ -56,19 +57,29 @@ def load_weights(
     """A network from a layer or model, its weights by path, or a safetensors file.
 
     Args:
-      source: a layer (also `Bidirectional`, which is taken to concatenate), or a model
-        of such layers; a mapping of `variable.path` to arrays; a path.
-      prefix: what comes before in a larger model, "sequential/" say.
-      activation: of `SimpleRNN`; None: what a given layer says, else tanh.
-      reset_after: of a GRU without biases, the only one that does not show it.
+      source: a cell, a layer (also `Bidirectional`, and `RNN` of one or of several
+        cells), or a model of one layer after another; a mapping of `variable.path` to
+        arrays; a path.
+      prefix: what comes before in a larger model, "sequential/lstm" say; the layers of a
+        model that have it must follow one another.
+      activation: of `SimpleRNN`; None: what a given layer says (tanh, relu or sigmoid),
+        else tanh.
+      reset_after: of a GRU without biases in a mapping or file, the only one that does
+        not show it.
 
     Returns:
-      `(cells, params)`, NumPy arrays of their own; `weights.unroll(cells)` runs them.
-      Layers of a mapping or file come in the order of the numbers in their names.
+      `(cells, params)`, NumPy arrays of their own; `weights.unroll(cells)` runs them as
+      the layer is when it is called: without dropout, from a state of zeros, and on
+      `[T, B, I]`. Outputs are those of all steps, whatever `return_sequences` says; the
+      one output of `Bidirectional` without it is the two states of the carry. Layers of a
+      mapping or file come in the order of the numbers in their names.
 
     Raises:
       ValueError: keys that are missing or unknown, wrong shapes or dtypes, a damaged
-        file; the message names file and key. A layer with other activations than ours.
+        file; the message names file and key. Of a layer or model whatever makes its
+        outputs other ones: activations, `go_backwards`, `merge_mode`,
+        `zero_output_for_mask`, mixed precision, a state that is not zero, cells and
+        layers that are not Keras's own, layers between, a graph that is no chain.
 
     >>> import numpy as np
     >>> from bptt_jax import cells, interop
@@ -79,10 +90,16 @@ def load_weights(
     >>> found == ((cells.gru(3, 4),),)
     True
     """
-    said = _activation(source)
-    groups = _groups(source, prefix)
-    params = [[_ours(g, reset_after) for g in layer] for layer in groups]
-    return weights.network(params, activation or said)
+    if not _keras.is_object(source):
+        groups = _groups(source, prefix)
+        params = [[_ours(g, reset_after) for g in layer] for layer in groups]
+        return weights.network(params, activation or jnp.tanh)
+    _keras.check_no_state(source, prefix)
+    cells = _keras.cells_of(source, prefix)
+    said = activation or [[*map(_activation, layer)] for layer in cells]
+    after = [[getattr(cell, "reset_after", True) for cell in of] for of in cells]
+    each = zip(_of_object(cells), after, strict=True)
+    return weights.network([[*map(_ours, *of)] for of in each], said)
 
 
 def to_weights(params: PyTree, *, like: Any = None) -> dict[str, Any]:
@@ -129,47 +146,38 @@ def _speller(whole: tuple) -> Callable:
     return spell
 
 
-def _layers(source: Any) -> Iterator[Any]:
-    """Recurrent layers of a Keras object."""
-    inner = [getattr(source, f"{d}_layer", None) for d in ("forward", "backward")]
-    for layer in (*getattr(source, "layers", ()), *inner):
-        if layer is not None:
-            yield from _layers(layer)
-    if hasattr(source, "cell") and hasattr(source, "activation"):
-        yield source
-
-
-def _activation(source: Any) -> Callable:
-    """That of simple cells; refuses LSTMs and GRUs that are not ours."""
-    simple = {"tanh"} if is_path(source) else set()
-    for layer in _layers(source):
-        gate = getattr(layer, "recurrent_activation", None)
-        names = [getattr(f, "__name__", str(f)) for f in (layer.activation, gate) if f]
-        if gate is None:
-            simple |= set(names)
-        elif names != ["tanh", "sigmoid"]:
-            raise ValueError(
-                f"{layer.name}: expected the activations tanh and sigmoid, got "
-                f"{' and '.join(names)}"
-            )
-    name = simple.pop() if len(simple) == 1 else "tanh" if not simple else "several"
+def _activation(cell: Any) -> Callable:
+    """Of a simple cell, what it says; of another the usual, which no cell reads."""
+    if _keras.class_name(cell) != "SimpleRNNCell":
+        return jnp.tanh
+    name = _keras.activation_name(cell.activation)
     if name not in ACTIVATIONS:
-        raise ValueError(f"activation: expected tanh or relu, got {name}")
+        raise ValueError(
+            f"{cell.name}: activation: expected one of {', '.join(ACTIVATIONS)}, got "
+            f"{name} (activation= can give another)"
+        )
     return ACTIVATIONS[name]
 
 
+def _of_object(cells: list[list[Any]]) -> list[list[Group]]:
+    """The arrays of cells of Keras, by their paths."""
+
+    def group(cell):
+        found = _keras.variables(cell)
+        full = {short: v.path for short, v in found.items()}
+        folder = full["kernel"].rsplit("/", 1)[0]
+        named = {short: as_array(v.numpy()) for short, v in found.items()}
+        return Group("weights", named, full, lambda short: f"{folder}/{short}")
+
+    return [[group(cell) for cell in layer] for layer in cells]
+
+
 def _groups(source: Any, prefix: str) -> list[list[Group]]:
-    if isinstance(getattr(source, "weights", None), list):
-        found = arrays({v.path: v.numpy() for v in source.weights}, "/", prefix)
-        ordered = True
-    else:
-        found, ordered = arrays(source, "/", prefix), False
+    if _keras.is_object(source):
+        return _of_object(_keras.cells_of(source, prefix))
+    found = arrays(source, "/", prefix)
     parts = {name: _parts(name) for name in found.named}
-    names = [part[0] for part in parts.values() if part]
-    if ordered:
-        at = {name: k for k, name in enumerate(dict.fromkeys(names))}
-    else:
-        at = in_order(found.origin, names)
+    at = in_order(found.origin, [part[0] for part in parts.values() if part])
     folder = {(at[p[0]], p[1]): n.rsplit("/", 1)[0] for n, p in parts.items() if p}
 
     def place(name):
@@ -179,26 +187,37 @@ def _groups(source: Any, prefix: str) -> list[list[Group]]:
     def spell(k, d, short):
         return f"{folder.get((k, d), ('forward', 'backward')[d])}/{short}"
 
-    return grouped(found, place, spell)
+    backward = {at[part[0]] for part in parts.values() if part and part[1]}
+    forward = {at[p[0]] for n, p in parts.items() if p and _FORWARD.search(n)}
+    return grouped(found, place, spell, backward | forward if backward else set())
 
 
+_FORWARD = re.compile(r"(?:^|/)forward_[^/]*/[^/]*/[^/]*$")
+_OF_CELL = re.compile(r"(?:^|/)(lstm|gru|simple_rnn)_cell(?:_\d+)?/[^/]*$")
+_CELL = r"(?:lstm|gru|simple_rnn)_cell(?:_\d+)?"
 _NAME = re.compile(
     r"(?:(?P<layer>.*?)/)??(?:(?P<direction>forward|backward)_[^/]*/)?"
-    r"[^/]*_cell(?:_\d+)?/(?P<short>kernel|recurrent_kernel|bias)"
+    rf"{_CELL}/(?P<short>kernel|recurrent_kernel|bias)"
+)
+_STACKED = re.compile(
+    rf"(?P<layer>(?:.*/)?stacked_rnn_cells(?:_\d+)?/{_CELL})/"
+    r"(?P<short>kernel|recurrent_kernel|bias)"
 )
 
 
 def _parts(name: str) -> tuple[str, int, str] | None:
-    """Layer, direction and short name."""
-    found = _NAME.fullmatch(name)
-    if not found:
-        return None
-    return found["layer"] or "", int(found["direction"] == "backward"), found["short"]
+    """Layer, direction and short name; of stacked cells each is a layer."""
+    if found := _STACKED.fullmatch(name):
+        return found["layer"], 0, found["short"]
+    if found := _NAME.fullmatch(name):
+        direction = int(found["direction"] == "backward")
+        return found["layer"] or "", direction, found["short"]
+    return None
 
 
 def _ours(g: Group, reset_after: bool) -> dict:
     n_hidden, columns = g.shape("recurrent_kernel")
-    n = g.n_gates("recurrent_kernel", columns, n_hidden, GATES)
+    n = g.n_gates("recurrent_kernel", columns, n_hidden, _gates_of(g))
     two = n == 3 and (
         len(g.named["bias"].shape) == 2 if "bias" in g.named else reset_after
     )
@@ -214,6 +233,14 @@ def _ours(g: Group, reset_after: bool) -> dict:
     theirs = "zrn" if n == 3 else ours
     w_x, w_h, b = (reordered(named[name], theirs, ours) for name in shapes)
     return dict(w_x=w_x, w_h=w_h) | (gru_biases(*b) if two else dict(b=b))
+
+
+def _gates_of(g: Group) -> dict[int, str]:
+    """The kinds that it can be: the one that the name of the cell says, if it is one."""
+    found = _OF_CELL.search(g.full["recurrent_kernel"])
+    if not found:
+        return GATES
+    return {n: kind for n, kind in GATES.items() if LAYER_OF[kind] == found[1]}
 
 
 def _theirs(p: dict) -> dict[str, Any]:

@@ -196,20 +196,32 @@ def _owns_its_modules(module: nn.Module, path: tuple) -> bool:
 
 def _known(rnn: RNN, inputs: Array, carry: PyTree):
     """The cell as one of ours and the dtype of its arithmetic; None: it is not."""
-    make, params = _KNOWN.get(type(rnn.cell)), rnn.cell.variables.get("params")
     broadcast = in_filter(rnn.variable_broadcast, "params") and not (
         in_filter(rnn.variable_carry, "params")
         or any(in_filter(axes, "params") for axes in rnn.variable_axes)
     )
-    if make is None or params is None or not (broadcast and inputs.size):
+    params = params_of(rnn.cell)
+    if params is None or not (broadcast and inputs.size):
         return None
-    params = jax.tree.map(jnp.asarray, nn.unbox(params))
     dtype = _flax.joint_dtype(rnn.cell.dtype, carry, inputs, params)
+    known = None if dtype is None else known_cell(rnn.cell, params, dtype)
+    return None if known is None else (known, dtype)
+
+
+def params_of(cell: nn.Module) -> dict | None:
+    """The parameters of a cell of flax by its names; None: of another cell, or of none."""
+    params = cell.variables.get("params")
+    if type(cell) not in _KNOWN or params is None:
+        return None
+    return jax.tree.map(jnp.asarray, nn.unbox(params))
+
+
+def known_cell(cell: nn.Module, params: dict, dtype) -> _flax.Known | None:
+    """The cell as one of ours; None: it is none."""
     try:
-        known = None if dtype is None else make(rnn.cell, params, dtype)
+        return _KNOWN[type(cell)](cell, params, dtype)
     except KeyError:  # a parameter is not there: flax says which
         return None
-    return None if known is None else (known, dtype)
 
 
 def _beside(params: dict, names: list[str], leaf: str) -> Array:
@@ -262,3 +274,5 @@ _KNOWN = {
     nn.GRUCell: _gru,
     nn.MGUCell: _mgu,
 }
+CELLS = tuple(_KNOWN)
+"""Those with a hand-derived backward."""

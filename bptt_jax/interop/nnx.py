@@ -198,14 +198,26 @@ def _whole(rnn: RNN) -> bool:
 def _known(rnn: RNN, inputs: Array, carry: PyTree):
     """The cell as one of ours and the dtype of its arithmetic; None: it is not."""
     cell: Any = rnn.cell
-    make = _KNOWN.get(type(cell))
-    if make is None or not (_whole(rnn) and inputs.size and _plain(cell)):
+    params = params_of(cell) if _whole(rnn) and inputs.size else None
+    if params is None:
         return None
-    names = _LINEAR[type(cell)]
-    params = {name: _weights(getattr(cell, name)) for name in names}
     dtype = _flax.joint_dtype(cell.dtype, carry, inputs, params)
-    known = None if dtype is None else make(cell, params, dtype)
+    known = None if dtype is None else known_cell(cell, params, dtype)
     return None if known is None else (known, dtype)
+
+
+def params_of(cell: Any) -> dict | None:
+    """The parameters of a cell of flax by its names; None: of another cell, or with
+    another linear map in it.
+    """
+    if type(cell) not in _KNOWN or not _plain(cell):
+        return None
+    return {name: _weights(getattr(cell, name)) for name in _LINEAR[type(cell)]}
+
+
+def known_cell(cell: Any, params: dict, dtype) -> _flax.Known | None:
+    """The cell as one of ours; None: it is none."""
+    return _KNOWN[type(cell)](cell, params, dtype)
 
 
 def _plain(cell: Any) -> bool:
@@ -277,6 +289,8 @@ _KNOWN: dict[type, Callable] = {
     nnx.OptimizedLSTMCell: _fused_lstm,
     nnx.GRUCell: _gru,
 }
+CELLS = tuple(_KNOWN)
+"""Those with a hand-derived backward."""
 _FUSED = ("dense_i", "dense_h")
 _LINEAR = {
     nnx.SimpleCell: _FUSED,

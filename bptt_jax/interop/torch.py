@@ -95,6 +95,7 @@ def to_state_dict(
     ['bias_hh_l0', 'bias_ih_l0', 'weight_hh_l0', 'weight_ih_l0']
     """
     whole = weights.nested(params)
+    weights.directions(whole, "PyTorch")
     _check_same(whole)
     groups = None if like is None else _groups(like, prefix)
 

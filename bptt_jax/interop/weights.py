@@ -5,7 +5,7 @@ its cells is of a `Kind` that other libraries have too; which one is read off th
 and shapes of its parameters.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -132,9 +132,9 @@ def nested(params: PyTree) -> tuple[tuple[dict, ...], ...]:
     if isinstance(params, Mapping):
         params = ((params,),)
     whole: Any = tuple((p,) if isinstance(p, Mapping) else tuple(p) for p in params)
-    if not whole or {len(layer) for layer in whole} not in ({1}, {2}):
+    if not whole or not {len(layer) for layer in whole} <= {1, 2}:
         raise ValueError(
-            "params: expected layers of one direction each, or of two each, got "
+            "params: expected layers of one direction or of two, got "
             f"{[len(layer) for layer in whole]}"
         )
     before = None
@@ -149,8 +149,28 @@ def nested(params: PyTree) -> tuple[tuple[dict, ...], ...]:
     return whole
 
 
-def network(params: PyTree, activation: Callable = jnp.tanh) -> Network:
+def directions(whole: tuple, library: str) -> int:
+    """Of each layer of a library that has as many in all of them.
+
+    Raises:
+      ValueError: the layers differ.
+    """
+    each = [len(layer) for layer in whole]
+    if len(set(each)) > 1:
+        raise ValueError(
+            f"params: {library} has layers of one direction each, or of two each, got "
+            f"{each}"
+        )
+    return each[0]
+
+
+def network(params: PyTree, activation: Callable | Sequence = jnp.tanh) -> Network:
     """The cells that go with parameters (see `nested`), whose arrays are copied.
+
+    Args:
+      params: as of `nested`.
+      activation: of simple recurrent networks; one for all, or one for each cell, in
+        layers of directions.
 
     >>> from bptt_jax import cells, interop
     >>> import jax
@@ -159,13 +179,15 @@ def network(params: PyTree, activation: Callable = jnp.tanh) -> Network:
     True
     """
     whole = nested(params)
+    if callable(activation):
+        activation = [[activation] * len(layer) for layer in whole]
 
-    def cell(p):
+    def cell(p, phi):
         kind, sizes = kind_of(p)
-        return kind.make(sizes, activation)
+        return kind.make(sizes, phi)
 
     return Network(
-        tuple(tuple(map(cell, layer)) for layer in whole),
+        tuple(tuple(map(cell, *of)) for of in zip(whole, activation, strict=True)),
         tuple(tuple(map(on_host, layer)) for layer in whole),
     )
 
@@ -216,7 +238,10 @@ def unroll(
 
 
 def _both_directions(all_cells, run: Unroll) -> Unroll:
-    each = [models.bidirectional(*pair, run) for pair in all_cells]
+    each = [
+        models.bidirectional(*of, run) if len(of) == 2 else _forward(*of, run)
+        for of in all_cells
+    ]
 
     def both(params, carry, xs, side=Side(), **options):
         after = []
@@ -226,3 +251,14 @@ def _both_directions(all_cells, run: Unroll) -> Unroll:
         return tuple(after), xs
 
     return both
+
+
+def _forward(cell: Cell, run: Unroll) -> Unroll:
+    """A layer of one direction, between those of two."""
+    layer = layers.recurrent(cell)
+
+    def forward(params, carry, xs, side=Side(), **options):
+        carry, ys = run(layer, *params, *carry, xs, side, **options)
+        return (carry,), ys
+
+    return forward

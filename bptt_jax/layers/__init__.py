@@ -2,6 +2,7 @@
 
 from bptt_jax.layers._dropout import dropout, variational_dropout
 from bptt_jax.layers._hooks import clip_d_carry, h_detach, scale_d_carry
+from bptt_jax.layers._lift import lift
 from bptt_jax.layers._recurrent import recurrent
 from bptt_jax.layers._remat import remat
 from bptt_jax.layers._residual import residual
@@ -21,6 +22,7 @@ __all__ = [
     "embedding",
     "h_detach",
     "layer_norm",
+    "lift",
     "recurrent",
     "remat",
     "residual",

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import _shardings as shardings
 from bptt_jax._factory import factory
 from bptt_jax.layers._time_distributed import no_carry
 from bptt_jax.types import Layer
@@ -22,7 +23,8 @@ def check_rate(name: str, rate: float) -> None:
 
 def _scaled(xs, keep, rate):
     return jax.tree.map(
-        lambda a: jnp.where(keep, a / (1 - rate), 0).astype(a.dtype), xs
+        lambda a: jnp.where(trees.across(a, keep), a / (1 - rate), 0).astype(a.dtype),
+        xs,
     )
 
 
@@ -38,7 +40,7 @@ def dropout(rate: float) -> Layer:
 
     def keep(xs, side):
         def draw(key, x):
-            return jax.random.bernoulli(key, 1 - rate, x.shape)
+            return shardings.bernoulli(key, 1 - rate, x)
 
         return jax.vmap(draw)(side.keys, xs)
 
@@ -53,7 +55,7 @@ def dropout(rate: float) -> Layer:
 
     def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
         del carry, ys, residuals
-        return params, d_carry, trees.cast_like(xs, apply(d_ys, side))
+        return params, d_carry, trees.cast_like(xs, apply(d_ys, side)), None
 
     return Layer(_no_params, no_carry, fwd, bwd)
 
@@ -76,7 +78,7 @@ def variational_dropout(rate: float, n_features: int) -> Layer:
         )
 
     def mask(carry, side):
-        keep = jax.random.bernoulli(side.keys[0], 1 - rate, carry["keep"].shape)
+        keep = shardings.bernoulli(side.keys[0], 1 - rate, carry["keep"])
         return jnp.where(carry["drawn"], carry["keep"], keep)
 
     def fwd(params, carry, xs, side):
@@ -91,6 +93,6 @@ def variational_dropout(rate: float, n_features: int) -> Layer:
         del ys, residuals
         if side.keys is not None:
             d_ys = _scaled(d_ys, mask(carry, side), rate)
-        return params, d_carry, trees.cast_like(xs, d_ys)
+        return params, d_carry, trees.cast_like(xs, d_ys), None
 
     return Layer(_no_params, init_carry, fwd, bwd)

@@ -30,9 +30,16 @@ from jax import lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
-from bptt_jax._factory import factory
-from bptt_jax.cells import add_output, masked, resets
+from bptt_jax._factory import expect, factory
+from bptt_jax.cells import add_output, masked, recognised, resets
 from bptt_jax.types import Cell, Layer, PyTree, Seen, Side, Watched
+
+
+def _ready(cell: Cell, params, carry, xs, side: Side) -> tuple[Cell, Cell, PyTree]:
+    """The cell with its output known where that can be, and what `_with_side` makes."""
+    inputs = (xs, side.keys) if cell.keyed else xs
+    cell = recognised(cell, params, carry, inputs)
+    return cell, *_with_side(cell, xs, side)
 
 
 def _with_side(cell: Cell, xs: PyTree, side: Side) -> tuple[Cell, PyTree]:
@@ -41,7 +48,7 @@ def _with_side(cell: Cell, xs: PyTree, side: Side) -> tuple[Cell, PyTree]:
     The order matters: a reset is an event before step t, whether step t is real or not.
     """
     if cell.keyed:
-        xs = (xs, side.keys)
+        xs = (xs, trees.typed_keys(side.keys))
     if side.mask is not None:
         cell, xs = masked(cell), (xs, side.mask)
     if side.resets is not None:
@@ -60,25 +67,53 @@ def output_leaves(cell: Cell, carry: PyTree) -> list[int]:
     """For each leaf of y the index of the carry's leaf that it is; [] if there is none."""
     structure = jax.tree.structure(carry)
     numbered = structure.unflatten(range(structure.num_leaves))
-    return jax.tree.leaves(cell.output(numbered)) if cell.output else []
+    found = jax.tree.leaves(cell.output(numbered)) if cell.output else []
+    if any(not isinstance(i, int) for i in found):
+        raise TypeError(
+            "output: expected leaves of the carry as they are, got something made of "
+            "them; None where the output is no part of the state"
+        )
+    return found
 
 
-def _check_step(cell: Cell, params: PyTree, carry: PyTree, us: PyTree) -> PyTree:
+def _check_step(cell: Cell, params: PyTree, carry: PyTree, xs: PyTree) -> PyTree:
     """The carry, spread over devices as a step returns it.
 
-    Refused is one that a step would not give back in the same shape and dtype.
+    Refused is one that a step would not give back in the same shape and dtype, and a step
+    that gives no pair.
+
+    Args:
+      cell: without mask and resets.
+      params, carry: as it takes them.
+      xs: of some steps.
     """
-    u = jax.tree.map(_one_step, us)
+
+    def first(params, xs):
+        return jax.tree.map(lambda a: a[0], (cell.vjp.project(params, xs), xs))
+
+    u, x = jax.eval_shape(first, params, xs)
     try:
         with jax.numpy_dtype_promotion("standard"):
-            after = jax.eval_shape(cell.vjp.forward, params, carry, u)[0]
+            result = jax.eval_shape(cell.vjp.forward, params, carry, u)
     except (TypeError, ValueError) as error:
-        batch = jax.tree.leaves(u)[0].shape[:-1]
-        fresh = jax.eval_shape(lambda p: cell.init_carry(p, batch), params)
-        raise ValueError(
-            f"carry: for these inputs init_carry(params, {batch}) gives {_show(fresh)}, "
-            f"got {_show(carry)}, which a step does not take: {error}"
-        ) from error
+        raise _blamed(cell, params, carry, x, error) from error
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise TypeError(
+            f"cell: expected a step to return a pair (carry, y), got {type(result).__name__}"
+        )
+    after, y = result
+    _check_carry(carry, after)
+    if callable(cell.output):
+        said = jax.eval_shape(cell.output, after)
+        if _kinds(said) != _kinds(y):
+            raise ValueError(
+                f"output: expected the leaves of the carry that are y, {_show(y)}, got "
+                f"{_show(said)}"
+            )
+    return shardings.like(after, carry)
+
+
+def _check_carry(carry: PyTree, after: PyTree) -> None:
     if jax.tree.structure(after) != jax.tree.structure(carry):
         raise ValueError(
             f"carry: expected the structure {jax.tree.structure(after)} that a step "
@@ -94,11 +129,34 @@ def _check_step(cell: Cell, params: PyTree, carry: PyTree, us: PyTree) -> PyTree
                 f"given is {_show(c)}; make it with init_carry(params, batch_shape), and "
                 "inputs, carry and params of one dtype"
             )
-    return shardings.like(after, carry)
 
 
-def _one_step(a: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.eval_shape(lambda a: a[0], a)
+def _blamed(cell: Cell, params, carry, x, error: Exception) -> Exception:
+    """What to raise where a step raised: it is the carry's fault only if that is not
+    what `init_carry` makes for these inputs.
+    """
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    told = f"the step raised {type(error).__name__}: {error}"
+    shape = jax.tree.leaves(x)[0].shape
+    fresh = []
+    for batch in (shape[:-1], shape):  # of features, of symbols
+        try:
+            fresh.append(
+                jax.eval_shape(lambda p, b=batch: cell.init_carry(p, b), params)
+            )
+        except (TypeError, ValueError):
+            return kind(told)
+    if any(_kinds(made) == _kinds(carry) for made in fresh):
+        return kind(told)
+    return ValueError(
+        f"carry: for these inputs init_carry(params, {shape[:-1]}) gives "
+        f"{_show(fresh[0])}, got {_show(carry)}, which a step does not take: {error}"
+    )
+
+
+def _kinds(tree: PyTree) -> tuple:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(a.shape, a.dtype) for a in leaves]
 
 
 def _show(tree: PyTree) -> str:
@@ -129,6 +187,7 @@ def recurrent(cell: Cell, on_d_carry: Callable | None = None) -> Layer:
     >>> ys.shape
     (7, 2, 5)
     """
+    expect(Cell, cell=cell)
     return _recurrent(cell, on_d_carry, None)
 
 
@@ -139,10 +198,11 @@ def _recurrent(
     """`recurrent`; with a `watch` that does (3) and shows what it sees."""
 
     def fwd(params, carry, xs, side):
-        wrapped, inputs = _with_side(cell, xs, side)
+        given = (xs, side.keys) if cell.keyed else xs
+        carry = _check_step(cell, params, carry, given)
+        known, wrapped, inputs = _ready(cell, params, carry, xs, side)
         us = wrapped.vjp.project(params, inputs)
-        outputs = output_leaves(cell, carry)
-        carry = _check_step(wrapped, params, carry, us)
+        outputs = output_leaves(known, carry)
 
         def step(carry, u):  # (1)
             carry, y = wrapped.vjp.forward(params, carry, u)
@@ -153,8 +213,8 @@ def _recurrent(
         return carry, ys, residuals
 
     def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
-        wrapped, inputs = _with_side(cell, xs, side)
-        nexts = _states(output_leaves(cell, carry), carry, ys, residuals)
+        known, wrapped, inputs = _ready(cell, params, carry, xs, side)
+        nexts = _states(output_leaves(known, carry), carry, ys, residuals)
         carries = trees.before(carry, nexts)
         us = wrapped.vjp.project(params, inputs)
         coeffs = wrapped.vjp.linearize(params, carries, us, nexts)
@@ -173,10 +233,11 @@ def _recurrent(
         if watch is None:
             d_params, d_inputs = wrapped.vjp.contract(*summed)  # (3)
         else:
-            d_states = add_output(cell, d_laters, d_ys)
+            d_states = add_output(known, d_laters, d_ys)
             (d_params, d_inputs), shown = watch(Seen(wrapped, *summed, d_states, side))
             d_params = Watched(d_params, shown)
-        return d_params, d_carry, trees.cast_like(xs, _inputs_of(cell, side, d_inputs))
+        d_xs = trees.cast_like(xs, _inputs_of(cell, side, d_inputs))
+        return d_params, d_carry, d_xs, None
 
     def watched(watch):
         return _recurrent(cell, on_d_carry, watch)

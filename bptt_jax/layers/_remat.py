@@ -1,11 +1,12 @@
 """Memory for time, in one word."""
 
 from bptt_jax._factory import factory
-from bptt_jax.types import Layer
+from bptt_jax.layers._lift import lift
+from bptt_jax.types import Cell, Layer
 
 
 @factory
-def remat(layer: Layer) -> Layer:
+def remat(layer: Layer | Cell) -> Layer:
     """The same layer with no residuals: a stretch runs again before it is pulled back.
 
     Between stretches nothing is stored but the carry at the start of each (and the
@@ -14,8 +15,9 @@ def remat(layer: Layer) -> Layer:
     memory cost".
 
     >>> from bptt_jax import cells, layers
-    >>> lean = layers.remat(layers.recurrent(cells.lstm(3, 8)))
+    >>> lean = layers.remat(cells.lstm(3, 8))
     """
+    layer = lift(layer)
 
     def fwd(params, carry, xs, side):
         carry, ys, _ = layer.fwd(params, carry, xs, side)

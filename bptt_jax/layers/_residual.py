@@ -4,16 +4,18 @@ import jax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
-from bptt_jax.types import Layer
+from bptt_jax.layers._lift import lift
+from bptt_jax.types import Cell, Layer
 
 
 @factory
-def residual(layer: Layer) -> Layer:
+def residual(layer: Layer | Cell) -> Layer:
     """`ys = xs + layer(xs)`; inputs and outputs have one shape.
 
     >>> from bptt_jax import cells, layers
-    >>> block = layers.residual(layers.recurrent(cells.gru(8, 8)))
+    >>> block = layers.residual(cells.gru(8, 8))
     """
+    layer = lift(layer)
 
     def fwd(params, carry, xs, side):
         carry, ys, kept = layer.fwd(params, carry, xs, side)
@@ -26,10 +28,10 @@ def residual(layer: Layer) -> Layer:
 
     def bwd(params, carry, xs, side, _, residuals, d_carry, d_ys):
         ys, kept = residuals
-        d_params, d_carry, d_xs = layer.bwd(
+        d_params, d_carry, d_xs, d_targets = layer.bwd(
             params, carry, xs, side, ys, kept, d_carry, d_ys
         )
-        return d_params, d_carry, trees.add(d_xs, _clean(d_ys, side))
+        return d_params, d_carry, trees.add(d_xs, _clean(d_ys, side)), d_targets
 
     inner = layer.watched
     watched = None if inner is None else lambda watch: residual(inner(watch))

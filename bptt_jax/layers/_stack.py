@@ -2,9 +2,11 @@
 
 import jax
 
+from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
+from bptt_jax.layers._lift import lift
 from bptt_jax.layers._outputs import outputs
-from bptt_jax.types import Layer, Side
+from bptt_jax.types import Cell, Layer, Side
 
 
 def _of_layer(side: Side, index: int) -> Side:
@@ -17,18 +19,37 @@ def _of_layer(side: Side, index: int) -> Side:
 
 
 @factory
-def stack(*layers: Layer) -> Layer:
+def stack(*layers: Layer | Cell) -> Layer:
     """The layers in a row: over each stretch the second runs on the first's outputs.
 
     Every layer keeps its products over all steps of the stretch, and nothing crosses
     stretches but carries. Params and carry are tuples, one entry a layer. Each layer
-    draws from keys of its own (its index folded in).
+    draws from keys of its own (its index folded in). A cell stands for the layer that runs
+    it, and one list or tuple for what is in it.
 
     >>> from bptt_jax import cells, layers
-    >>> net = layers.stack(layers.recurrent(cells.lstm(3, 8)), layers.dense(8, 2))
+    >>> net = layers.stack(cells.lstm(3, 8), layers.dense(8, 2))
     """
+    parts = _parts(layers)
+
+    def watched(watch):
+        return stack(*(part.watched(watch) if part.watched else part for part in parts))
+
+    seen = any(part.watched for part in parts)
+    return _stacked(parts)._replace(watched=watched if seen else None)
+
+
+def _parts(layers: tuple) -> tuple[Layer, ...]:
+    """Each as a layer; one list or tuple of them (records are tuples) is opened."""
+    if len(layers) == 1 and not isinstance(layers[0], Cell | Layer):
+        layers = layers[0] if isinstance(layers[0], tuple) else layers
     if not layers:
         raise ValueError("stack: expected at least one layer, got none")
+    return tuple(lift(layer, f"layers[{i}]") for i, layer in enumerate(layers))
+
+
+def _stacked(layers: tuple[Layer, ...]) -> Layer:
+    """`stack` of layers, without an eye on it."""
 
     def init(key):
         keys = jax.random.split(key, len(layers))
@@ -53,15 +74,16 @@ def stack(*layers: Layer) -> Layer:
 
     def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
         residuals, between = residuals
-        between, d_params, d_carries = [xs, *between, ys], [], []
+        between, d_params, d_carries, d_targets = [xs, *between, ys], [], [], None
         for i in reversed(range(len(layers))):
-            d_p, d_c, d_ys = layers[i].bwd(
+            d_p, d_c, d_ys, d_t = layers[i].bwd(
                 params[i], carry[i], between[i], _of_layer(side, i),
                 between[i + 1], residuals[i], d_carry[i], d_ys,
             )  # fmt: skip
             d_params.insert(0, d_p)
             d_carries.insert(0, d_c)
-        return tuple(d_params), tuple(d_carries), d_ys
+            d_targets = d_t if d_targets is None else trees.sum_of(d_targets, d_t)
+        return tuple(d_params), tuple(d_carries), d_ys, d_targets
 
     def refuse(params, carry, xs, side):
         for i, layer in enumerate(layers):
@@ -72,16 +94,5 @@ def stack(*layers: Layer) -> Layer:
                 return
             xs = outputs(layer, *at)
 
-    def watched(watch):
-        return stack(
-            *(part.watched(watch) if part.watched else part for part in layers)
-        )
-
-    return Layer(
-        init,
-        init_carry,
-        fwd,
-        bwd,
-        watched if any(part.watched for part in layers) else None,
-        refuse if any(part.refuse for part in layers) else None,
-    )
+    refusing = any(part.refuse for part in layers)
+    return Layer(init, init_carry, fwd, bwd, None, refuse if refusing else None)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import _shardings as shardings
 from bptt_jax._factory import factory, positive
 from bptt_jax.types import Layer
 
@@ -43,7 +44,7 @@ def _with_side(init: Callable, f: Callable, refuse: Callable | None = None) -> L
         del carry, ys, residuals
         _, back = trees.pullback(lambda p, xs: f(p, xs, side), params, xs)
         d_params, d_xs = back(d_ys)
-        return d_params, d_carry, d_xs
+        return d_params, d_carry, d_xs, None
 
     return Layer(init, no_carry, fwd, bwd, refuse=refuse)
 
@@ -90,7 +91,7 @@ def dense(
         if dtype is not None:
             params, xs = trees.cast_floating((params, xs), dtype)
         ys = xs @ params["kernel"]
-        return ys + params["bias"] if use_bias else ys
+        return ys + trees.across(ys, params["bias"]) if use_bias else ys
 
     return time_distributed(init, f)
 
@@ -128,7 +129,9 @@ def embedding(
         tokens = trees.wide(_clean(tokens, side))
         outside = (tokens < 0) | (tokens >= n_symbols)  # -1 would be the last row
         rows = jnp.where(outside, n_symbols, tokens.astype(jnp.int32))
-        return _clean(table.at[rows].get(mode="fill", fill_value=jnp.nan), side)
+        spread = shardings.of_rows(table, rows)
+        found = table.at[rows].get(mode="fill", fill_value=jnp.nan, out_sharding=spread)
+        return _clean(found, side)
 
     def refuse(params, carry, tokens, side):
         del params, carry
@@ -161,6 +164,7 @@ def layer_norm(
         x = x - x.mean(-1, keepdims=True)
         variance = trees.squares(x).mean(-1, keepdims=True)
         x = x * jax.lax.rsqrt(variance + epsilon).astype(x.dtype)
-        return (x * params["scale"] + params["bias"]).astype(out)
+        scale, bias = (trees.across(x, params[k]) for k in ("scale", "bias"))
+        return (x * scale + bias).astype(out)
 
     return time_distributed(init, f)

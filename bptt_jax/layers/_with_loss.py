@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
+from bptt_jax.layers._lift import check_objective, lift
 from bptt_jax.layers._outputs import outputs
-from bptt_jax.types import Layer, Objective, Side, Weighted
+from bptt_jax.types import Cell, Layer, Objective, Side, Weighted
 
 
 def _weighted(side: Side) -> tuple:
@@ -36,7 +37,7 @@ def _losses(objective: Objective, ys, side: Side):
     targets, weights, counts = _weighted(side)
     # cleaned on the way in: 0 · NaN would be NaN on the way back
     ys, targets, weights = _read(counts, (ys, targets, weights))
-    losses = objective(ys, targets)
+    losses = _each(objective, ys, targets)
     if weights is not None:
         losses = losses * trees.along(losses, weights)
     losses = losses if counts is None else trees.only(counts, losses)
@@ -56,8 +57,20 @@ def _refuse(objective: Objective, ys, side: Side) -> None:
     jax.eval_shape(lambda ys: objective(ys, targets), ys)
 
 
+def _each(objective: Objective, ys, targets):
+    try:
+        return objective(ys, targets)
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:
+        if targets is not None:
+            raise
+        raise ValueError(
+            "side.targets: expected what the objective compares with, got None; give "
+            f"Side(targets=…) (the objective raised {type(error).__name__}: {error})"
+        ) from error
+
+
 @factory
-def with_loss(layer: Layer, objective: Objective) -> Layer:
+def with_loss(layer: Layer | Cell, objective: Objective) -> Layer:
     """Outputs the loss of each step, `[K]`: the layer's own outputs stay in the stretch.
 
     Args:
@@ -70,9 +83,10 @@ def with_loss(layer: Layer, objective: Objective) -> Layer:
       sequence (logits over a vocabulary, say) never exist at once.
 
     >>> from bptt_jax import cells, layers, objectives
-    >>> layer = layers.with_loss(layers.recurrent(cells.lstm(3, 8)),
-    ...                          objectives.squared_error)
+    >>> layer = layers.with_loss(cells.lstm(3, 8), objectives.squared_error)
     """
+    layer = lift(layer)
+    check_objective(objective)
 
     def fwd(params, carry, xs, side):
         carry, ys, residuals = layer.fwd(params, carry, xs, side)
@@ -80,9 +94,14 @@ def with_loss(layer: Layer, objective: Objective) -> Layer:
 
     def bwd(params, carry, xs, side, _, residuals, d_carry, d_losses):
         ys, residuals = residuals
-        _, back = trees.pullback(lambda ys: _losses(objective, ys, side), ys)
-        (d_ys,) = back(d_losses)
-        return layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
+
+        def losses(ys, targets):
+            return _losses(objective, ys, side._replace(targets=targets))
+
+        _, back = trees.pullback(losses, ys, side.targets)
+        d_ys, d_targets = back(d_losses)  # the second is dropped where nobody asks
+        *ds, inner = layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
+        return *ds, trees.sum_of(d_targets, inner)
 
     def refuse(params, carry, xs, side):
         if layer.refuse is not None:

@@ -19,6 +19,7 @@ BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 AMBER, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 GREY, PALE = "#666666", "#cccccc"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, BLACK)
+BEST_IS_DARK = "cividis"  # of scores, the lowest of which is the best
 # what lies on top of another line shows it between its dots
 STROKES = ("-", (0, (1, 1)), (0, (5, 1.5)), (0, (4, 1, 1, 1)))
 

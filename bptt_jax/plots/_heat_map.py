@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bptt_jax.plots._axes import PALE, Figure, canvas, labelled, line
+from bptt_jax.plots._axes import BEST_IS_DARK, PALE, Figure, canvas, labelled, line
 
 
 def heat_map(
@@ -14,7 +14,9 @@ def heat_map(
     labels: tuple[str, str],
     unit: str = "loss",
 ) -> Figure:
-    """Medians of scores over two hyperparameters; a cell without a finite one is grey.
+    """Medians of scores over two hyperparameters; the best are dark.
+
+    A cell without a finite score is grey.
 
     Args:
       xs, ys: `[N]`, two hyperparameters of each run.
@@ -40,7 +42,7 @@ def heat_map(
         each = score[(x == across[i]) & (y == up[j]) & np.isfinite(score)]
         values[j, i] = np.median(each) if len(each) else np.nan
     axes.set_facecolor(PALE)
-    image = axes.imshow(values, origin="lower", aspect="auto", cmap="cividis_r")
+    image = axes.imshow(values, origin="lower", aspect="auto", cmap=BEST_IS_DARK)
     every = -(-len(across) // 6)
     axes.set_xticks(
         range(0, len(across), every),

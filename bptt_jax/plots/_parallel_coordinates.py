@@ -6,7 +6,15 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import ArrayLike
 
-from bptt_jax.plots._axes import GREY, Figure, canvas, named, note, numbers
+from bptt_jax.plots._axes import (
+    BEST_IS_DARK,
+    GREY,
+    Figure,
+    canvas,
+    named,
+    note,
+    numbers,
+)
 
 
 def parallel_coordinates(
@@ -48,7 +56,7 @@ def parallel_coordinates(
             shown = f"{v:.3g}" if isinstance(v, int | float) else str(v)
             note(axes, shown, (i, at[v]), textcoords="offset points", xytext=(4, 2))
     order = np.argsort(-np.where(fine, y, np.inf))
-    colours = colormaps["cividis"]
+    colours = colormaps[BEST_IS_DARK]
     for k in order[~np.isin(order, np.flatnonzero(~fine))]:
         points = [*(place[k] for place in places), height[k]]
         axes.plot(points, color=colours(height[k]), alpha=0.6, linewidth=1.2)

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+from bptt_jax._factory import is_whole, plain
+
 
 class Halving(NamedTuple):
     """After each rung the best 1/eta go on, eta times as long in all as before.
@@ -29,11 +31,11 @@ def halving(eta: int = 3, rungs: int | None = None) -> Halving:
     Halving(eta=3, rungs=None)
     """
     for name, value, least in (("eta", eta, 2), ("rungs", rungs, 1)):
-        if value is not None and (not isinstance(value, int) or value < least):
+        if value is not None and (not is_whole(value) or value < least):
             raise ValueError(
                 f"{name}: expected a whole number of at least {least}, got {value!r}"
             )
-    return Halving(eta, rungs)
+    return Halving(*plain((eta, rungs)))
 
 
 class Rung(NamedTuple):
@@ -55,6 +57,11 @@ def rungs(how: Halving | None, n: int) -> list[Rung]:
         Rung(1 / how.eta ** (total - 1 - r), math.ceil(n / how.eta**r))
         for r in range(total)
     ]
+
+
+def until(rung: Rung, steps: int) -> int:
+    """The step at which a rung ends, of so many in all."""
+    return max(1, round(rung.share * steps))
 
 
 def best(scores: dict[int, float], n: int) -> list[int]:

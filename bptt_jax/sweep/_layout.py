@@ -48,7 +48,7 @@ class Layout(NamedTuple):
 
 
 def measured(
-    training: Training, columns: dict[str, list], rows: list[int], mesh: Mesh
+    training: Training, columns: dict[str, np.ndarray], rows: list[int], mesh: Mesh
 ) -> tuple[Layout, Program]:
     """The fastest layout for these rows, from the cache where it was measured before."""
     most = -(-len(rows) // mesh.size)
@@ -117,8 +117,7 @@ def _zeros(shapes: Any, mesh: Mesh) -> Any:
 def _key(training: Training, columns, rows, mesh: Mesh, most: int) -> str:
     """The same program on the same machine."""
     row = {
-        k: jax.ShapeDtypeStruct((), "int32" if isinstance(v[0], int) else "float32")
-        for k, v in columns.items()
+        name: jax.ShapeDtypeStruct((), values.dtype) for name, values in columns.items()
     }
     lane = jax.eval_shape(lambda c: _training.begin(training, c), row)
     item = jax.tree.map(lambda a: a[0], training.read(0, 1))

@@ -79,22 +79,41 @@ def _over_group(f: Callable, mesh: Mesh, lanes: int, shared: int = 0) -> Callabl
     return group
 
 
-def configs(columns: dict[str, list], rows: list[int], mesh: Mesh) -> dict[str, Array]:
-    """The rows' numbers as arrays `[G]` over the devices, float32 or int32."""
+def column(name: str, values: list) -> np.ndarray:
+    """A column's numbers as its programs get them: float32 or int32, and uint32 where
+    whole numbers (seeds) lie beyond that.
 
-    def column(values):
-        return np.array([values[i] for i in rows], _kind(values))
+    Raises:
+      ValueError: one is not what it was any more in 32 bits, or no seed.
+    """
+    whole = all(isinstance(v, int) for v in values)
+    low, high = min(values), max(values)
+    if name == "seed" and not (whole and low >= 0 and high < 2**32):
+        raise ValueError(
+            f"seed: expected whole numbers in [0, 2^32), got {low!r} to {high!r}"
+        )
+    for kind in (np.int32, np.uint32) if whole else ():
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return np.array(values, kind)
+    with np.errstate(over="ignore", under="ignore"):
+        found = np.array(values, np.float64).astype(np.float32)
+    lost = ~np.isfinite(found) | ((found == 0) != (np.array(values) == 0))
+    if whole or lost.any():
+        worst = max(low, high, key=abs) if whole else values[int(np.argmax(lost))]
+        raise ValueError(f"{name}: {worst!r} leaves the range of 32 bits")
+    return found
 
-    return {name: spread(column(values), mesh) for name, values in columns.items()}
+
+def configs(
+    columns: dict[str, np.ndarray], rows: list[int], mesh: Mesh
+) -> dict[str, Array]:
+    """The rows' numbers as arrays `[G]` over the devices."""
+    return {name: spread(values[rows], mesh) for name, values in columns.items()}
 
 
-def _kind(values: list) -> Any:
-    return np.int32 if all(isinstance(v, int) for v in values) else np.float32
-
-
-def refuse_early(training: Training, columns: dict[str, list]) -> None:
+def refuse_early(training: Training, columns: dict[str, np.ndarray]) -> None:
     """Raises what the training itself raises, from the shapes alone."""
-    config = {k: jax.ShapeDtypeStruct((), _kind(v)) for k, v in columns.items()}
+    config = {k: jax.ShapeDtypeStruct((), v.dtype) for k, v in columns.items()}
     jax.eval_shape(functools.partial(_training.begin, training), config)
 
 

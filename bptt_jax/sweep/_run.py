@@ -15,16 +15,18 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bptt_jax import _files, train
+from bptt_jax import _files
 from bptt_jax import _pytrees as trees
-from bptt_jax._processes import anyone, cores, first, gathered, together
-from bptt_jax.sweep import _halving, _results, _store
+from bptt_jax._factory import is_whole, plain
+from bptt_jax._processes import anyone, cores, first, gathered, telling, together
+from bptt_jax.sweep import _halving, _results, _rows, _store
 from bptt_jax.sweep import _layout as layouts
 from bptt_jax.sweep._halving import Halving, Rung
 from bptt_jax.sweep._layout import Layout
 from bptt_jax.sweep._program import (
     Program,
     add,
+    column,
     configs,
     count,
     mesh_of,
@@ -40,7 +42,7 @@ from bptt_jax.sweep._training import Lane, Training, lift, over_real
 class Progress(NamedTuple):
     """What a sweep tells while it runs, each a function; by default nothing.
 
-    message: `(text)`.
+    message: `(text)`; without it what must be known is a warning.
     advanced: `(Status)`, after each unit of work.
     interrupted: `() -> bool`, asked after each unit; True: save, and raise
         `KeyboardInterrupt`.
@@ -69,6 +71,7 @@ class _Plan(NamedTuple):
     """What makes a sweep what it is; see `run`."""
 
     space: Space
+    numbers: dict[str, np.ndarray]  # its columns that are arguments of programs
     steps: dict[int, int]  # of each static choice
     every: int
     rungs: list[Rung]
@@ -106,6 +109,7 @@ def run(
         function of them, by name, that returns one.
       space: configurations; see `sweep.grid`, `random`, `zip`, `product`, `static`. A
         column `seed` makes the key, `jax.random.key(seed)`; without it all have seed 0.
+        Numbers are float32 or int32; whole ones of 2^31 and more uint32.
       steps: of each configuration (of the last rung, with `halving`); or a function of
         the static columns.
       out: folder of the sweep; one that holds another sweep is refused.
@@ -145,16 +149,16 @@ def run(
     plan = _plan(
         space, choices, steps, evaluate_every, halving, keep, checkpoint_seconds
     )
-    if lanes is not None and (not isinstance(lanes, int) or lanes < 1):
+    if lanes is not None and (not is_whole(lanes) or lanes < 1):
         raise ValueError(f"lanes: expected at least 1, or None, got {lanes!r}")
-    mesh = _mesh(mesh, progress)
+    say = telling(progress)
+    mesh, lanes = _mesh(mesh, say), plain(lanes)
     made = [
         lift(training(**choice) if space.static else training) for choice, _ in choices
     ]
-    columns = {k: v for k, v in space.columns.items() if k not in space.static}
     for one in made:  # before the folder is touched
-        refuse_early(one, columns)
-    with _files.locked(out):
+        refuse_early(one, plan.numbers)
+    with _files.locked(out, say):
         if not first():
             together("claimed")  # by the first process; the others find it there
         there = _claim(out, plan, mesh, record or {})
@@ -166,6 +170,11 @@ def run(
 def _plan(space, choices, steps, every, halving, keep, seconds) -> _Plan:
     if not isinstance(space, Space):
         raise TypeError(f"space: expected a sweep.Space, got {type(space).__name__}")
+    numbers = {
+        name: column(name, values)
+        for name, values in space.columns.items()
+        if name not in space.static
+    }
     each: dict[int, Any] = {
         c: steps(**choice) if callable(steps) else steps
         for c, (choice, _) in enumerate(choices)
@@ -177,21 +186,31 @@ def _plan(space, choices, steps, every, halving, keep, seconds) -> _Plan:
     ):
         if value is None and name == "evaluate_every":
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value) or value < 1:
             raise ValueError(
                 f"{name}: expected a whole number of at least 1, got {value!r}"
             )
+    each = {c: plain(n) for c, n in each.items()}
+    every, keep = plain((every, keep))
     every = every or max(1, max(each.values()) // 20)
-    return _Plan(space, each, every, _halving.rungs(halving, space.size), keep, seconds)
+    rungs = _halving.rungs(halving, space.size)
+    for n in each.values():
+        at = [_halving.until(rung, n) for rung in rungs]
+        if len(set(at)) < len(at):
+            raise ValueError(
+                f"halving: {len(at)} rungs end at steps {', '.join(map(str, at))}, two at "
+                "one; expected more steps or fewer rungs"
+            )
+    return _Plan(space, numbers, each, every, rungs, keep, seconds)
 
 
-def _mesh(mesh: Mesh | None, progress: Progress) -> Mesh:
+def _mesh(mesh: Mesh | None, say: Callable[[str], None]) -> Mesh:
     if mesh is not None:
         return mesh_of(list(mesh.devices.flat))
     devices = jax.devices()
     alone = jax.process_count() == 1 and jax.local_device_count() == 1
     if alone and devices[0].platform == "cpu" and (n := cores()) > 1:
-        progress.message(
+        say(
             f"one CPU device on {n} cores: a sweep is faster with one for each, "
             f'jax.config.update("jax_num_cpu_devices", {n}) before JAX is used'
         )
@@ -251,11 +270,15 @@ class _Sweep:
     def __init__(self, plan, choices, made, mesh, lanes, out, there, progress):
         self.plan, self.choices, self.made, self.mesh = plan, choices, made, mesh
         self.lanes, self.out, self.there, self.progress = lanes, out, there, progress
-        self.columns = {
-            k: v for k, v in plan.space.columns.items() if k not in plan.space.static
-        }
-        self.writes = first()
+        self.writes, self.say = first(), telling(progress)
+        self.choice_of = {i: c for c, (_, rows) in enumerate(choices) for i in rows}
+        self.due = [
+            [self._ends(rung, choice) for choice in range(len(choices))]
+            for rung in range(len(plan.rungs))
+        ]
         self.programs: dict[int, Program] = {}
+        self.mending: list[dict[str, Any]] | None = None  # rows of a group made again
+        self.mended = False
         self.rows: list[dict[str, Any]] = []
         self.last: dict[int, dict[str, Any]] = {}  # of each configuration its last row
         self.ended: list[dict[int, float]] = [{} for _ in plan.rungs]  # their scores
@@ -263,18 +286,59 @@ class _Sweep:
         self.total = self._total()
 
     def go(self) -> Result:
-        unit, lanes = self._resume()
-        for rung in range(unit.rung, len(self.plan.rungs)):
+        """Each group in order: as its rows say, on from where it was, or anew."""
+        saved, lanes, number = *self._resume(), 0
+        for rung in range(len(self.plan.rungs)):
             for choice in range(len(self.choices)):
                 for group, rows in enumerate(self._groups(rung, choice)):
                     here = rung, choice, group
-                    if here < (unit.rung, unit.choice, unit.group):
-                        continue
-                    if lanes is None:
-                        before = self._before(rung, choice)
-                        unit = _Unit(unit.number, *here, before)
-                    unit, lanes = self._group(unit, rows, lanes), None
+                    unit = _Unit(number, *here, self._before(rung, choice))
+                    number += len(self.due[rung][choice])
+                    if here < saved[1:4]:
+                        there = self.file.of(rung, rows)
+                        if there:
+                            self._add(there)
+                        else:
+                            self._again(unit, rows)
+                    elif here == saved[1:4] and lanes is not None:
+                        self._continue(saved, unit, rows, lanes)
+                    else:
+                        self._group(unit, rows, None)
         return self._finish()
+
+    def _continue(self, saved: _Unit, unit: _Unit, rows: list[int], lanes: Any) -> None:
+        """The group that was running; from its beginning where rows of it are missing."""
+        there = self.file.of(saved.rung, rows, saved.step)
+        if there:
+            self._add(there)
+            self._group(saved, rows, lanes)
+        else:
+            self._say_again(rows)
+            self._group(unit, rows, None)
+
+    def _again(self, unit: _Unit, rows: list[int]) -> None:
+        """A group that had ended and whose rows are missing; what was saved stays."""
+        self._say_again(rows)
+        self.mending = []
+        self._group(unit, rows, None)
+        self.file.append(self.mending)
+        self.mending = None
+
+    def _say_again(self, rows: list[int]) -> None:
+        self.mended = True
+        some = ", ".join(map(str, rows[:10])) + (", …" if len(rows) > 10 else "")
+        self.say(f"rows are missing: trains settings {some} again")
+
+    def _ends(self, rung: int, choice: int) -> list[int]:
+        """The steps at which a rung evaluates."""
+        before, until = self._before(rung, choice), self._until(rung, choice)
+        every = self.plan.every
+        return [*range(before // every * every + every, until, every), until]
+
+    def _ends_of(self, rung: int, config: int) -> list[int]:
+        if not (0 <= rung < len(self.due) and config in self.choice_of):
+            return []
+        return self.due[rung][self.choice_of[config]]
 
     def _groups(self, rung: int, choice: int) -> list[list[int]]:
         """The rows of a choice that the rung trains, group by group."""
@@ -291,7 +355,7 @@ class _Sweep:
         return _halving.best(self.ended[rung - 1], self.plan.rungs[rung].configs)
 
     def _until(self, rung: int, choice: int) -> int:
-        return max(1, round(self.plan.rungs[rung].share * self.plan.steps[choice]))
+        return _halving.until(self.plan.rungs[rung], self.plan.steps[choice])
 
     def _before(self, rung: int, choice: int) -> int:
         return self._until(rung - 1, choice) if rung else 0
@@ -319,7 +383,7 @@ class _Sweep:
                 Layout(1, self.mesh.size, {}),
             )
         else:
-            training, columns = self.made[choice], self.columns
+            training, columns = self.made[choice], self.plan.numbers
             layout, made = layouts.measured(training, columns, rows, self.mesh)
         self.programs[choice] = made
         if str(choice) not in self.there["layouts"]:
@@ -334,11 +398,11 @@ class _Sweep:
 
     # One group
 
-    def _group(self, unit: _Unit, rows: list[int], begun: Any) -> _Unit:
+    def _group(self, unit: _Unit, rows: list[int], begun: Any) -> None:
         """Trains a group to the end of the rung, and saves what later rungs need."""
         training, made = self.made[unit.choice], self._program(unit.choice)
         padded = (rows + rows[:1] * made.size)[: made.size]
-        config = configs(self.columns, padded, self.mesh)
+        config = configs(self.plan.numbers, padded, self.mesh)
         if begun is not None:
             lanes = self._placed(made, config, begun)
         else:
@@ -355,13 +419,13 @@ class _Sweep:
             self._tell(unit)
             late = time.monotonic() - self.saved_at >= self.plan.seconds
             stop, due = anyone(self.progress.interrupted(), late)
-            if unit.step < until and (stop or due):
+            if unit.step < until and (stop or due) and self.mending is None:
                 self._save(unit, lanes)
             if stop:
-                if unit.step == until:
+                if unit.step == until and self.mending is None:
                     self._leave(unit, rows, lanes)
                 raise KeyboardInterrupt
-        return self._leave(unit, rows, lanes)
+        self._leave(unit, rows, lanes)
 
     def _train(self, training, made, config, lanes, first: int, n: int):
         """n steps, at most `PIECE` a call."""
@@ -382,10 +446,25 @@ class _Sweep:
         """The lanes as the rung before left them, or new ones."""
         if unit.rung == 0:
             return made.begin(config)
+        together("left")  # the first process writes what all read
+        kept = [self._kept(unit.rung - 1, i) for i in rows]
+        (gone,) = anyone(not all(path.exists() for path in kept))
+        if gone:  # the sweep had ended
+            return self._from_step_0(unit, made, config)
         like = jax.eval_shape(made.begin, config)
         one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), like)
-        each = [_store.load(self._kept(unit.rung - 1, i), one)[0] for i in rows]
+        each = [_store.load(path, one)[0] for path in kept]
         return self._placed(made, config, jax.tree.map(lambda *a: np.stack(a), *each))
+
+    def _from_step_0(self, unit: _Unit, made: Program, config) -> Lane:
+        """What the rungs before would have left: a lane's numbers are its own."""
+        lanes, step = made.begin(config), 0
+        while step < unit.step:
+            n = min(self.plan.every - step % self.plan.every, unit.step - step)
+            training = self.made[unit.choice]
+            lanes, _ = self._train(training, made, config, lanes, step, n)
+            step += n
+        return lanes
 
     def _placed(self, made: Program, config, host: Any) -> Lane:
         like = jax.eval_shape(made.begin, config)
@@ -395,7 +474,7 @@ class _Sweep:
     def _kept(self, rung: int, row: int) -> pathlib.Path:
         return self.out / "lanes" / f"rung-{rung}" / f"config-{row}.safetensors"
 
-    def _leave(self, unit: _Unit, rows: list[int], lanes: Lane) -> _Unit:
+    def _leave(self, unit: _Unit, rows: list[int], lanes: Lane) -> None:
         """What is needed of a group that has ended: for the next rung, or its best."""
         last = unit.rung == len(self.plan.rungs) - 1
         ended = self.ended[unit.rung]
@@ -410,9 +489,8 @@ class _Sweep:
                     one = jax.tree.map(lambda a, j=j: a[j], host)
                     path = self._best(i) if last else self._kept(unit.rung, i)
                     _store.save(path, _params(one.state) if last else one)
-        unit = unit._replace(group=unit.group + 1, step=0)
-        self._save(unit, None)
-        return unit
+        if self.mending is None:
+            self._save(unit._replace(group=unit.group + 1, step=0), None)
 
     def _best(self, row: int) -> pathlib.Path:
         return self.out / "best" / f"config-{row}.safetensors"
@@ -429,7 +507,10 @@ class _Sweep:
             for j, i in enumerate(rows)
         ]  # fmt: skip
         self._add(lines)
-        self.file.append(lines)
+        if self.mending is None:
+            self.file.append(lines)
+        else:  # not before its files are there, too
+            self.mending.extend(lines)
 
     def _add(self, lines: list[dict[str, Any]]) -> None:
         for row in lines:
@@ -446,23 +527,25 @@ class _Sweep:
 
     def _resume(self) -> tuple[_Unit, Any]:
         """Where to go on, and the lanes of the group that was running, if one was."""
-        self.file = train.MetricsFile(self.out / "rows.jsonl")
+        self.file = _rows.Rows(self.out / "rows.jsonl", self._ends_of)
         path = self.out / "now.safetensors"
         unit, lanes = _Unit(0, 0, 0, 0, 0), None
         if path.exists():
             about = _store.record(path)
             unit = _Unit(*(int(about[name]) for name in _Unit._fields))
-            self._add([r for r in self.file.lines() if r["step"] <= unit.number])
             if unit.step:
                 lanes = self._running(unit, path)
-            self.progress.message(f"continues after {len(self.rows):,} evaluations")
-        self.file.resume(unit.number)
+        self.file.resume(unit.number, self.say)
+        if path.exists():
+            self.progress.message(
+                f"continues after {len(self.file.found):,} evaluations"
+            )
         return unit, lanes
 
     def _running(self, unit: _Unit, path: pathlib.Path) -> Any:
         made = self._program(unit.choice)
         rows = self.choices[unit.choice][1][:1] * made.size
-        config = configs(self.columns, rows, self.mesh)
+        config = configs(self.plan.numbers, rows, self.mesh)
         return _store.load(path, jax.eval_shape(made.begin, config))[0]
 
     def _tell(self, unit: _Unit) -> None:
@@ -475,6 +558,8 @@ class _Sweep:
         )
 
     def _finish(self) -> Result:
+        if self.mended:
+            self.file.write(self.rows)
         columns = _results.columns_of(self.plan.space)
         table = _results.table_of(columns, self.rows)
         fine = {i: s for i, s in self.ended[-1].items() if not np.isnan(s)}

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from bptt_jax._factory import is_whole, plain
+
 
 class Space(NamedTuple):
     """Configurations, one a row.
@@ -56,7 +58,7 @@ def static(**values: Iterable | Any) -> Space:
     6
     """
     listed = {
-        k: list(v) if isinstance(v, list | tuple | range) else [v]
+        k: [plain(x) for x in (v if isinstance(v, list | tuple | range) else [v])]
         for k, v in values.items()
     }
     space = _combined(listed)
@@ -111,9 +113,9 @@ def random(n: int, key: Array, /, **values: Callable | Any) -> Space:
     >>> space.size, all(1e-4 <= lr < 1e-1 for lr in space.columns["lr"])
     (5, True)
     """
-    if not isinstance(n, int) or n < 1:
+    if not is_whole(n) or n < 1:
         raise ValueError(f"n: expected a number of configurations, got {n!r}")
-    keys = jax.random.split(key, len(values))
+    n, keys = plain(n), jax.random.split(key, len(values))
     columns = {
         name: _numbers(name, value(k, n) if callable(value) else [value] * n)
         for k, (name, value) in _zip(keys, values.items())

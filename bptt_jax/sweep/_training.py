@@ -11,6 +11,7 @@ from jax import Array
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import estimators, train
+from bptt_jax._factory import record, remembered
 from bptt_jax.types import Estimator, Layer, PyTree, Stream, Task
 
 
@@ -19,6 +20,7 @@ def positions(first: int, n: int) -> np.ndarray:
     return np.arange(first, first + n, dtype=np.int32)
 
 
+@record
 class Training(NamedTuple):
     """One training as pure functions of a configuration (name -> traced number).
 
@@ -68,6 +70,7 @@ def lift(training: Training | Callable) -> Training:
     return Training(init, step)
 
 
+@remembered
 def training(
     task: Task,
     model: Layer,

@@ -45,7 +45,8 @@ def adding(*, batch: int = 50, T: int = 100) -> Task:
         first = jax.random.randint(key_first, (batch,), 0, half, jnp.int32)
         second = jax.random.randint(key_second, (batch,), half, T, jnp.int32)
         steps = jnp.arange(T, dtype=jnp.int32)[:, None]
-        markers = ((steps == first) | (steps == second)).astype(jnp.float32)
+        marked = (steps == first[None]) | (steps == second[None])
+        markers = marked.astype(jnp.float32)
         total = jnp.sum(values * markers, 0)
         targets = jnp.broadcast_to(total[:, None], (T, batch, 1))
         weights = objectives.at_last_step(jnp.ones((T, batch), bool))

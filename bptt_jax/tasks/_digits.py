@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_jax import objectives
-from bptt_jax._factory import positive
+from bptt_jax._factory import positive, remembered
 from bptt_jax.tasks import _packages
 from bptt_jax.tasks._epochs import in_order, shuffled
 from bptt_jax.types import Batch, Side, Task, Weighted
@@ -32,6 +32,7 @@ class _Digits(NamedTuple):
     labels: np.ndarray
 
 
+@remembered
 def digits(
     *,
     batch: int = 32,

@@ -59,7 +59,8 @@ def sine(
         frequencies = jax.random.uniform(key_frequencies, shape, jnp.float32, low, high)
         phases = jax.random.uniform(key_phases, shape, jnp.float32, 0, 2 * math.pi)
         steps = jnp.arange(T + 1, dtype=jnp.float32)[:, None, None, None]
-        xs = math.sqrt(2 / waves) * jnp.sin(frequencies * steps + phases).sum(-1)
+        angles = frequencies[None] * steps + phases[None]
+        xs = math.sqrt(2 / waves) * jnp.sin(angles).sum(-1)
         return Batch(xs[:-1], Side(targets=xs[1:]))
 
     train, held_out = drawn(draw)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_jax import objectives
-from bptt_jax._factory import positive
+from bptt_jax._factory import positive, remembered
 from bptt_jax.tasks import _packages
 from bptt_jax.tasks._epochs import in_order, shuffled
 from bptt_jax.types import Batch, Side, Task, Weighted
@@ -34,6 +34,7 @@ class _Utterances(NamedTuple):
     labels: np.ndarray
 
 
+@remembered
 def spoken_digits(*, batch: int = 32, seed: int = 0) -> Task:
     """Spoken digits as sequences of different lengths, the class read at the last frame.
 

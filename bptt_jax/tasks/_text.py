@@ -14,8 +14,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from bptt_jax import _pytrees as trees
 from bptt_jax import objectives
-from bptt_jax._factory import positive
+from bptt_jax._factory import positive, remembered
 from bptt_jax.tasks._corpora import (
     REPLACEMENT,
     Corpus,
@@ -88,6 +89,7 @@ def begins_character(text: np.ndarray) -> np.ndarray:
     return (text & 0xC0) != 0x80
 
 
+@remembered
 def text(corpus: Corpus, *, batch: int | None = None, T: int = 64) -> Task:
     """A corpus as a task: predict the next symbol.
 
@@ -159,6 +161,7 @@ def fitting_batch(corpus: Corpus, T: int = 64) -> int:
     return batch
 
 
+@remembered
 def stdlib(*, batch: int = 32, T: int = 64) -> Task:
     """The source of the Python standard library that runs this program, as a task.
 
@@ -171,6 +174,7 @@ def stdlib(*, batch: int = 32, T: int = 64) -> Task:
     return text(stdlib_corpus(), batch=batch, T=T)
 
 
+@remembered
 def shakespeare(*, batch: int = 32, T: int = 64) -> Task:
     """The plays of Shakespeare, as a task. See `text` and `shakespeare_corpus`.
 
@@ -179,6 +183,7 @@ def shakespeare(*, batch: int = 32, T: int = 64) -> Task:
     return text(shakespeare_corpus(), batch=batch, T=T)
 
 
+@remembered
 def text_file(
     path: str | os.PathLike, *, batch: int | None = None, T: int = 64
 ) -> Task:
@@ -252,8 +257,14 @@ def decode(task: Task, tokens) -> str:
     """The text of tokens `[N]`. Symbols that are bytes are joined, then read as UTF-8.
 
     Bytes that are no UTF-8 (a model may write some) become U+FFFD.
+
+    Raises:
+      ValueError: a token is no symbol's, -1 included.
     """
-    written = "".join(_symbols(task)[int(token)] for token in np.asarray(tokens))
+    symbols, tokens = _symbols(task), np.asarray(tokens)
+    n = len(symbols)
+    trees.refuse_outside("decode", f"tokens from 0 to {n - 1}", tokens, 0, n - 1)
+    written = "".join(symbols[int(token)] for token in tokens)
     if _in_bytes(task):
         return written.encode("latin-1").decode("utf-8", errors="replace")
     return written

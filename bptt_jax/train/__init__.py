@@ -4,7 +4,7 @@ from bptt_jax.train._checkpoint import Best, Checkpoints
 from bptt_jax.train._clipping import clip_by_global_norm
 from bptt_jax.train._fingerprint import digest, fingerprint
 from bptt_jax.train._loop import NonFiniteError, Plan, Progress, Run, run
-from bptt_jax.train._metrics import MetricsFile
+from bptt_jax.train._metrics import MetricsFile, missing
 from bptt_jax.train._step import (
     Sums,
     TrainState,
@@ -32,6 +32,7 @@ __all__ = [
     "fingerprint",
     "init",
     "many_steps",
+    "missing",
     "run",
     "step",
     "timings",

@@ -1,9 +1,9 @@
 """Checkpoints by orbax: written aside and renamed, the last few kept, and checked."""
 
 import contextlib
-import logging
 import pathlib
 import sys
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +13,6 @@ import orbax.checkpoint as ocp
 from bptt_jax.train._fingerprint import changes, digest, shapes
 from bptt_jax.train._step import TrainState
 from bptt_jax.types import PyTree
-
-# orbax reports each save at level INFO and each slow one as a warning
-logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 class Best(NamedTuple):
@@ -155,6 +152,10 @@ def copied(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, tree)
 
 
+LATE = 0.3
+"""Seconds in which the reads that go on after a failed one end."""
+
+
 @contextlib.contextmanager
 def _no_late_reports():
     """Where one array cannot be read, the reads of others end with nobody to tell.
@@ -168,8 +169,13 @@ def _no_late_reports():
             former(found)
 
     sys.unraisablehook = hook
-    yield
-    sys.unraisablehook = former  # not where the read has failed
+    try:
+        yield
+    except BaseException:
+        time.sleep(LATE)
+        raise
+    finally:
+        sys.unraisablehook = former
 
 
 def _parts(state: TrainState) -> dict[str, PyTree]:

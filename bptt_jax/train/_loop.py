@@ -9,8 +9,6 @@ While the device works on one dispatch the host writes down the one before.
 
 import os
 import pathlib
-import sys
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,12 +18,13 @@ import optax
 from jax.sharding import Mesh
 
 from bptt_jax import estimators
+from bptt_jax._factory import is_whole, plain
 from bptt_jax._files import locked, replace_json
-from bptt_jax._processes import anyone, everywhere, together
+from bptt_jax._processes import anyone, everywhere, telling, together
 from bptt_jax._processes import first as first_process
 from bptt_jax.train import _record
 from bptt_jax.train._checkpoint import Best, Checkpoints, copied
-from bptt_jax.train._metrics import MetricsFile
+from bptt_jax.train._metrics import MetricsFile, missing, ranges
 from bptt_jax.train._step import TrainState, evaluator, init, many_steps
 from bptt_jax.types import Estimator, Layer, PyTree, Task
 
@@ -158,8 +157,8 @@ def run(
     >>> int(done.state.position), sorted(path.name for path in folder.iterdir())
     (20, ['checkpoint', 'metrics.jsonl', 'run.json'])
     """
-    _check(plan)
-    out, say = _folder(out), _say(progress)
+    plan = _checked(plan)
+    out, say = _folder(out), telling(progress)
     with locked(out, say):
         return _run(
             task, model, estimator, optimizer, plan, out, seed, mesh, progress,
@@ -184,7 +183,9 @@ def _run(
         _claim(out, there, now, position, say)
         best = checkpoints.restore_best(state.params)
         metrics = MetricsFile(out / "metrics.jsonl")
-        metrics.resume(position)
+        lines = metrics.resume(position, say)
+        if lacks := missing(lines, position):
+            say(f"{metrics.path} lacks steps {ranges(lacks)} of {position:,}")
         loop = _Loop(task, model, estimator, optimizer, plan, progress, metrics, best)
         if position >= plan.steps or loop.out_of_patience():
             say(
@@ -205,24 +206,6 @@ def _folder(out: Any) -> pathlib.Path:
         raise TypeError(
             f"out: expected a path of a folder, got {type(out).__name__}"
         ) from None
-
-
-def _say(progress: Progress) -> Callable[[str], None]:
-    """What the caller must know, once: a warning where no message is listened to."""
-    if not first_process():
-        return lambda text: None
-    if progress.message is not Progress._field_defaults["message"]:
-        return progress.message
-    return _warn
-
-
-def _warn(text: str) -> None:
-    """At the caller's line, and each time: cells of a notebook are run again."""
-    frame = sys._getframe()
-    while frame.f_back and frame.f_globals.get("__package__") == __package__:
-        frame = frame.f_back
-    at = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")
-    warnings.warn_explicit(text, UserWarning, *at)
 
 
 def _found(
@@ -406,10 +389,11 @@ def _lines(position: int, record: dict[str, np.ndarray]) -> list[dict[str, Any]]
     ]
 
 
-def _check(plan: Plan) -> None:
+def _checked(plan: Plan) -> Plan:
     for name, value in plan._asdict().items():
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        whole = is_whole(value) and value >= 1
         if not (whole or (name == "patience" and value is None)):
             raise ValueError(
                 f"{name}: expected a whole number of at least 1, got {value!r}"
             )
+    return Plan(*map(plain, plan))

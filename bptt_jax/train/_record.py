@@ -207,7 +207,11 @@ def differences(there: dict, now: dict) -> dict[str, str]:
         ("model", "the model", {"options"}),
         ("shapes", ", ".join(first_shapes), set()),
         ("optimizer", "the optimizer", {"options", "shapes"}),
-        ("estimator", "the estimator or the model's backward", {"task", "model"}),
+        (
+            "estimator",
+            "the estimator or the model's backward",
+            {"options", "task", "model"},
+        ),
         ("parameters", "the initial parameters", {"seed", "options", "model"}),
         ("carry", "the estimator's first state", set(now["made"]) | set(new)),
     ):

@@ -48,7 +48,7 @@ def init(
     Raises:
       TypeError, ValueError: the optimizer is none, or `optax.lbfgs`; see `step`.
     """
-    k_params, k_run = jax.random.split(key)
+    k_params, k_run = jax.random.split(trees.typed_keys(key))
     _check_optimizer(optimizer)
     shapes = jax.eval_shape(model.init, k_params)
     _refuse_lbfgs(jax.eval_shape(optimizer.init, shapes))
@@ -124,7 +124,10 @@ def update(
     _refuse_lbfgs(state.opt_state)
     value_fn = _value_fn(estimator, state.carry, made, key)
     extra = _wanted(optimizer, value=loss, grad=grads, value_fn=value_fn)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **extra)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes, as in adam's β^t
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, **extra
+        )
     params = optax.apply_updates(state.params, updates)
     norm, moved = (trees.norm(jax.tree.leaves(a)) for a in (grads, updates))
     metrics = dict(loss=loss, grad_norm=norm, update_norm=moved)

@@ -1,9 +1,9 @@
 """BPTT with a derivative in both directions: forward mode beside the hand-derived backward.
 
 Write the backward over a stretch, `layer.bwd`, as Jᵀ: it takes (d c_{i+1}, d ys_i) to
-(dθ, d c_i, d xs_i), linearly. Its transpose J takes tangents forward in time,
+(dθ, d c_i, d xs_i, d targets_i), linearly. Its transpose J takes tangents forward in time,
 
-    (1)  ċ_{i+1}, ẏs_i = J_i (θ̇, ċ_i, ẋs_i)                         i = 1 … T/K
+    (1)  ċ_{i+1}, ẏs_i = J_i (θ̇, ċ_i, ẋs_i, targetṡ_i)              i = 1 … T/K
 
 so the one derivation serves both. JAX is given (1) as a linear map of the tangents whose
 transpose is the backward of `_bptt`, and takes whichever it needs.
@@ -24,7 +24,7 @@ from jax.custom_derivatives import SymbolicZero
 from bptt_jax import _pytrees as trees
 from bptt_jax.types import Cell, Layer, PyTree, Side
 from bptt_jax.unrolls._bptt import _chunk, backward, check_chunk, forward
-from bptt_jax.unrolls._door import door
+from bptt_jax.unrolls._door import door, of_targets
 from bptt_jax.unrolls._linear import Map, linear
 
 
@@ -35,8 +35,8 @@ def _run_again(layer: Layer) -> Layer:
     return layer._replace(fwd=again(layer.fwd), bwd=again(layer.bwd))
 
 
-def _split(params, carry, xs, each: list) -> tuple[list, list, list]:
-    """A list over the floating leaves of all three, as three."""
+def _split(params, carry, each: list) -> tuple[list, list, list]:
+    """A list over all floating leaves: of params, of carry, of what lies along time."""
     n = len(trees.floats(params, params))
     m = n + len(trees.floats(carry, carry))
     return each[:n], each[n:m], each[m:]
@@ -51,28 +51,29 @@ def _push(layer, wanted, residuals, tangents, *, chunk):
     params, first, xs, side, ys, stored = residuals
     T, K = trees.length(xs), _chunk(chunk, xs, first)
     rest, stored, pieces = T % K, list(stored), []
-    want_params, want_carry, want_xs = _split(params, first, xs, list(wanted))
+    want_params, want_carry, want_along = _split(params, first, list(wanted))
     each = iter(tangents)
     d_params = [next(each) for w in want_params if w]
     d_carry = [
         next(each) if w else jnp.zeros_like(c)
         for w, c in zip(want_carry, trees.floats(first, first), strict=True)
     ]
-    d_xs = list(each)
+    d_along = list(each)  # of xs and targets
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def stretch(d_carry, at):
-        xs, side, ys, (carry, residuals), d_xs = at
+        xs, side, ys, (carry, residuals), d_along = at
 
         def back(d_carry, d_ys):
-            d_params, d_carry, d_xs = layer.bwd(
+            d_params, d_carry, d_xs, d_targets = layer.bwd(
                 params, carry, xs, side, ys, residuals,
                 trees.fill(carry, d_carry), trees.fill(ys, d_ys),
             )  # fmt: skip
+            along = [*trees.floats(xs, d_xs), *of_targets(side, d_targets)]
             return (
                 _only(want_params, trees.floats(params, d_params)),
                 trees.floats(carry, d_carry),
-                _only(want_xs, trees.floats(xs, d_xs)),
+                _only(want_along, along),
             )
 
         zeros = jax.tree.map(
@@ -81,16 +82,17 @@ def _push(layer, wanted, residuals, tangents, *, chunk):
         like, transposed = jax.vjp(back, *zeros)
         return transposed(
             jax.tree.map(
-                lambda d, a: trees.cast(d, a.dtype), (d_params, d_carry, d_xs), like
+                lambda d, a: trees.cast(d, a.dtype), (d_params, d_carry, d_along), like
             )
         )
 
     if rest:
         at = trees.cut((xs, side, ys), 0, rest)
-        d_carry, d_ys = stretch(d_carry, (*at, stored.pop(0), trees.cut(d_xs, 0, rest)))
+        d_at = trees.cut(d_along, 0, rest)
+        d_carry, d_ys = stretch(d_carry, (*at, stored.pop(0), d_at))
         pieces.append(d_ys)
     if rest < T:
-        at = trees.fold(trees.cut((xs, side, ys, d_xs), rest, T), T // K)
+        at = trees.fold(trees.cut((xs, side, ys, d_along), rest, T), T // K)
         d_carry, d_ys = lax.scan(stretch, d_carry, (*at[:3], stored.pop(), at[3]))
         pieces.append(trees.flat(d_ys))
     return d_carry, trees.join(pieces)
@@ -126,7 +128,7 @@ class _Reverse:
         _, carry, _, _, ys, _ = residuals
         n = len(trees.floats(carry, carry))
         d_out = trees.fill(carry, cotangents[:n]), trees.fill(ys, cotangents[n:])
-        parts = backward(_run_again(layer), residuals, *d_out, **dict(options))[:3]
+        parts = backward(_run_again(layer), residuals, *d_out, **dict(options))[:4]
         return _only(list(wanted), [d for part in parts for d in part])
 
 
@@ -169,13 +171,15 @@ def both_modes(
     `layer.bwd`, as a loop in Python
 
         for i in range(0, T, K):
-            d_carry, d_ys[i:i+K] = transpose(layer.bwd)(d_params, d_carry, d_xs[i:i+K])
+            d_carry, d_ys[i:i+K] = transpose(layer.bwd)(
+                d_params, d_carry, d_xs[i:i+K], d_targets[i:i+K])
 
     Nothing is computed for arguments without a tangent.
 
     Works under `jit`, `grad`, `jvp`, `linearize`, `jacfwd`, `jacrev`, `hessian` and
     whatever is composed of them (`jvp` of `grad`, `grad` of `jvp`, `grad` of `grad`),
-    `vmap`, `jax.checkpoint`, `shard_map`, inside an outer `scan`. An edit of the cotangent
+    `vmap` (but for steps that name the mapped axis, `lax.pmean`: take `scan`),
+    `jax.checkpoint`, `shard_map`, inside an outer `scan`. An edit of the cotangent
     of the state (`layers.recurrent`'s `on_d_carry`) that is linear, a gain or a detached
     state, acts in both directions; of another, such as clipping, forward mode has the
     derivative at a cotangent of zero.
@@ -185,7 +189,7 @@ def both_modes(
       params: its parameters; leaves that are not floating are left alone.
       carry: the state before the first step, leaves `[..., H]`.
       xs: inputs, leaves `[T, ..., I]`, T of at least 1; None: no inputs, with `length`.
-      side: masks, resets, keys, targets; see `Side`. No derivative is taken of it.
+      side: masks, resets, keys, targets; see `Side`.
       chunk: steps of a stretch, K; None: `default_chunk`.
       length: the number of steps, where `xs` is None.
 
@@ -217,5 +221,5 @@ def both_modes(
     >>> product["w_h"].shape
     (8, 32)
     """
-    check_chunk(chunk)
+    chunk = check_chunk(chunk)
     return _both_modes(layer, params, carry, xs, side, length=length, chunk=chunk)

@@ -3,7 +3,8 @@
 Time is cut into stretches of K steps. With c_i the state before stretch i,
 
     (1)  c_{i+1}, ys_i, residuals_i = layer.fwd(θ, c_i, xs_i)            i = 1 … T/K
-    (2)  dθ_i, d c_i, d xs_i = layer.bwd(θ, c_i, xs_i, …; d c_{i+1}, d ys_i)   T/K … 1
+    (2)  dθ_i, d c_i, d xs_i, d targets_i
+             = layer.bwd(θ, c_i, xs_i, …; d c_{i+1}, d ys_i)                T/K … 1
     (3)  dL/dθ = Σ_i dθ_i
 
 Within a stretch everything that is parallel in time is done at once, so what it needs
@@ -17,8 +18,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax._factory import is_whole, plain
 from bptt_jax.types import Cell, Layer, PyTree, Side, Watched
-from bptt_jax.unrolls._door import known_length, units, unroll
+from bptt_jax.unrolls._door import known_length, of_targets, units, unroll
 
 SHORTEST = 8  # steps: below it the products of a stretch are small and loops many
 CACHED = 2**17  # floats of one kind in a stretch: above it they leave the cache
@@ -59,11 +61,12 @@ def _chunk(chunk: int | None, xs: PyTree, carry: PyTree) -> int:
     return chunk or default_chunk(T, units(carry))
 
 
-def check_chunk(chunk: int | None) -> None:
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+def check_chunk(chunk: int | None) -> int | None:
+    if chunk is not None and (not is_whole(chunk) or chunk < 1):
         raise ValueError(
             f"chunk: expected a number of steps of at least 1, got {chunk!r}"
         )
+    return plain(chunk)
 
 
 def forward(layer, params, carry, xs, side, *, chunk):
@@ -89,7 +92,7 @@ def forward(layer, params, carry, xs, side, *, chunk):
 
 
 def backward(layer, residuals, d_carry, d_ys, *, chunk):
-    """(2), (3): `(d_params, d_carry, d_xs, seen)`; seen: by whom the layer is watched."""
+    """(2), (3): `(d_params, d_carry, d_xs, d_targets, seen)`; seen: what a watch showed."""
     params, last, xs, side, ys, stored = residuals
     T, K = trees.length(xs), _chunk(chunk, xs, last)
     rest, stored, pieces = T % K, list(stored), []
@@ -99,13 +102,14 @@ def backward(layer, residuals, d_carry, d_ys, *, chunk):
 
     def stretch(acc, at):  # (2), (3)
         (d_carry, total), (xs, side, ys, d_ys, (carry, residuals)) = acc, at
-        d_params, d_carry, d_xs = layer.bwd(
+        d_params, d_carry, d_xs, d_targets = layer.bwd(
             params, carry, xs, side, ys, residuals, trees.fill(carry, d_carry), d_ys
         )
         d_params, seen = _apart(d_params)
         each = trees.floats(params, d_params)
         total = [t + trees.cast(d, t.dtype) for t, d in zip(total, each, strict=True)]
-        return (trees.floats(carry, d_carry), total), (trees.floats(xs, d_xs), seen)
+        along = trees.floats(xs, d_xs), of_targets(side, d_targets), seen
+        return (trees.floats(carry, d_carry), total), along
 
     if rest < T:
         at = trees.fold(trees.cut((xs, side, ys, d_ys), rest, T), T // K)
@@ -138,7 +142,7 @@ def _apart(d_params: PyTree) -> tuple[PyTree, list[Part]]:
     return structure.unflatten(each), seen
 
 
-_bptt = unroll(forward, lambda *args, **options: backward(*args, **options)[:3])
+_bptt = unroll(forward, lambda *args, **options: backward(*args, **options)[:4])
 
 
 def bptt(
@@ -159,7 +163,8 @@ def bptt(
             carry, ys[i:i+K], residuals[i] = layer.fwd(params, carry, xs[i:i+K])
 
     and backward the same loop from the end, with `layer.bwd`. The gradient flows to
-    params, to the initial carry and to xs, and is exact.
+    params, to the initial carry, to xs and to the targets and weights of `side`, and is
+    exact.
 
     Works under `jit`, `grad`, `vmap` (over examples and over params), `jax.checkpoint`,
     `shard_map`, inside an outer `scan`, and with `jax.hessian`. Differs from `scan` in
@@ -173,7 +178,7 @@ def bptt(
       carry: the state before the first step, leaves `[..., H]`.
       xs: inputs, leaves `[T, ..., I]`, T of at least 1, any number of batch axes; None:
         no inputs, with `length`.
-      side: masks, resets, keys, targets; see `Side`. No gradient flows to it.
+      side: masks, resets, keys, targets; see `Side`.
       chunk: steps of a stretch, K; None: `default_chunk`. Any K gives the same
         gradient to rounding; memory has a term that grows with K.
       length: the number of steps, where `xs` is None.
@@ -201,5 +206,5 @@ def bptt(
     >>> grads["w_h"].shape
     (8, 32)
     """
-    check_chunk(chunk)
+    chunk = check_chunk(chunk)
     return _bptt(layer, params, carry, xs, side, length=length, chunk=chunk)

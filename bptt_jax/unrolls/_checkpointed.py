@@ -2,6 +2,7 @@
 
 import jax
 
+from bptt_jax._factory import is_whole, plain
 from bptt_jax.types import Cell, Layer, PyTree, Side
 from bptt_jax.unrolls._bptt import bptt
 from bptt_jax.unrolls._door import arrays
@@ -32,8 +33,8 @@ def checkpointed(
 
     Works under `jit`, `grad`, `vmap`, `shard_map`, inside an outer `scan`, and with
     `jax.hessian` (forward over reverse). Reverse over reverse (`jax.grad` of a gradient
-    of it) raises JAX's ValueError about loops with dynamic bounds, `jax.jvp` JAX's
-    TypeError about custom_vjp: take `unrolls.both_modes` for either.
+    of it) raises a ValueError that says so, `jax.jvp` JAX's TypeError about custom_vjp:
+    take `unrolls.both_modes` for either.
 
     Args:
       layer: a cell or a layer. Outputs of all steps weigh more than the states that are
@@ -79,12 +80,13 @@ def checkpointed(
     >>> grads = jax.grad(loss)(params, jnp.ones((500, 2, 1)), jnp.ones((500, 2, 4)))
     """
     for name, value in dict(slots=slots, chunk=chunk).items():
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (not is_whole(value) or value < 1):
             raise ValueError(
                 f"{name}: expected a number of at least 1, or None, got {value!r}"
             )
-    if not isinstance(kept, int) or kept < 0:
+    if not is_whole(kept) or kept < 0:
         raise ValueError(f"kept: expected a number of stretches, got {kept!r}")
+    slots, chunk, kept = plain((slots, chunk, kept))
     if offload:
         _check_host_memory()
     if memory is not None:

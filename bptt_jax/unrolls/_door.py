@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import export, lax
+from jax import export
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
+from bptt_jax import layers
 from bptt_jax._jax import to_varying, varying_axes
-from bptt_jax.layers import recurrent
 from bptt_jax.types import Cell, Layer, PyTree, Side
 
 
@@ -41,7 +41,7 @@ def unroll(forward: Callable, backward: Callable) -> Callable:
       forward: `(layer, params, carry, xs, side, **options) ->
         ((carry, ys), residuals)`.
       backward: `(layer, residuals, d_carry, d_ys, **options) ->
-        (d_params, d_carry, d_xs)`, lists of the floating leaves' cotangents.
+        (d_params, d_carry, d_xs, d_targets)`, lists of the floating leaves' cotangents.
 
     Returns:
       `(layer_or_cell, params, carry, xs, side=Side(), *, length=None, **options) ->
@@ -57,8 +57,8 @@ def unroll(forward: Callable, backward: Callable) -> Callable:
 
     def core_bwd(layer, options, spec, residuals, d_out):
         del spec
-        d_params, d_carry, d_xs = backward(layer, residuals, *d_out, **dict(options))
-        return [*d_params, *d_carry, *d_xs], None
+        parts = backward(layer, residuals, *d_out, **dict(options))
+        return [d for part in parts for d in part], None
 
     core.defvjp(core_fwd, core_bwd)
     return door(core)
@@ -70,7 +70,8 @@ def door(core: Callable) -> Callable:
     Args:
       core: `(layer, options, spec, floats, others) -> (carry, ys)`; `spec.merge(floats,
         others)` are params, carry, xs and side, `dict(options)` the keywords. `floats`
-        are the floating leaves of the first three, all that has a derivative.
+        are the floating leaves of the first three and of the targets, in that order: all
+        that has a derivative.
 
     Returns:
       `(layer_or_cell, params, carry, xs, side=Side(), *, length=None, **options) ->
@@ -83,15 +84,15 @@ def door(core: Callable) -> Callable:
         params, carry, xs, side = _same_axes((params, carry, xs, side))
         carry = spread(layer, params, carry, xs, side)
         leaves, structure = jax.tree.flatten((params, carry, xs, side))
-        n = len(jax.tree.leaves((params, carry, xs)))
+        n = len(leaves) - len(jax.tree.leaves(side.aux))  # the last field of the last
         floating = tuple(i < n and trees.is_floating(a) for i, a in enumerate(leaves))
         inner = [a for a, f in zip(leaves, floating, strict=True) if f]
-        others = [
-            lax.stop_gradient(a) if trees.is_floating(a) else a
-            for a, f in zip(leaves, floating, strict=True)
-            if not f
-        ]
-        return core(layer, options, _Spec(structure, floating), inner, others)
+        others = [a for a, f in zip(leaves, floating, strict=True) if not f]
+        spec = _Spec(structure, floating)
+        return in_given_shapes(
+            lambda: core(layer, options, spec, inner, others),
+            layer, params, carry, xs, side,
+        )  # fmt: skip
 
     def call(layer, params, carry, xs, side=Side(), *, length=None, **options):
         layer, arguments = lift(layer), arrays(params, carry, xs, side, length)
@@ -101,23 +102,57 @@ def door(core: Callable) -> Callable:
     return call
 
 
+def _constant(a):
+    return _underived(a) if trees.is_floating(a) else a
+
+
+@jax.custom_jvp
+def _underived(a):
+    return a
+
+
+@_underived.defjvp
+def _refuse_derivative(primals, tangents):
+    """Called where JAX differentiates with respect to it, and nowhere else."""
+    del tangents
+    raise TypeError(
+        f"side.aux: expected a constant, got {primals[0].dtype}{list(primals[0].shape)} "
+        "that is differentiated; hooks of the backward pass read it and no output depends "
+        "on it: jax.lax.stop_gradient(aux), or put what is learnt into params or targets"
+    )
+
+
+def of_targets(side: Side, d_targets: PyTree) -> list:
+    """The cotangents at floating leaves of the targets; None: the layer reads none."""
+    flat = trees.floats(side.targets, side.targets)
+    if d_targets is None:
+        return [jnp.zeros_like(a) for a in flat]
+    return trees.floats(side.targets, d_targets)
+
+
+def in_given_shapes(run: Callable, layer: Layer, params, carry, xs, side) -> Any:
+    """`run()`; an error that a stretch makes is raised in the shapes of the whole."""
+    try:
+        return run()
+    except (TypeError, ValueError) as error:
+        raised = error
+    jax.eval_shape(layer.fwd, params, carry, xs, side)
+    raise raised
+
+
 def lift(layer: Layer | Cell) -> Layer:
     """A cell as a layer; a layer as it is."""
-    if isinstance(layer, Cell):
-        return recurrent(layer)
-    if isinstance(layer, Layer):
-        return layer
-    raise TypeError(
-        f"layer: expected a Cell or a Layer, got {type(layer).__name__}; "
-        "the order of arguments is (layer, params, carry, xs, side)"
-    )
+    hint = "; the order of arguments is (layer, params, carry, xs, side)"
+    return layers.lift(layer, "layer", hint)
 
 
 def arrays(params, carry, xs, side, length: int | None) -> tuple:
     """All leaves as arrays; in place of `xs=None` inputs `[length, ..., 0]`."""
     if not isinstance(side, Side):
         raise TypeError(f"side: expected a Side, got {type(side).__name__}")
+    side = side._replace(keys=trees.typed_keys(side.keys))
     params, carry, xs, side = jax.tree.map(jnp.asarray, (params, carry, xs, side))
+    side = side._replace(aux=jax.tree.map(_constant, side.aux))
     if not jax.tree.leaves(xs):
         if length is None:
             raise ValueError("xs: got None, so length= must say how many steps to run")
@@ -139,7 +174,8 @@ def refuse(layer: Layer, params, carry, xs, side) -> None:
     ):
         return
     check(layer, params, carry, xs, side)
-    layer.refuse(params, carry, xs, side)
+    at = params, carry, xs, side
+    in_given_shapes(lambda: layer.refuse(*at), layer, *at)
 
 
 def check(layer: Layer, params: PyTree, carry: PyTree, xs: PyTree, side: Side) -> None:
@@ -158,7 +194,7 @@ def check(layer: Layer, params: PyTree, carry: PyTree, xs: PyTree, side: Side) -
     for path, a in jax.tree_util.tree_leaves_with_path(side):
         _check_side(path[0].name, f"side{jax.tree_util.keystr(path)}", a, shape)
     _check_params(layer, params)
-    del carry  # compared with what a step returns, in `layers.recurrent`
+    _check_carry(layer, carry)
 
 
 def _check_side(field: str, name: str, a: jax.Array, shape: tuple[int, ...]) -> None:
@@ -221,6 +257,26 @@ def units(carry: PyTree) -> int:
 @functools.cache
 def _expected(layer: Layer) -> PyTree:
     return jax.eval_shape(layer.init, jax.random.key(0))
+
+
+@functools.cache
+def _expected_carry(layer: Layer) -> PyTree:
+    """The carry of one example; None where `init_carry` makes none without a batch."""
+    try:
+        return jax.eval_shape(lambda p: layer.init_carry(p, ()), _expected(layer))
+    except (IndexError, TypeError, ValueError):
+        return None
+
+
+def _check_carry(layer: Layer, carry: PyTree) -> None:
+    """Refuses another structure; shapes are compared with what a step returns."""
+    one = _expected_carry(layer)
+    expected, got = jax.tree.structure(one), jax.tree.structure(carry)
+    if one is not None and expected != got and (expected.num_leaves or got.num_leaves):
+        raise ValueError(
+            f"carry: expected the structure {expected}, as of init_carry(params, "
+            f"batch_shape), got {got}"
+        )
 
 
 def _check_params(layer: Layer, params: PyTree) -> None:

@@ -23,4 +23,4 @@ def sequence_mask(seq_lengths: jax.Array, length: int) -> jax.Array:
     if not jnp.issubdtype(seq_lengths.dtype, jnp.integer):
         raise TypeError(f"seq_lengths: expected integers, got {seq_lengths.dtype}")
     steps = jnp.arange(length).reshape((length,) + (1,) * seq_lengths.ndim)
-    return steps < seq_lengths
+    return steps < seq_lengths[None]

@@ -27,9 +27,10 @@ from typing import NamedTuple
 import jax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax._factory import is_whole, plain
 from bptt_jax.types import Cell, Layer, PyTree, Side
 from bptt_jax.unrolls import _schedule as schedule
-from bptt_jax.unrolls._bptt import bptt, default_chunk, near_divisor
+from bptt_jax.unrolls._bptt import bptt, check_chunk, default_chunk, near_divisor
 from bptt_jax.unrolls._door import arrays, lift
 from bptt_jax.unrolls._revolve import default_stretch, revolve
 
@@ -118,12 +119,9 @@ def plan(
     >>> found.bytes <= 300_000
     True
     """
-    if not isinstance(memory, int) or memory < 1:
+    if not is_whole(memory) or memory < 1:
         raise ValueError(f"memory: expected a number of bytes, got {memory!r}")
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-        raise ValueError(
-            f"chunk: expected a number of steps of at least 1, got {chunk!r}"
-        )
+    memory, chunk = plain(memory), check_chunk(chunk)
     layer = lift(layer)
     at = jax.eval_shape(lambda *given: arrays(*given, length), params, carry, xs, side)
     T, (leaves, structure) = trees.length(at[2]), jax.tree.flatten(at)

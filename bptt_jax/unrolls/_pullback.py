@@ -12,7 +12,7 @@ from bptt_jax.unrolls._door import arrays, check, lift, refuse
 class Pulled(NamedTuple):
     """What came back through time.
 
-    d_params, d_carry, d_xs: cotangents; None at leaves that are not floating.
+    d_params, d_carry, d_xs, d_targets: cotangents; None at leaves that are not floating.
     seen: for each recurrent layer, in order, what the watch showed, leaves `[T, ...]`.
     paths: of each, where its parameters are in those of the whole (`jax.tree_util`).
     """
@@ -20,6 +20,7 @@ class Pulled(NamedTuple):
     d_params: PyTree
     d_carry: PyTree
     d_xs: PyTree
+    d_targets: PyTree
     seen: list
     paths: list
 
@@ -71,7 +72,7 @@ def pullback(
     >>> back(jnp.zeros_like(carry), jnp.ones_like(ys)).seen[0].shape
     (7, 2, 4)
     """
-    _bptt.check_chunk(chunk)
+    chunk = _bptt.check_chunk(chunk)
     layer, at = lift(layer), arrays(params, carry, xs, side, length)
     check(layer, *at)
     refuse(layer, *at)
@@ -82,7 +83,8 @@ def pullback(
 
     def back(d_carry, d_ys):
         *flat, seen = _bptt.backward(watched, residuals, d_carry, d_ys, chunk=chunk)
-        ds = [trees.fill(like, d) for like, d in zip(at[:3], flat, strict=True)]
+        of = (*at[:3], at[3].targets)
+        ds = [trees.fill(like, d) for like, d in zip(of, flat, strict=True)]
         return Pulled(*ds, [part.shown for part in seen], [part.path for part in seen])
 
     return out, back

@@ -8,7 +8,8 @@ from bptt_jax.types import Side, Unroll
 
 
 def _flip(tree):
-    return jax.tree.map(lambda a: jnp.flip(a, 0), tree)
+    """Along time; a leaf without an axis of time is refused by the unroll, in words."""
+    return jax.tree.map(lambda a: jnp.flip(a, 0) if jnp.ndim(a) else a, tree)
 
 
 def _backward_resets(resets):
@@ -31,7 +32,7 @@ def reverse(unroll: Unroll) -> Unroll:
 
     def reversed_unroll(layer, params, carry, xs, side=Side(), **options):
         side = jax.tree.map(jnp.asarray, side)
-        if side.resets is not None:
+        if isinstance(side, Side) and side.resets is not None:
             side = side._replace(resets=_backward_resets(side.resets))
         carry, ys = unroll(layer, params, carry, _flip(xs), _flip(side), **options)
         return carry, _flip(ys)

@@ -9,7 +9,8 @@ at most m are stored at any time, in slots that a stack counts:
       (2)  from the last state that is stored the stretches up to i run again, and
            states on the way are stored where the schedule says
       (3)  c_{i+1}, ys_i, residuals_i = layer.fwd(θ, c_i, xs_i)
-      (4)  dθ_i, d c_i, d xs_i = layer.bwd(θ, c_i, xs_i, …; d c_{i+1}, d ys_i)
+      (4)  dθ_i, d c_i, d xs_i, d targets_i
+               = layer.bwd(θ, c_i, xs_i, …; d c_{i+1}, d ys_i)
 
 A row beyond the slots takes the states that are not stored, so that no branch holds the
 slots (XLA would keep them twice); what the forward pass leaves there is c_{n-1}.
@@ -31,10 +32,16 @@ from bptt_jax import _shardings as shardings
 from bptt_jax.types import PyTree
 from bptt_jax.unrolls import _schedule as schedule
 from bptt_jax.unrolls._bptt import CACHED, SHORTEST, near_divisor
-from bptt_jax.unrolls._door import known_length, units, unroll
+from bptt_jax.unrolls._door import known_length, of_targets, units, unroll
+from bptt_jax.unrolls._forward_only import forward_only
 
 HOST, DEVICE = jax.memory.Space.Host, jax.memory.Space.Device
 NEVER = -1
+TWICE = (
+    "unrolls.checkpointed: its gradient has no gradient in reverse mode; take forward over "
+    "reverse (jax.jvp of jax.grad, jax.jacfwd of jax.grad, jax.hessian), or "
+    "unrolls.both_modes, which has both"
+)
 LIGHT = 4  # states that weigh little beside a step of the stretch that is pulled back
 
 
@@ -206,15 +213,16 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots, kept=0, offload=
     total = [jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]
 
     def pull(acc, start, steps, carry, ys, residuals):  # (4)
-        d_carry, total, d_xs = acc
+        d_carry, total, along = acc
         *at, d_out = trees.steps_from((xs, side, d_ys), start, steps)
-        d_params, d_carry, d_at = layer.bwd(
+        d_params, d_carry, *d_at = layer.bwd(
             params, carry, *at, ys, residuals, trees.fill(carry, d_carry), d_out
         )
         each = trees.floats(params, d_params)
         total = [t + trees.cast(d, t.dtype) for t, d in zip(total, each, strict=True)]
-        d_xs = trees.write_steps(d_xs, start, trees.floats(at[0], d_at))
-        return trees.floats(carry, d_carry), total, d_xs
+        d_at = trees.floats(at[0], d_at[0]), of_targets(at[1], d_at[1])
+        along = trees.write_steps(along, start, d_at)
+        return trees.floats(carry, d_carry), total, along
 
     def pull_kept(acc, at):
         i, of_stretch = at
@@ -227,17 +235,17 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots, kept=0, offload=
         _, ys, residuals = layer.fwd(params, carry, *at)  # (3)
         return pull(acc, i * K, K, carry, ys, residuals), slots
 
-    d_xs = [jnp.zeros_like(a) for a in trees.floats(xs, xs)]
-    acc = trees.floats(last, d_carry), total, d_xs
+    along = trees.floats(xs, xs), trees.floats(side.targets, side.targets)
+    acc = trees.floats(last, d_carry), total, jax.tree.map(jnp.zeros_like, along)
     if rest is not None:
         acc = pull(acc, done, T - done, *rest)
     if more:
         indices = jnp.arange(n, n + more, dtype=jnp.int32)
         acc, _ = lax.scan(pull_kept, acc, (indices, whole), reverse=True)
     acc, _ = lax.fori_loop(np.int32(0), np.int32(n), turn, (acc, stored))
-    d_carry, total, d_xs = acc
+    d_carry, total, along = acc
     d_params = [t.astype(p.dtype) for t, p in zip(total, weights, strict=True)]
-    return d_params, d_carry, d_xs
+    return forward_only((d_params, d_carry, *along), TWICE)
 
 
 def _reach(layer, params, xs, side, K: int, n: int, slots: _Slots, i, offload):

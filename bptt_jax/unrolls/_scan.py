@@ -5,9 +5,16 @@ import functools
 import jax
 from jax import lax
 
-from bptt_jax.cells import masked, resets
+from bptt_jax.cells import masked, recognised, resets
 from bptt_jax.types import Cell, Layer, PyTree, Side
-from bptt_jax.unrolls._door import arrays, check, lift, refuse, spread
+from bptt_jax.unrolls._door import (
+    arrays,
+    check,
+    in_given_shapes,
+    lift,
+    refuse,
+    spread,
+)
 
 
 def scan(
@@ -54,25 +61,30 @@ def scan(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _scan_cell(cell, params, carry, xs, side):
-    check(lift(cell), params, carry, xs, side)
-    carry = spread(lift(cell), params, carry, xs, side)
+    whole, given = lift(cell), (params, carry, xs, side)
+    check(whole, *given)
+    carry = spread(whole, *given)
     if cell.keyed:
         xs = (xs, side.keys)
+    cell = recognised(cell, params, carry, xs)
     if side.mask is not None:
         cell, xs = masked(cell), (xs, side.mask)
     if side.resets is not None:
         cell, xs = resets(cell), (xs, side.resets)
-    return lax.scan(lambda c, x: cell.step(params, c, x), carry, xs)
+    return in_given_shapes(
+        lambda: lax.scan(lambda c, x: cell.step(params, c, x), carry, xs), whole, *given
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _scan_layer(layer, params, carry, xs, side):
-    check(layer, params, carry, xs, side)
-    carry = spread(layer, params, carry, xs, side)
+    given = params, carry, xs, side
+    check(layer, *given)
+    carry = spread(layer, *given)
 
     def step(carry, at):
         x, s = jax.tree.map(lambda a: a[None], at)
         carry, ys, _ = layer.fwd(params, carry, x, s)
         return carry, jax.tree.map(lambda a: a[0], ys)
 
-    return lax.scan(step, carry, (xs, side))
+    return in_given_shapes(lambda: lax.scan(step, carry, (xs, side)), layer, *given)

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax._factory import is_whole, plain
 from bptt_jax.types import Cell, Layer, PyTree, Side
 from bptt_jax.unrolls._bptt import default_chunk, forward
-from bptt_jax.unrolls._door import known_length, units, unroll
+from bptt_jax.unrolls._door import known_length, of_targets, units, unroll
 
 
 def _stretch(T: int, stride: int, chunk: int | None, carry: PyTree) -> int:
@@ -51,20 +52,20 @@ def _backward(layer, residuals, d_carry, d_ys, *, window, stride, chunk):
         ds, total = acc
 
         def one(d, d_ys):
-            d_params, d_carry, d_xs = layer.bwd(
+            d_params, d_carry, d_xs, d_targets = layer.bwd(
                 params, carry, xs, side, ys, residuals, trees.fill(carry, d), d_ys
             )
             return (
                 trees.floats(params, d_params),
                 trees.floats(carry, d_carry),
-                trees.floats(xs, d_xs),
+                (trees.floats(xs, d_xs), of_targets(side, d_targets)),
             )
 
         d_of = jax.tree.map(lambda a: _newest_only(a, generations), d_ys)
-        each, ds, d_xs = _over(generations, one)(ds, d_of)
+        each, ds, along = _over(generations, one)(ds, d_of)
         sums = [trees.cast(d, t.dtype).sum(0) for t, d in zip(total, each, strict=True)]
         total = [t + d for t, d in zip(total, sums, strict=True)]
-        return (ds, total), [d.sum(0) for d in d_xs]
+        return (ds, total), jax.tree.map(lambda d: d.sum(0), along)
 
     def next_block(ds, ends):  # (1), (2)
         return [
@@ -80,17 +81,17 @@ def _backward(layer, residuals, d_carry, d_ys, *, window, stride, chunk):
     if n:
         at = trees.fold(trees.cut((xs, side, ys, d_ys), rest, T), n)
         at = (jnp.arange(n, dtype=jnp.int32), *at, stored.pop())
-        acc, d_xs = lax.scan(turn, acc, at, reverse=True)
-        pieces.append(trees.flat(d_xs))
+        acc, along = lax.scan(turn, acc, at, reverse=True)
+        pieces.append(trees.flat(along))
     if rest:
         ends = n > 0 and n % (stride // K) == 0
         acc = next_block(acc[0], ends), acc[1]
         at = trees.cut((xs, side, ys, d_ys), 0, rest)
-        acc, d_xs = pull(acc, *at, *stored.pop())
-        pieces.insert(0, d_xs)
+        acc, along = pull(acc, *at, *stored.pop())
+        pieces.insert(0, along)
     ds, total = acc
     d_params = [t.astype(p.dtype) for t, p in zip(total, weights, strict=True)]
-    return d_params, [d.sum(0) for d in ds], trees.join(pieces)
+    return d_params, [d.sum(0) for d in ds], *trees.join(pieces)
 
 
 def _over(generations: int, f):
@@ -175,10 +176,11 @@ def truncated(
     """
     stride = window if stride is None else stride
     for name, value in dict(window=window, stride=stride, chunk=chunk).items():
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (not is_whole(value) or value < 1):
             raise ValueError(
                 f"{name}: expected a number of steps of at least 1, got {value!r}"
             )
+    window, stride, chunk = int(window), int(stride), plain(chunk)
     if window % stride:
         raise ValueError(
             f"stride: expected a divisor of the window of {window} steps, got {stride}"

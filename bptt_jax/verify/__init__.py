@@ -1,8 +1,8 @@
 """Is a gradient right? A kit for the library's cells and for your own.
 
     check      hand-derived gradients against `jax.grad` and against differences
-    canary     three known miscompilations of XLA on CPUs: does this machine have them?
-    CELLS, LAYERS, UNROLLS     what the library offers, ready to be checked
+    canary     programs that XLA compiles wrongly on some CPUs: on this machine, too?
+    CELLS, COMBINED, LAYERS, UNROLLS   what the library offers, ready to be checked
 
 >>> from bptt_jax import cells, verify
 >>> report = verify.check(cells.elman(3, 4), inputs=3, lengths=(2,), chunks=(None,))
@@ -12,11 +12,19 @@
 
 from bptt_jax.verify._canary import Finding, canary
 from bptt_jax.verify._check import GradientError, check
-from bptt_jax.verify._library import CELLS, LAYERS, UNROLLS, Member, check_member
+from bptt_jax.verify._library import (
+    CELLS,
+    COMBINED,
+    LAYERS,
+    UNROLLS,
+    Member,
+    check_member,
+)
 from bptt_jax.verify._report import Report, Row
 
 __all__ = [
     "CELLS",
+    "COMBINED",
     "LAYERS",
     "UNROLLS",
     "Finding",

@@ -1,9 +1,9 @@
-"""What the library offers, ready to be checked: one line a member.
+"""The members of the library, one entry each: what it offers, ready to be checked.
 
-The contract tests run over these tables, and so does `bptt-jax check`.
+`bptt-jax check`, the contract tests and `bptt-jax train --cell` read these tables and
+have none of their own.
 """
 
-import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,18 +13,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_jax import cells, layers, objectives, unrolls
-from bptt_jax.types import Cell, Layer, Weighted
+from bptt_jax.types import Cell, Layer, Unroll, Weighted
 from bptt_jax.verify import _numpy_cells as in_numpy
 from bptt_jax.verify._check import check
 from bptt_jax.verify._report import Report
 
 
 class Member(NamedTuple):
-    """A cell or layer with what `check` has to know of it.
+    """A cell, a layer or an unroll with what `check` has to know of it.
 
     make: `() -> cell or layer` (made when asked for: importing stays cheap); that of a
         cell takes its number of hidden units, too.
-    inputs, targets, reference, options: as `check` takes them.
+    inputs, targets, reference, options: as `check` takes them; an unroll is an option.
+    trained: `(n_in, n_hidden) -> cell`, what `bptt-jax train --cell` makes by this name;
+        None: it is not offered there.
+    alike: the member from which this one differs in nothing but how its parameters are
+        made; `bptt-jax check` leaves it out.
+    part_of: a member that has this one in it, or nearly so; `check --quick` leaves it out.
     """
 
     make: Callable[..., Cell | Layer]
@@ -32,6 +37,23 @@ class Member(NamedTuple):
     reference: Callable | None = None
     targets: int | Callable | None = None
     options: dict[str, Any] = {}
+    trained: Callable[[int, int], Cell] | None = None
+    alike: str = ""
+    part_of: str = ""
+
+    @property
+    def unroll(self) -> Unroll:
+        return self.options.get("unroll", unrolls.bptt)
+
+    @property
+    def plain(self) -> Unroll:
+        """The loop that JAX differentiates, of which `unroll` is the same."""
+        return self.options.get("plain", unrolls.scan)
+
+
+def _cell(make: Callable[[int, int], Cell], reference=None, **more) -> Member:
+    """A kind of cell that is trained by its name."""
+    return Member(lambda n=4: make(3, n), 3, reference, trained=make, **more)
 
 
 def check_member(name: str, member: Member, **options) -> Report:
@@ -69,62 +91,94 @@ def _weighted(key, T, batch_shape):
 
 def _leaky_step(p, h, x):  # the output is no leaf of the state
     h = 0.9 * h + jnp.tanh(x @ p["w"] + h @ p["r"])
-    return h, h[..., :2] * p["scale"]
+    y = h[..., :2]
+    return h, y * jnp.broadcast_to(p["scale"], y.shape)
 
 
-@functools.cache
-def _leaky_init(n):
-    def init(key):
-        k_w, k_r = jax.random.split(key)
-        return dict(
-            w=jax.random.normal(k_w, (3, n)),
-            r=jax.random.normal(k_r, (n, n)) / 2,
-            scale=jnp.ones(2),
-        )
-
-    return init
+def _leaky_init(n, key):
+    k_w, k_r = jax.random.split(key)
+    return dict(
+        w=jax.random.normal(k_w, (3, n)),
+        r=jax.random.normal(k_r, (n, n)) / 2,
+        scale=jnp.ones(2),
+    )
 
 
-@functools.cache
-def _leaky_carry(n):
-    return lambda params, batch_shape: jnp.zeros((*batch_shape, n), params["w"].dtype)
+def _leaky_carry(n, params, batch_shape):
+    return jnp.zeros((*batch_shape, n), params["w"].dtype)
+
+
+def _leaky(n: int = 4) -> Cell:
+    return cells.from_step(
+        _leaky_step, partial(_leaky_init, n), partial(_leaky_carry, n)
+    )
+
+
+def _scale_init(key):
+    return jax.random.normal(key, (3,))
+
+
+def _scaled(scale, xs):
+    return jnp.sin(scale * xs)
 
 
 CELLS: dict[str, Member] = {
-    "elman": Member(lambda n=4: cells.elman(3, n), 3, in_numpy.elman()),
+    "elman": _cell(cells.elman, in_numpy.elman()),
     "elman, relu": Member(
         lambda n=4: cells.elman(3, n, activation=jax.nn.relu),
         reference=in_numpy.elman(in_numpy.relu),
     ),
-    "indrnn": Member(lambda n=4: cells.indrnn(3, n), 3, in_numpy.indrnn()),
+    "elman, softplus": Member(
+        lambda n=4: cells.elman(3, n, activation=jax.nn.softplus),
+        reference=in_numpy.elman(in_numpy.softplus),
+        part_of="elman",
+    ),
+    "irnn": _cell(
+        partial(
+            cells.elman,
+            activation=jax.nn.relu,
+            recurrent_kernel_init=cells.identity,
+        ),
+        alike="elman, relu",
+    ),
+    "indrnn": _cell(cells.indrnn, in_numpy.indrnn()),
     "indrnn, tanh": Member(
         lambda n=4: cells.indrnn(3, n, activation=jnp.tanh),
         reference=in_numpy.indrnn(np.tanh),
+        part_of="indrnn",
     ),
-    "ctrnn": Member(lambda n=4: cells.ctrnn(3, n), 3, in_numpy.ctrnn()),
+    "ctrnn": _cell(cells.ctrnn, in_numpy.ctrnn(), part_of="ctrnn, learned tau"),
     "ctrnn, learned tau": Member(
         lambda n=4: cells.ctrnn(3, n, learn_tau=True), 3, in_numpy.ctrnn()
     ),
     "ctrnn, currents": Member(
         lambda n=4: cells.ctrnn(3, n, rate_state=False),
         reference=in_numpy.ctrnn(rate_state=False),
+        part_of="ctrnn, currents, learned tau",
     ),
     "ctrnn, currents, learned tau": Member(
         lambda n=4: cells.ctrnn(3, n, rate_state=False, learn_tau=True),
         reference=in_numpy.ctrnn(rate_state=False),
     ),
-    "lstm": Member(lambda n=4: cells.lstm(3, n), 3, in_numpy.lstm()),
+    "lstm": _cell(cells.lstm, in_numpy.lstm()),
+    "lstm, float64": Member(
+        lambda n=4: cells.lstm(3, n, param_dtype=jnp.float64), alike="lstm"
+    ),
+    "lstm, chrono": Member(lambda n=4: cells.lstm(3, n, chrono=20), alike="lstm"),
     "lstm, peepholes": Member(
         lambda n=4: cells.lstm(3, n, peepholes=True),
         reference=in_numpy.lstm_variant(peepholes=True),
+        part_of="lstm, all options",
     ),
     "lstm, projection": Member(
         lambda n=4: cells.lstm(3, n, projection=1 + n // 3),
         reference=in_numpy.lstm_variant(projection=True),
+        part_of="lstm, all options",
     ),
     "lstm, layer norm": Member(
         lambda n=4: cells.lstm(3, n, layer_norm=True),
         reference=in_numpy.lstm_variant(layer_norm=True),
+        part_of="lstm, all options",
     ),
     "lstm, all options": Member(
         lambda n=4: cells.lstm(
@@ -132,13 +186,14 @@ CELLS: dict[str, Member] = {
         ),
         reference=in_numpy.lstm_variant(True, True, True),
     ),
-    "gru": Member(lambda n=4: cells.gru(3, n), 3, in_numpy.gru()),
+    "gru": _cell(cells.gru, in_numpy.gru()),
+    "gru, chrono": Member(lambda n=4: cells.gru(3, n, chrono=20), alike="gru"),
     "gru, reset before": Member(
         lambda n=4: cells.gru(3, n, reset_after=False),
         3,
         in_numpy.gru(reset_after=False),
     ),
-    "mgu": Member(lambda n=4: cells.mgu(3, n), 3, in_numpy.mgu()),
+    "mgu": _cell(cells.mgu, in_numpy.mgu()),
     "mgu, as published": Member(
         lambda n=4: cells.mgu(3, n, as_published=True),
         reference=in_numpy.mgu_as_published(),
@@ -149,26 +204,76 @@ CELLS: dict[str, Member] = {
     "zoneout": Member(
         lambda n=4: cells.zoneout(cells.elman(3, n), 0.3),
         reference=in_numpy.zoneout_of_elman(0.3),
+        part_of="zoneout, lstm",
     ),
     "zoneout, lstm": Member(
         lambda n=4: cells.zoneout(cells.lstm(3, n), cells.LSTMCarry(h=0.1, c=0.4)),
         reference=in_numpy.zoneout_of_lstm(0.1, 0.4),
     ),
-    "from_step": Member(
-        lambda n=4: cells.from_step(_leaky_step, _leaky_init(n), _leaky_carry(n)),
-        reference=in_numpy.leaky(),
+    "from_step": Member(_leaky, reference=in_numpy.leaky()),
+}
+
+
+COMBINED: dict[str, Member] = {
+    "elman, sigmoid": Member(lambda: cells.elman(3, 4, activation=jax.nn.sigmoid)),
+    "indrnn, softplus": Member(lambda: cells.indrnn(3, 4, activation=jax.nn.softplus)),
+    "ctrnn, relu": Member(lambda: cells.ctrnn(3, 4, activation=jax.nn.relu)),
+    "ctrnn, currents, softplus": Member(
+        lambda: cells.ctrnn(
+            3, 4, rate_state=False, learn_tau=True, activation=jax.nn.softplus
+        )
+    ),
+    "lstm, gate axis": Member(lambda: cells.lstm(3, 4, gate_axis=True)),
+    "gru, gate axis": Member(lambda: cells.gru(3, 4, gate_axis=True)),
+    "gru, reset before, gate axis": Member(
+        lambda: cells.gru(3, 4, gate_axis=True, reset_after=False)
+    ),
+    "lstm, peepholes, projection": Member(
+        lambda: cells.lstm(3, 4, peepholes=True, projection=2)
+    ),
+    "lstm, peepholes, layer norm": Member(
+        lambda: cells.lstm(3, 4, peepholes=True, layer_norm=True)
+    ),
+    "lstm, projection, layer norm": Member(
+        lambda: cells.lstm(3, 4, projection=2, layer_norm=True)
+    ),
+    "zoneout of zoneout": Member(
+        lambda: cells.zoneout(cells.zoneout(cells.elman(3, 4), 0.3), 0.2)
+    ),
+    "zoneout of learned_carry": Member(
+        lambda: cells.zoneout(cells.learned_carry(cells.gru(3, 4)), 0.2)
+    ),
+    "learned_carry of zoneout": Member(
+        lambda: cells.learned_carry(
+            cells.zoneout(
+                cells.lstm(3, 4, peepholes=True, projection=2, layer_norm=True), 0.2
+            )
+        )
+    ),
+    "zoneout of from_step": Member(lambda: cells.zoneout(_leaky(), 0.2)),
+    "zoneout of ctrnn": Member(
+        lambda: cells.zoneout(cells.ctrnn(3, 4, rate_state=False), 0.2)
+    ),
+    "learned_carry of from_step": Member(lambda: cells.learned_carry(_leaky())),
+    "in_dtype of learned_carry": Member(
+        lambda: cells.in_dtype(cells.learned_carry(cells.mgu(3, 4)), jnp.float64)
     ),
 }
+"""Options and combinators together. `bptt-jax check` leaves them out: no part is new."""
 
 _elman = partial(cells.elman, 3, 4)
 _lstm = partial(cells.lstm, 3, 4)
 
 LAYERS: dict[str, Member] = {
-    "recurrent": Member(lambda: layers.recurrent(_lstm())),
+    "recurrent": Member(lambda: layers.recurrent(_lstm()), part_of="stack"),
     "recurrent, masked and reset by its inputs": Member(
-        lambda: layers.recurrent(cells.masked(cells.resets(_elman()))), _flagged
+        lambda: layers.recurrent(cells.masked(cells.resets(_elman()))),
+        _flagged,
+        part_of="stack",
     ),
-    "remat": Member(lambda: layers.remat(layers.recurrent(_lstm()))),
+    "remat": Member(
+        lambda: layers.remat(layers.recurrent(_lstm())), part_of="character model"
+    ),
     "stack": Member(
         lambda: layers.stack(
             layers.recurrent(_elman()),
@@ -177,8 +282,11 @@ LAYERS: dict[str, Member] = {
         )
     ),
     "residual": Member(lambda: layers.residual(layers.recurrent(cells.gru(3, 3)))),
-    "dense": Member(lambda: layers.dense(3, 4)),
-    "embedding": Member(lambda: layers.embedding(5, 3), _symbols(5)),
+    "time_distributed": Member(lambda: layers.time_distributed(_scale_init, _scaled)),
+    "dense": Member(lambda: layers.dense(3, 4), part_of="stack"),
+    "embedding": Member(
+        lambda: layers.embedding(5, 3), _symbols(5), part_of="character model"
+    ),
     "layer_norm": Member(lambda: layers.layer_norm(3)),
     "dropout, zoneout": Member(
         lambda: layers.stack(
@@ -190,6 +298,7 @@ LAYERS: dict[str, Member] = {
     "with_loss": Member(
         lambda: layers.with_loss(layers.recurrent(_elman()), objectives.squared_error),
         targets=4,
+        part_of="with_loss, weighted",
     ),
     "with_loss, weighted": Member(
         lambda: layers.with_loss(layers.recurrent(_elman()), objectives.squared_error),
@@ -212,9 +321,11 @@ LAYERS: dict[str, Member] = {
 }
 
 UNROLLS: dict[str, Member] = {
-    "bptt": Member(_elman, reference=in_numpy.elman()),
+    "bptt": Member(_elman, reference=in_numpy.elman(), part_of="elman"),
     "bptt, remat": Member(
-        lambda: layers.remat(layers.recurrent(_elman())), reference=in_numpy.elman()
+        lambda: layers.remat(layers.recurrent(_elman())),
+        reference=in_numpy.elman(),
+        part_of="character model",
     ),
     "both_modes": Member(
         _elman,

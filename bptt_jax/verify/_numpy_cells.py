@@ -95,6 +95,10 @@ def relu(a):
     return np.where(np.real(a) > 0, a, 0)
 
 
+def softplus(a):
+    return np.log1p(np.exp(a))
+
+
 def elman(activation: Callable = np.tanh) -> Callable:
     def step(p, h, x):
         h = activation(x @ p["w_x"] + h @ p["w_h"] + p["b"])

@@ -40,7 +40,7 @@ OPTIONS = {
     "--lr x": "'x'",
     "--hidden": "Missing value for argument '--hidden'",
     "extra": "extra",
-    "--cell nope": "--cell nope: expected one of lstm, gru,",
+    "--cell nope": "--cell nope: expected one of elman, irnn,",
     "--task nope": "--task nope: expected one of stdlib, shakespeare, adding,",
     "--optimizer nope": "--optimizer nope: expected one of adam, adamw,",
     "--unroll nope": "--unroll nope: expected one of bptt, scan",
@@ -247,6 +247,10 @@ DAMAGED = {
     "settings": '{"settings": 3, "data": {}, "symbols": null, "steps": 4, "chunk": 16}',
     "option": '{"settings": {"hiden": 3}, "data": {}, "symbols": null, "steps": 4,'
     '"chunk": 16}',
+    "no data": '{"settings": {}, "data": null, "symbols": null, "steps": 4, "chunk": 16}',
+    "symbols": '{"settings": {}, "data": {}, "symbols": 3, "steps": 4, "chunk": 16}',
+    "steps": '{"settings": {}, "data": {}, "symbols": null, "steps": true, "chunk": 16}',
+    "chunk": '{"settings": {}, "data": {}, "symbols": null, "steps": 4, "chunk": "x"}',
     "type": '{"settings": {"hidden": "x"}, "data": {}, "symbols": null, "steps": 4,'
     '"chunk": 16}',
 }

@@ -41,8 +41,14 @@ def test_a_value_may_be_a_list_or_a_range(value, values):
     assert values[0] in first[-1]
 
 
-def test_one_value_is_no_list_and_files_are_left_alone():
-    assert split(["--lr", "0.1", "--text", "a,b:c.txt"])[1] == {}
+FILES = ("runs/a,b", "12:30", "a,b:3:4.txt")
+
+
+@pytest.mark.parametrize("option", ["--out", "--text", "--config"])
+def test_one_value_is_no_list_and_files_are_left_alone(option):
+    for name in FILES:
+        for words in ([option, name], [f"{option}={name}"]):
+            assert split(["--lr", "0.1", *words]) == (["--lr", "0.1", *words], {})
 
 
 WRONG = {
@@ -57,6 +63,11 @@ WRONG = {
     "--cell lstm,nope": "--cell nope: expected one of lstm, gru,",
     "--hidden 4,0": "--hidden must be at least 1, got 0",
     "--epochs 1,2": "--epochs takes one value, got 1,2",
+    "--epochs=1,2": "--epochs takes one value, got 1,2",
+    "--evaluate-every=1:5": "--evaluate-every takes one value, got 1:5",
+    "--checkpoint-every 5": "--checkpoint-every is of bptt-jax train alone",
+    "--seed 4294967296": "--seed must lie in [0, 2^32), got 4294967296",
+    "--seed 4294967295,4294967296": "--seed must lie in [0, 2^32), got 4294967296",
     "--patience 3": "--patience is of bptt-jax train alone",
     "--halving 1": "--halving must be at least 2, got 1",
     "--lanes 0": "--lanes must be at least 1",
@@ -87,7 +98,7 @@ def test_a_sweep_from_the_command_line(capsys, tmp_path, monkeypatch):
     said = capsys.readouterr().out
     assert "16 settings: 2 × cell, 2 × lr, 2 × clip, 2 × seed" in said
     assert "16 settings, 0 diverged" in said
-    assert "held_out (loss per step)" in said
+    assert "the best 10 of 16; all are in s/results.parquet" in said
     table = sweep.load(tmp_path / "s").table
     assert {"cell", "lr", "clip", "seed", "held_out"} <= set(table.column_names)
     assert set(table["cell"].to_pylist()) == {"gru", "elman"}
@@ -97,23 +108,19 @@ def test_a_sweep_from_the_command_line(capsys, tmp_path, monkeypatch):
     assert set(record["chunks"]) == {"cell=gru", "cell=elman"}
     assert all(1 <= chunk <= 8 for chunk in record["chunks"].values())
     assert cli.main(["sweep", "show", "s"]) == 0
-    assert "16 settings, 0 diverged" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "16 settings, 0 diverged" in said
+    assert "the best 10 of 16; all are in s/results.parquet" in said
     assert cli.main([*TINY, *options[:-2], "--steps", "5", "--out", "s"]) == 2
     assert "holds another sweep" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_a_short_text(capsys, tmp_path):
-    """Fewer rows than usual are told, and what the numbers of the table are."""
-    (tmp_path / "book.txt").write_text("three words here\n" * 400)
-    options = ("--text", str(tmp_path / "book.txt"), "--hidden", "4", "--steps", "2",
-               "--lanes", "1", "--lr", "0.1,0.01", "--length", "32")  # fmt: skip
-    assert cli.main(["sweep", *options, "--out", str(tmp_path / "s")]) == 0
-    said = capsys.readouterr().out
-    assert "batches of 8 sequences: the text is too short for 32" in said
-    assert "held_out (nats per byte)" in said
-    assert cli.main(["sweep", "show", str(tmp_path / "s")]) == 0
-    assert "held_out (nats per byte)" in capsys.readouterr().out
+def test_seeds_are_those_of_train(capsys, tmp_path):
+    seeds = [1, 2**31, 2**32 - 1]
+    options = ("--seed", ",".join(map(str, seeds)), "--steps", "2")
+    assert cli.main([*TINY, *options, "--out", f"{tmp_path}/s,1"]) == 0
+    found = sweep.load(tmp_path / "s,1").table
+    assert sorted(set(found["seed"].to_pylist())) == seeds
 
 
 @pytest.mark.slow

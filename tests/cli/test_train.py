@@ -5,11 +5,13 @@ import importlib.util
 import io
 import json
 import os
+import pathlib
 import shutil
 import signal
 import struct
 import sys
 
+import jax
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -170,6 +172,76 @@ def test_bits_per_character_of_a_short_text_in_utf8(tmp_path, capsys, monkeypatc
     assert json.loads((out / "config.json").read_text())["unit"] == "nats per byte"
     assert cli.main(["sample", str(out), "--prompt", "και", "--length", "30"]) == 0
     assert len(capsys.readouterr().out) == len("και") + 30 + len("\n")
+
+
+@pytest.fixture
+def copied_run(text_run, tmp_path):
+    """`(folder, options)` of a copy of that run."""
+    folder, options, _ = text_run
+    out = shutil.copytree(folder / "run", tmp_path / "run")
+    return out, [*options, "--out", out]
+
+
+def test_more_steps_and_the_same_text_by_another_path(copied_run, tmp_path, capsys):
+    """The schedule runs over all steps: the new one applies from here."""
+    out, options = copied_run
+    before = losses(out)
+    book = pathlib.Path(shutil.copy(options[1], tmp_path / "elsewhere.txt"))
+    shown = " ".join(train(*options, "--text", book, "--steps", 32).split())
+    assert (
+        "from step 25 on: another optimizer, whose schedule may run over all steps; the "
+        "result is not that of one run of so many from step 25 on: 32 steps in all, "
+        "before it were 25 continues at step 25"
+    ) in shown
+    is_whole(out, 32)
+    assert losses(out)[:25] == before
+    config = json.loads((out / "config.json").read_text())
+    assert (config["steps"], config["settings"]["steps"]) == (32, 32)
+    kept = listing(out)
+    assert "nothing is trained" in " ".join(train(*options, "--steps", 32).split())
+    assert listing(out) == kept
+    assert cli.main(["train", *map(str, options)]) == 2
+    said = capsys.readouterr().err
+    assert "run made with other settings: steps 32 (now 25); choose another" in said
+    book.write_bytes(book.read_bytes() + b"another")
+    assert cli.main(["train", *map(str, options), "--text", str(book)]) == 2
+    assert "was made with other data; choose another --out" in capsys.readouterr().err
+    assert listing(out) == kept
+
+
+def test_an_edited_config_is_no_damage(copied_run, capfd):
+    out, options = copied_run
+    config = json.loads((out / "config.json").read_text())
+    config["settings"]["hidden"] = 9
+    (out / "config.json").write_text(json.dumps(config))
+    before = listing(out)
+    for arguments, differs in (
+        (
+            ["train", *options, "--hidden", "9"],
+            "what differs: the model, params[1]['b']",
+        ),
+        (
+            ["sample", out],
+            "is sound, and of another model, optimizer or estimator: best",
+        ),
+    ):
+        assert cli.main([*map(str, arguments)]) == 2
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1
+        assert differs in said
+        assert "damaged" not in said
+        assert listing(out) == before
+
+
+def test_another_kind_of_keys_is_no_damage(copied_run, capfd):
+    out, options = copied_run
+    before = listing(out)
+    with jax.default_prng_impl("rbg"):
+        assert cli.main(["train", *map(str, options)]) == 2
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "what differs: jax_default_prng_impl threefry2x32 (now rbg);" in said
+    assert listing(out) == before
 
 
 @pytest.mark.parametrize("command", ["train", "sample"])

@@ -49,7 +49,7 @@ def test_step_is_forward_of_project(member):
 def test_output_is_the_part_of_the_state_that_it_says(member):
     cell, params, carry, xs = stretch(member)
     after, y = cell.step(params, carry, first(xs))
-    if cell.output is not None:
+    if cell.output:
         chex.assert_trees_all_equal(y, cell.output(after))
 
 

@@ -12,17 +12,16 @@ from bptt_jax import layers, unrolls
 from support import tiers
 from support.gradients import Case, arguments_of
 from support.members import CELLS
+from support.members import UNROLLS as MEMBERS
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 CHUNKED = functools.partial(unrolls.bptt, chunk=2)
 UNROLLS = {
-    "bptt": (CHUNKED, layers.recurrent),
-    "bptt of remat": (CHUNKED, lambda cell: layers.remat(layers.recurrent(cell))),
-    "reverse(bptt)": (unrolls.reverse(CHUNKED), layers.recurrent),
-    "both_modes": (
-        functools.partial(unrolls.both_modes, chunk=2),
-        layers.recurrent,
-    ),
+    **{
+        name: (functools.partial(member.unroll, chunk=2), layers.recurrent)
+        for name, member in MEMBERS.items()
+    },
+    "bptt, remat": (CHUNKED, lambda cell: layers.remat(layers.recurrent(cell))),
     "scan": (unrolls.scan, lambda cell: cell),
 }
 
@@ -60,7 +59,7 @@ def test_lowers_for_cpu_cuda_and_tpu(name, unroll):
 
 
 @pytest.mark.parametrize(
-    "unroll", ["bptt", pytest.param("bptt of remat", marks=pytest.mark.slow)]
+    "unroll", ["bptt", pytest.param("bptt, remat", marks=pytest.mark.slow)]
 )
 def test_an_exported_gradient_is_the_gradient(unroll):
     """Called on the platform that is here."""

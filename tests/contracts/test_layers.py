@@ -39,10 +39,10 @@ def test_bwd_is_the_transpose_of_the_derivative_of_fwd(member):
 
     @quick_jit
     def both(params, carry, xs):
-        def fwd(*arguments):
-            return layer.fwd(*arguments, side)[:2]
+        def fwd(params, carry, xs, targets):
+            return layer.fwd(params, carry, xs, side._replace(targets=targets))[:2]
 
-        (after, ys), pull = trees.pullback(fwd, params, carry, xs)
+        (after, ys), pull = trees.pullback(fwd, params, carry, xs, side.targets)
         d_carry, d_ys = like(after, 1), like(ys, 2)
         after, ys, residuals = layer.fwd(params, carry, xs, side)
         by_hand = layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
@@ -74,15 +74,15 @@ def test_some_steps_and_then_others_are_all_steps(member):
             after, ys, residuals = layer.fwd(params, carry, *at)
             kept.append((carry, *at, ys, residuals, cut(d_ys, *part)))
             carry = after
-        d_params, d_xs = [], []
+        d_params, along = [], []
         for first, x, s, ys, residuals, d in reversed(kept):
-            d_p, d_carry, d_x = layer.bwd(
+            d_p, d_carry, *d_at = layer.bwd(
                 params, first, x, s, ys, residuals, d_carry, d
             )
             d_params.append(d_p)
-            d_xs.insert(0, d_x)
+            along.insert(0, d_at)
         ys = jnp.concatenate([k[3] for k in kept])
-        return carry, ys, (trees.add(*d_params), d_carry, trees.join(d_xs))
+        return carry, ys, (trees.add(*d_params), d_carry, *trees.join(along))
 
     *want, cotangents = whole(params, carry, xs)
     found = in_parts(params, carry, xs, *cotangents)

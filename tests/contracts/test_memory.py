@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from bptt_jax import Side, cells, layers, models, objectives, unrolls
+from bptt_jax import Layer, Side, cells, layers, models, objectives, unrolls
 from bptt_jax._jax import enable_x64
 from support import xla
+from support.members import UNROLLS
 
 B, T, I, H = 64, 256, 128, 256
 SYMBOLS, EMBEDDING = 82, 64
@@ -66,6 +67,26 @@ def test_a_layer_that_runs_again():
     assert units("lstm", lean=True) <= (3.3 if xla.COPIES else 2.6)
 
 
+OF_UNROLLS = {"reverse(bptt)": 3.7}
+"""More than `bptt`: what it reads and gives is there a second time, turned."""
+
+
+@functools.cache
+def through(name: str, flags=()) -> float:
+    """Of an Elman layer through an unroll of the library."""
+    layer, lean = UNROLLS[name].make(), name == "bptt, remat"
+    assert lean == isinstance(layer, Layer)
+    return units("elman", UNROLLS[name].unroll, lean, flags=flags)
+
+
+@pytest.mark.parametrize("name", UNROLLS)
+def test_an_unroll(name):
+    """No more than `bptt` may, with masks and resets and without."""
+    limit = OF_UNROLLS.get(name, LIMITS["elman"]) + xla.COPIES
+    assert through(name) <= limit
+    assert through(name, ("mask", "resets")) <= limit + SIDES_COST
+
+
 @pytest.mark.parametrize("name", ["elman", *LONGER])
 def test_the_plain_loop_takes_more(name):
     """What the limits are measured by is not small by itself."""
@@ -108,9 +129,16 @@ def test_a_character_model_with_its_loss(lean, limit):
 
 
 @functools.cache
-def small(name: str, steps: int) -> int:
+def small(name: str, steps: int, unroll=unrolls.bptt) -> int:
     cell = getattr(cells, name)(8, 16)
-    return gradient(functools.partial(unrolls.bptt, cell), cell, (4, steps, 8))
+    return gradient(functools.partial(unroll, cell), cell, (4, steps, 8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UNROLLS)
+def test_an_unroll_grows_no_faster_than_time(name):
+    unroll = UNROLLS[name].unroll
+    assert small("elman", 1000, unroll) <= 10.1 * small("elman", 100, unroll)
 
 
 @pytest.mark.parametrize("steps", [100, pytest.param(1000, marks=pytest.mark.slow)])

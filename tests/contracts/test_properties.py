@@ -17,11 +17,16 @@ from bptt_jax import unrolls
 from bptt_jax.types import Side
 from support import tiers
 from support.gradients import Case, arguments_of, error, quick_jit
-from support.members import CELLS
+from support.members import CELLS, UNROLLS
 
 T, B, CHUNK = 7, 3, 3
+MEMBERS = {**CELLS, **UNROLLS}
 TOLERANCE = 1e-12
 every_cell = pytest.mark.parametrize("name", tiers.cells(fast=("lstm",)))
+every_one = pytest.mark.parametrize(
+    "name", [*tiers.cells(fast=("lstm",)), *tiers.unrolls(fast=UNROLLS)]
+)
+"""Cells through `bptt`, and unrolls."""
 some_examples = settings(
     max_examples=10,
     derandomize=True,
@@ -40,7 +45,7 @@ sides = st.sampled_from(["plain", "both"])
 @functools.cache
 def _member(name):
     """A cell, its parameters and its carry, in float64."""
-    member = CELLS[name]
+    member = MEMBERS[name]
     cell = member.make()
     return cell, *arguments_of(member, cell, Case(T, (B,), "plain", ()))[:2]
 
@@ -49,7 +54,7 @@ def example(name, seed, side="plain"):
     """A cell, random arguments (NaN in the padding), and cotangents of its outputs."""
     cell, params, carry = _member(name)
     rng = np.random.default_rng(seed)
-    noise = CELLS[name].options.get("noise", 0.3)
+    noise = MEMBERS[name].options.get("noise", 0.3)
     near = lambda tree, by: jax.tree.map(
         lambda a: a + by * rng.normal(size=a.shape), tree
     )
@@ -76,15 +81,19 @@ def _outputs(name):
     )
 
 
-def _pull(cell, chunk, params, carry, xs, side, d_out):
+def _pull(cell, chunk, params, carry, xs, side, d_out, unroll=unrolls.bptt):
     out, back = jax.vjp(
-        lambda *a: unrolls.bptt(cell, *a, side, chunk=chunk), params, carry, xs
+        lambda *a: unroll(cell, *a, side, chunk=chunk), params, carry, xs
     )
     return out, back(d_out)
 
 
-pull = quick_jit(_pull, static_argnums=(0, 1))
+pull = quick_jit(_pull, static_argnums=(0, 1), static_argnames="unroll")
 """`(carry, ys), (d_params, d_carry, d_xs)` for cotangents of the two outputs."""
+
+
+def pull_of(name):
+    return functools.partial(pull, unroll=MEMBERS[name].unroll)
 
 
 @functools.partial(quick_jit, static_argnums=(0, 1))
@@ -194,11 +203,12 @@ def test_time_in_two_parts(name, seed, side, k):
 GARBAGE = [np.nan, np.inf, -np.inf, 1e300, -7.0]
 
 
-@every_cell
+@every_one
 @some_examples
 @given(seed=seeds, garbage=st.sampled_from(GARBAGE))
 def test_nothing_is_read_at_a_masked_step(name, seed, garbage):
     """To the bit."""
+    pull = pull_of(name)
     cell, (params, carry, xs, flags), d_out = example(name, seed, "both")
     real = flags.mask[..., None]
     filled = lambda value: np.where(real, xs, value)
@@ -209,7 +219,7 @@ def test_nothing_is_read_at_a_masked_step(name, seed, garbage):
     some(d_params)
 
 
-@every_cell
+@every_one
 @some_examples
 @given(
     seed=seeds,
@@ -218,6 +228,7 @@ def test_nothing_is_read_at_a_masked_step(name, seed, garbage):
 )
 def test_masked_steps_put_in_change_nothing(name, seed, where, garbage):
     """At any place, also before the first step and after the last."""
+    pull = pull_of(name)
     cell, (params, carry, xs, _), (d_last, d_ys) = example(name, seed)
     put_in = lambda a, value: np.insert(a, where, value, 0)
     real = put_in(np.ones(T, bool), False)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_jax import layers, unrolls
+from bptt_jax import Layer, layers, unrolls
 from support import hlo, tiers
-from support.members import CELLS
+from support.members import CELLS, UNROLLS
 
 T, K, B, H = (
     40,
@@ -77,6 +77,14 @@ def test_no_weight_gradient_in_a_loop_over_steps(name):
     module, weights = compiled(name, unrolls.bptt, chunk=K)
     assert not per_step(module, weights)
     assert anywhere(module, weights)  # they are computed somewhere
+
+
+@pytest.mark.parametrize("name", UNROLLS)
+def test_nor_in_any_unroll(name):
+    lean = isinstance(UNROLLS[name].make(), Layer)
+    module, weights = compiled("elman", UNROLLS[name].unroll, lean=lean, chunk=K)
+    assert not per_step(module, weights)
+    assert anywhere(module, weights)
 
 
 @pytest.mark.parametrize("name", tiers.cells(("lstm", "from_step")))

@@ -12,7 +12,7 @@ import pytest
 from bptt_jax import cells, layers, unrolls
 from bptt_jax.types import Cell, Side
 from support.gradients import Case, arguments_of, error, gradients, worst
-from support.members import CELLS, LAYERS, Member
+from support.members import CELLS, LAYERS, UNROLLS, Member
 from support.reference import AS_REFERENCE
 
 T, B, I, H = 6, 2, 3, 4
@@ -339,7 +339,7 @@ ERRORS = {
     "scalar input": (ValueError, r"xs: .*\[T, \.\.\.\]", dict(xs=np.float64(1.0))),
     "features": (
         ValueError,
-        r"xs: .*got \[\.\.\., 5\]",
+        r"xs: .*got \[6, 2, 5\]",
         dict(xs=np.zeros((T, B, 5))),
     ),
     "lengths differ": (
@@ -396,11 +396,12 @@ ERRORS = {
 }
 
 
+@pytest.mark.parametrize("unroll", UNROLLS)
 @pytest.mark.parametrize("name", ERRORS)
-def test_error(name):
+def test_error(name, unroll):
     kind, message, changes = ERRORS[name]
     with pytest.raises(kind, match=message):
-        unrolls.bptt(**_bad(**changes))
+        UNROLLS[unroll].unroll(**_bad(**changes))
 
 
 # Precision

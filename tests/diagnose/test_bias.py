@@ -73,7 +73,13 @@ def constant(value):
 
 @pytest.mark.parametrize(
     ("dtype", "size"),
-    [("float16", 300), ("float32", 1e25), ("float32", 1e-25), ("complex64", 3 + 4j)],
+    [
+        ("float16", 300),
+        ("float32", 1e25),
+        ("float32", 1e-25),
+        ("complex64", 3 + 4j),
+        ("complex64", 3e25j),
+    ],
 )
 def test_figures_where_squares_leave_the_range(dtype, size):
     params = [jnp.zeros(90, dtype), jnp.zeros(10, dtype)]

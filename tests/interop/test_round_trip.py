@@ -405,10 +405,34 @@ def test_what_others_do_not_have():
         haiku.to_params(params_of(GRU))
     with pytest.raises(ValueError, match="expected LSTM layers, got GRU"):
         cudnn.to_flat(params_of(GRU))
-    with pytest.raises(ValueError, match=r"layers of one direction each.*got \[2, 1\]"):
+    with pytest.raises(ValueError, match=r"layer 1: expected 8 inputs, got 3"):
         weights.network([*params_of(LSTM, 1, 2), *params_of(LSTM)])
+    with pytest.raises(ValueError, match=r"of one direction or of two, got \[4\]"):
+        weights.network([params_of(LSTM, 1, 2)[0] * 2])
     with pytest.raises(TypeError, match="source: expected a path"):
         torch.load_state_dict(3)
+
+
+def test_layers_of_one_direction_between_those_of_two():
+    (first,) = params_of(LSTM, 1, 2)
+    second, third = random_like((shapes_of(LSTM, 2 * H), shapes_of(GRU, H)))
+    whole = (first, (second,), (third, jax.tree.map(np.negative, third)))
+    assert same_bits(flax.load_params(flax.to_params(whole)).params, whole)
+    with pytest.raises(ValueError, match="layers bidirectional, lstm, bidirectional_1"):
+        keras.load_weights(keras.to_weights(whole))  # the names say no order
+    for to in (torch.to_state_dict, equinox.to_arrays, cudnn.to_flat):
+        with pytest.raises(ValueError, match=r"one direction each.* got \[2, 1"):
+            to(whole if to is not cudnn.to_flat else whole[:2])
+    with pytest.raises(ValueError, match="one direction, got two"):
+        haiku.to_params(whole)
+    lost = keras.to_weights(params_of(LSTM, 2, 2))
+    lost = {n: a for n, a in lost.items() if not n.startswith("bidirectional_1/backw")}
+    with pytest.raises(ValueError, match="backward/kernel is missing"):
+        keras.load_weights(lost)
+    tree = flax.to_params(whole)
+    del tree["layers_0"]["backward_rnn"]
+    with pytest.raises(ValueError, match="layers_0/backward_rnn/cell/.* is missing"):
+        flax.load_params(tree)
 
 
 def test_params_of_a_stack_and_of_one_cell():

@@ -235,6 +235,22 @@ class TestWhatIsDrawn:
             np.ma.filled(shown, NAN), [[1.5, 5.0], [NAN, NAN]]
         )
 
+    def test_the_best_are_dark_in_all_figures_of_a_sweep(self):
+        def light(colour):
+            return sum(colour[:3])
+
+        scores = [3.0, 1.0]
+        image = axes_of(
+            plots.heat_map([1, 2], [1, 1], scores, labels=("a", "b"))
+        ).images[0]
+        worst, best = image.to_rgba(image.get_array())[0]
+        assert light(best) < light(worst)
+        figure = plots.parallel_coordinates({"a": [1, 2]}, scores)
+        drawn = {
+            line.get_ydata()[-1]: line.get_color() for line in axes_of(figure).lines
+        }
+        assert light(drawn[0.0]) < light(drawn[1.0])
+
     def test_parallel_coordinates_have_a_line_a_run_that_did_not_diverge(self):
         lines = axes_of(FIGURES["parallel_coordinates"]()).lines
         drawn = sorted(tuple(map(float, line.get_ydata())) for line in lines)

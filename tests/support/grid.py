@@ -27,24 +27,13 @@ SLOW = (
     Case(1000, (3,), "plain", (None,)),
 )
 CLASSIC = ("elman", "lstm", "gru", "from_step")
-PARTS = {  # what another member of the fast tier has in it, or nearly so
-    "elman, softplus",
-    "indrnn, tanh",
-    "ctrnn",
-    "ctrnn, currents",
-    "lstm, peepholes",
-    "lstm, projection",
-    "lstm, layer norm",
-    "zoneout",
-    "recurrent",
-    "recurrent, masked and reset by its inputs",
-    "remat",
-    "dense",
-    "embedding",
-    "with_loss",
-    "bptt",
-    "bptt, remat",
+PARTS = {
+    name
+    for members in (CELLS, LAYERS, UNROLLS)
+    for name, member in members.items()
+    if member.part_of
 }
+"""What another member of the fast tier has in it, or nearly so."""
 
 
 class Entry(NamedTuple):

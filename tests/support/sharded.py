@@ -68,7 +68,7 @@ class Spread(NamedTuple):
     member: str
     unroll: str = "bptt"
     axes: str = "Auto"
-    batch: tuple[int, ...] = (8,)
+    batch: tuple[int, ...] = (32,)
     axis: int = 0
     side: str = "plain"
     units: int = 1
@@ -126,7 +126,7 @@ def _of_member(case: Spread):
 
 def _of_flax():
     model = RNN(nn.LSTMCell(4, param_dtype=jnp.float64))
-    xs = np.random.default_rng(0).normal(size=(8, 6, 3))
+    xs = np.random.default_rng(0).normal(size=(32, 6, 3))
     variables = jax.device_get(model.init(jax.random.key(0), xs))
     return _gradient(lambda p, c, xs: model.apply(p, xs)), variables, ((), xs)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.members import CELLS
+from support.members import CELLS, UNROLLS
 
 SOME = ("elman", "lstm", "gru", "learned_carry", "from_step")
 """One of each kind: those that the slow tier has where the full table takes long."""
@@ -20,6 +20,22 @@ def tier(name: str, fast: bool, values: tuple = ()):
 def cells(fast) -> list:
     """All cells: the given ones in the fast tier, `SOME` in the slow one."""
     return [tier(name, name in fast) for name in CELLS]
+
+
+def unrolls(fast=()) -> list:
+    """All unrolls: the given ones in the fast tier, the others in the slow one."""
+    return [slow(name, name in fast) for name in UNROLLS]
+
+
+def of_unrolls(fast, others) -> list:
+    """All unrolls with all of `others`; `fast(other)` says which are quick."""
+    return [slow((u, o), fast(o)) for u in UNROLLS for o in others]
+
+
+def slow(value, fast: bool):
+    """A parameter, or several, in the fast tier or in the slow one."""
+    values = value if isinstance(value, tuple) else (value,)
+    return pytest.param(*values, marks=[] if fast else [pytest.mark.slow])
 
 
 def pairs(fast, others) -> list:

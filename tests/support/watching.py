@@ -25,7 +25,7 @@ def plain(n_hidden: int = H):
     def init_carry(p, batch_shape):
         return jnp.zeros((*batch_shape, n_hidden), p["w"].dtype)
 
-    return cells.from_step(step, init, init_carry)
+    return cells.from_step(step, init, init_carry, output=None)
 
 
 @functools.cache

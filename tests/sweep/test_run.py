@@ -2,6 +2,8 @@
 
 import json
 import math
+import pwd
+import re
 import signal
 import subprocess
 import sys
@@ -248,6 +250,21 @@ def test_the_layout_is_measured_kept_and_remembered(tmp_path, monkeypatch):
     assert run("c")["0"] >= 1
 
 
+def test_a_user_without_a_home_measures_each_time(tmp_path, monkeypatch):
+    """`docker run --user`: no HOME, and a number that no file of users has."""
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    found = sweep.run(descent, SPACE, steps=2, out="s")
+    assert "a step of one configuration by lanes" in found.layouts[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
 def test_one_device_on_several_cores_is_told(tmp_path, monkeypatch):
     from bptt_jax.sweep import _run
 
@@ -256,6 +273,9 @@ def test_one_device_on_several_cores_is_told(tmp_path, monkeypatch):
     sweep.run(descent, SPACE, steps=2, lanes=1, out=tmp_path / "s",
               progress=sweep.Progress(message=said.append))  # fmt: skip
     assert any("one CPU device on 4 cores" in text for text in said)
+    with pytest.warns(UserWarning, match="one CPU device on 4 cores") as told:
+        sweep.run(descent, SPACE, steps=2, lanes=1, out=tmp_path / "s")
+    assert told[0].filename == __file__
 
 
 # Halving
@@ -378,6 +398,37 @@ def test_senseless_options_are_named(tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
         go(tmp_path / "s", **options)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_seed_makes_the_key_that_it_makes_elsewhere(tmp_path):
+    def drawn(config, key):
+        return key, lambda key: (key, dict(loss=jax.random.uniform(key)))
+
+    seeds = [0, 7, 2**31 - 1, 2**31, 2**32 - 1]
+    found = sweep.run(drawn, sweep.grid(seed=seeds), steps=1, lanes=5, out=tmp_path)
+    here = [float(jax.random.uniform(jax.random.key(seed))) for seed in seeds]
+    assert found.table["loss"].to_pylist() == here
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (
+            dict(seed=[0, 2**32]),
+            "seed: expected whole numbers in [0, 2^32), got 0 to 42",
+        ),
+        (dict(seed=[-1]), "seed: expected whole numbers in [0, 2^32), got -1 to -1"),
+        (dict(seed=[0.5]), "seed: expected whole numbers in [0, 2^32), got 0.5"),
+        (dict(lr=[2**32]), "lr: 4294967296 leaves the range of 32 bits"),
+        (dict(lr=[-1, 2**31]), "lr: 2147483648 leaves the range of 32 bits"),
+        (dict(lr=[0.1, 1e39]), "lr: 1e+39 leaves the range of 32 bits"),
+        (dict(lr=[0.1, 1e-60]), "lr: 1e-60 leaves the range of 32 bits"),
+    ],
+)
+def test_numbers_that_32_bits_do_not_have_are_refused(tmp_path, columns, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        sweep.run(descent, sweep.grid(**columns), steps=2, out=tmp_path / "s")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_training_without_a_loss_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import collections
 import json
 import math
+import pwd
 
 import numpy as np
 import pytest
@@ -142,3 +143,17 @@ def _plain(folder):
     path = folder / "plain.txt"
     path.write_bytes(np.random.default_rng(0).choice(list(b"abcd"), 9000).astype("u1"))
     return path
+
+
+def test_without_a_home_nothing_is_remembered(task, tmp_path, monkeypatch):
+    """`docker run --user`: no HOME, and a number that no file of users has."""
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert tasks.ngram_baseline(task) == expected(task)
+    assert not list(tmp_path.iterdir())

@@ -242,6 +242,18 @@ def test_bits_of_what_is_no_text():
         tasks.bits(tasks.adding().train, [1.0])
 
 
+@pytest.mark.parametrize("bad", [-1, 3])
+def test_a_token_that_is_no_symbol_is_refused(bad):
+    letters = np.tile(np.arange(3, dtype=np.uint8), 20)
+    table = np.arange(256, dtype=np.uint8)
+    task = tasks.text(
+        tasks.Corpus(letters, letters, table, ("a", "b", "c"), {}), batch=2, T=4
+    )
+    assert tasks.decode(task, [0, 2]) == "ac"
+    with pytest.raises(ValueError, match=rf"tokens from 0 to 2, got {bad} at \[1\]"):
+        tasks.decode(task, np.array([0, bad]))
+
+
 def test_symbols_are_asked_of_text_only():
     with pytest.raises(ValueError, match="symbols"):
         tasks.decode(tasks.adding(), [0])

@@ -6,7 +6,17 @@ import numpy as np
 import optax
 import pytest
 
-from bptt_jax import Batch, Side, Stream, Task, estimators, layers, objectives, train
+from bptt_jax import (
+    Batch,
+    Side,
+    Stream,
+    Task,
+    estimators,
+    layers,
+    objectives,
+    sweep,
+    train,
+)
 from bptt_jax.sweep import _store
 from bptt_jax.train import Checkpoints
 from support.complex_cells import BY_HAND
@@ -85,6 +95,18 @@ def test_a_run_is_kept_and_goes_on(tmp_path):
     assert int(kept.position) == 4
     leaves = jax.tree.leaves(kept.params)
     assert all(a.dtype == jnp.complex64 and np.abs(a.imag).min() > 0 for a in leaves)
+
+
+def test_a_sweep_takes_the_same_steps():
+    rate = {"lr": jnp.float32(0.05)}
+    training = sweep.training(TASK, MODEL, ESTIMATOR, lambda lr: optax.sgd(lr))
+    state = training.init(rate, jax.random.key(0))
+    after, metrics = training.step(rate, state, 0)
+    one = train.init(MODEL, ESTIMATOR, optax.sgd(0.05), STREAM, jax.random.key(0))
+    want, _ = train.step(ESTIMATOR, optax.sgd(0.05), STREAM.batch, one, 0)
+    for name, a in after.params.items():
+        np.testing.assert_allclose(a, want.params[name], rtol=1e-6)
+    assert loss_of(after.params) < metrics["loss"]
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128])

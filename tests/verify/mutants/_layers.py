@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax import layers
+from bptt_jax.types import Weighted
 from verify.mutants._originals import WITHOUT_KEYS, noisy, square_elman
 from verify.mutants._table import in_bwd, in_layer
 
@@ -17,32 +18,34 @@ def carries_of_layers_swapped(right, params, carry, xs, side, ys, kept, d_carry,
 def output_cotangent_given_to_every_layer(
     right, params, carry, xs, side, ys, kept, d_carry, d_ys
 ):
-    (_, d_last), (_, d_last_carry), _ = right(
+    (_, d_last), (_, d_last_carry), *_ = right(
         params, carry, xs, side, ys, kept, d_carry, d_ys
     )
     first = layers.recurrent(square_elman())
-    d_first, d_first_carry, d_xs = first.bwd(
+    d_first, d_first_carry, *others = first.bwd(
         params[0], carry[0], xs, side, kept[1][0], kept[0][0], d_carry[0], d_ys
     )
-    return (d_first, d_last), (d_first_carry, d_last_carry), d_xs
+    return (d_first, d_last), (d_first_carry, d_last_carry), *others
 
 
 @in_bwd("stack", "params[1]['w_x']")
 def second_layer_multiplied_with_the_first_inputs(
     right, params, carry, xs, side, ys, kept, d_carry, d_ys
 ):
-    d_params, d_before, d_xs = right(params, carry, xs, side, ys, kept, d_carry, d_ys)
+    d_params, *others = right(params, carry, xs, side, ys, kept, d_carry, d_ys)
     second = layers.recurrent(square_elman())
     wrong, *_ = second.bwd(
         params[1], carry[1], xs, side, ys, kept[0][1], d_carry[1], d_ys
     )
-    return (d_params[0], d_params[1] | dict(w_x=wrong["w_x"])), d_before, d_xs
+    return (d_params[0], d_params[1] | dict(w_x=wrong["w_x"])), *others
 
 
 @in_bwd("residual", "xs")
 def skip_path_missing(right, params, carry, xs, side, ys, kept, d_carry, d_ys):
-    d_params, d_before, d_xs = right(params, carry, xs, side, ys, kept, d_carry, d_ys)
-    return d_params, d_before, d_xs - d_ys
+    d_params, d_before, d_xs, d_targets = right(
+        params, carry, xs, side, ys, kept, d_carry, d_ys
+    )
+    return d_params, d_before, d_xs - d_ys, d_targets
 
 
 @in_bwd("dense", "bias")
@@ -64,8 +67,9 @@ def row_of_a_repeated_symbol_overwritten(
 def weights_of_the_loss_forgotten(
     right, params, carry, xs, side, ys, kept, d_carry, d_ys
 ):
-    side = side._replace(targets=side.targets.targets)
-    return right(params, carry, xs, side, ys, kept, d_carry, d_ys)
+    weighted, side = side.targets, side._replace(targets=side.targets.targets)
+    *ds, d_targets = right(params, carry, xs, side, ys, kept, d_carry, d_ys)
+    return *ds, Weighted(d_targets, jnp.zeros_like(weighted.weights))
 
 
 @in_bwd("with_loss")
@@ -107,8 +111,8 @@ def dropout_without_its_scale(right):
     layer = layers.dropout(0.3)
 
     def bwd(params, carry, xs, side, *others):
-        d_params, d_carry, d_xs = layer.bwd(params, carry, xs, side, *others)
-        return d_params, d_carry, d_xs if side.keys is None else 0.7 * d_xs
+        *ds, d_xs, d_targets = layer.bwd(params, carry, xs, side, *others)
+        return *ds, d_xs if side.keys is None else 0.7 * d_xs, d_targets
 
     return noisy(layer._replace(bwd=bwd))
 

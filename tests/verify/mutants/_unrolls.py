@@ -52,14 +52,14 @@ def final_cell_state_without_gradient(right, layer, residuals, d_carry, d_ys, *,
 
 @in_bptt("elman in stretches", "carry")
 def first_carry_without_gradient(right, layer, residuals, d_carry, d_ys, *, chunk):
-    d_params, d_first, d_xs = right(layer, residuals, d_carry, d_ys, chunk=chunk)
-    return d_params, [jnp.zeros_like(d) for d in d_first], d_xs
+    d_params, d_first, *others = right(layer, residuals, d_carry, d_ys, chunk=chunk)
+    return d_params, [jnp.zeros_like(d) for d in d_first], *others
 
 
 @in_bptt("lstm in stretches", "carry.c")
 def first_cell_state_without_gradient(right, layer, residuals, d_carry, d_ys, *, chunk):
-    d_params, (d_h, d_c), d_xs = right(layer, residuals, d_carry, d_ys, chunk=chunk)
-    return d_params, [d_h, jnp.zeros_like(d_c)], d_xs
+    d_params, (d_h, d_c), *others = right(layer, residuals, d_carry, d_ys, chunk=chunk)
+    return d_params, [d_h, jnp.zeros_like(d_c)], *others
 
 
 @in_bptt("elman in stretches", "w_x w_h b", unseen=IN_STRETCHES_ALONE)
@@ -79,38 +79,42 @@ def shorter_first_stretch_counted_twice(
 def shorter_first_stretch_without_params_and_inputs(
     right, layer, residuals, d_carry, d_ys, *, chunk
 ):
-    d_params, d_first, d_xs = right(layer, residuals, d_carry, d_ys, chunk=chunk)
+    d_params, d_first, d_xs, d_targets = right(
+        layer, residuals, d_carry, d_ys, chunk=chunk
+    )
     rest, arguments = head(residuals, d_ys, chunk)
     if rest:
         dropped, *_ = layer.bwd(*arguments)
         dropped = trees.floats(residuals[0], dropped)
         d_params = [a - b for a, b in zip(d_params, dropped, strict=True)]
         d_xs = [d.at[:rest].set(0) for d in d_xs]
-    return d_params, d_first, d_xs
+    return d_params, d_first, d_xs, d_targets
 
 
 @in_bptt("elman in stretches", "w_x w_h b xs", unseen=ONE_STRETCH)
 def gradient_cut_between_stretches(right, layer, residuals, d_carry, d_ys, *, chunk):
     def bwd(*arguments):
-        d_params, d_before, d_xs = layer.bwd(*arguments)
-        return d_params, jnp.zeros_like(d_before), d_xs
+        d_params, d_before, *others = layer.bwd(*arguments)
+        return d_params, jnp.zeros_like(d_before), *others
 
-    d_params, _, d_xs = right(
+    d_params, _, *others = right(
         layer._replace(bwd=bwd), residuals, d_carry, d_ys, chunk=chunk
     )
-    _, d_first, _ = right(layer, residuals, d_carry, d_ys, chunk=chunk)
-    return d_params, d_first, d_xs
+    _, d_first, *_ = right(layer, residuals, d_carry, d_ys, chunk=chunk)
+    return d_params, d_first, *others
 
 
 @in_bptt("elman in stretches", "xs", unseen=ONE_STRETCH)
 def stretches_of_input_gradients_in_the_wrong_order(
     right, layer, residuals, d_carry, d_ys, *, chunk
 ):
-    d_params, d_first, (d_xs,) = right(layer, residuals, d_carry, d_ys, chunk=chunk)
+    d_params, d_first, (d_xs,), d_targets = right(
+        layer, residuals, d_carry, d_ys, chunk=chunk
+    )
     chunk = chunk or len(d_ys)
     rest = len(d_ys) % chunk
     turned = jnp.flip(trees.fold(d_xs[rest:], len(d_ys) // chunk), 0)
-    return d_params, d_first, [d_xs.at[rest:].set(trees.flat(turned))]
+    return d_params, d_first, [d_xs.at[rest:].set(trees.flat(turned))], d_targets
 
 
 def _with_rows(residuals, change):

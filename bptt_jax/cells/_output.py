@@ -1,0 +1,88 @@
+"""Whether the output of a step is a part of its state, found in a trace of it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.extend import core
+
+from bptt_jax.types import Cell, PyTree, Unsaid
+
+# the results of these are the results of the program they hold
+CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2",
+         "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)  # equal selections make equal cells
+class Selection:
+    """`Cell.output` by number: of each leaf of y the leaf of the carry that it is."""
+
+    numbers: tuple[int, ...]
+    structure: Any
+
+    def __call__(self, carry: PyTree) -> PyTree:
+        leaves = jax.tree.leaves(carry, is_leaf=lambda a: a is None)
+        return self.structure.unflatten([leaves[i] for i in self.numbers])
+
+
+def recognised(cell: Cell, params: PyTree, carry: PyTree, xs: PyTree) -> Cell:
+    """The cell with the output that a trace of one step shows, where nobody said it.
+
+    Args:
+      cell: as it is given, without mask and resets.
+      params: its parameters.
+      carry: of a step.
+      xs: of some steps, as the cell takes them.
+
+    Returns:
+      The cell; still `Unsaid()` where no leaf of the carry is the output, or where the
+      step raises (which is told by who runs it).
+    """
+    if not isinstance(cell.output, Unsaid):
+        return cell
+
+    def step(params, carry, xs):
+        us = cell.vjp.project(params, xs)
+        return cell.vjp.forward(params, carry, jax.tree.map(lambda a: a[0], us))
+
+    try:
+        traced, shapes = jax.make_jaxpr(step, return_shape=True)(params, carry, xs)
+        after, y = shapes
+    except (TypeError, ValueError):
+        return cell
+    where = [_origin(traced.jaxpr, v) for v in traced.jaxpr.outvars]
+    n = len(jax.tree.leaves(after))
+    states, outputs = where[:n], where[n:]
+    if None in outputs or not all(place in states for place in outputs):
+        return cell
+    numbers = tuple(states.index(place) for place in outputs)
+    return cell._replace(output=Selection(numbers, jax.tree.structure(y)))
+
+
+def _origin(jaxpr, result) -> tuple | None:
+    """Where a result comes from, through calls: equation by equation, and the variable.
+
+    None: it is a constant.
+    """
+    if isinstance(result, core.Literal):
+        return None
+    for i, eqn in enumerate(jaxpr.eqns):
+        for j, made in enumerate(eqn.outvars):
+            if made is not result:
+                continue
+            inner = _program(eqn)
+            if inner is None:
+                return (result,)
+            within = _origin(inner, inner.outvars[j])
+            handed_on = within is not None and within[-1] in inner.invars
+            return (result,) if within is None or handed_on else (i, *within)
+    return (result,)
+
+
+def _program(eqn):
+    """The jaxpr that a call holds; None: it is no call."""
+    if eqn.primitive.name not in CALLS:
+        return None
+    held = (eqn.params.get(k) for k in ("jaxpr", "call_jaxpr", "fun_jaxpr"))
+    found = next((h for h in held if h is not None), None)
+    return getattr(found, "jaxpr", found)

@@ -1,0 +1,135 @@
+"""A cell from a step is looked at as the same cell of the library is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_jax import Batch, Side, cells, diagnose, layers, objectives, unrolls
+from bptt_jax.types import Unsaid
+
+T, B, I, H = 6, 2, 3, 4
+LOSS = objectives.squared_error
+rng = np.random.default_rng(0)
+PARAMS = dict(
+    w_x=rng.normal(size=(I, H)), w_h=rng.normal(size=(H, H)), b=rng.normal(size=H)
+)
+MASK = np.array([[True] * T, [True] * (T - 2) + [False] * 2]).T
+BATCH = Batch(rng.normal(size=(T, B, I)), Side(targets=rng.normal(size=(T, B, H))))
+PADDED = BATCH._replace(side=BATCH.side._replace(mask=MASK))
+
+
+def step(p, h, x):
+    h = jnp.tanh(x @ p["w_x"] + h @ p["w_h"] + p["b"])
+    return h, h
+
+
+def anew(p, h, x):
+    """The output is equal to the state, which no trace shows."""
+    h = step(p, h, x)[0]
+    return h, h + 0 * h
+
+
+def init(key):
+    return jax.tree.map(jnp.zeros_like, PARAMS)
+
+
+def init_carry(p, batch_shape):
+    return jnp.zeros((*batch_shape, H), p["b"].dtype)
+
+
+def gates(p, hs, xs):
+    return dict(z=jax.nn.sigmoid(hs + xs @ p["w_x"]))
+
+
+inner = jax.jit(step)
+OWN = {
+    "seen in the trace": (step, {}),
+    "under jit": (inner, {}),
+    "under jit twice, then a dict": (
+        lambda p, h, x: inner(p, inner(p, h, x)[0] * 0 + h, x), {}
+    ),
+    "under checkpoint": (jax.checkpoint(step), {}),
+    "said": (anew, dict(output=lambda h: h)),
+}  # fmt: skip
+
+
+def own(name):
+    f, options = OWN[name]
+    return cells.from_step(f, init, init_carry, **options)
+
+
+def looked_at(cell, batch):
+    model = layers.recurrent(cell)
+    flow = diagnose.gradient_flow(model, LOSS, PARAMS, batch)
+    by_step = diagnose.contributions(model, LOSS, PARAMS, batch)
+    lags = diagnose.by_lag(model, LOSS, PARAMS, batch, lags=3)
+    ending = diagnose.omega(model, LOSS, PARAMS, batch)
+    rate = diagnose.fitted_rate(lags.norms), diagnose.horizon(lags.norms)
+    _, ys = unrolls.scan(cell, PARAMS, jnp.zeros((B, H)), batch.inputs, batch.side)
+    return flow, by_step, lags, ending, rate, ys
+
+
+@pytest.fixture(scope="module")
+def library():
+    cell = cells.elman(I, H)
+    return looked_at(cell, BATCH), looked_at(cell, PADDED)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_one_figure(name, library):
+    for batch, want in zip((BATCH, PADDED), library, strict=True):
+        found = looked_at(own(name), batch)
+        for a, b in zip(*map(jax.tree.leaves, (found, want)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "look", [diagnose.gradient_flow, diagnose.contributions, diagnose.omega]
+)
+def test_what_is_neither_seen_nor_said_is_asked_for(look):
+    unsaid = layers.recurrent(cells.from_step(anew, init, init_carry))
+    with pytest.raises(ValueError, match=r"output=lambda carry.*output=None"):
+        look(unsaid, LOSS, PARAMS, BATCH)
+    no_part = layers.recurrent(cells.from_step(anew, init, init_carry, output=None))
+    assert jnp.isfinite(look(no_part, LOSS, PARAMS, BATCH).loss)
+
+
+def test_two_calls_of_one_program_are_told_apart():
+    def two(p, h, x):
+        return inner(p, h, x)[0], inner(p, h, 2 * x)[0]
+
+    cell = cells.from_step(two, init, init_carry)
+    known = cells.recognised(cell, PARAMS, jnp.zeros((B, H)), BATCH.inputs)
+    assert isinstance(known.output, Unsaid)
+
+
+def test_something_made_of_the_state_is_no_selection():
+    cell = cells.from_step(step, init, init_carry, output=lambda h: 2.0 * h)
+    with pytest.raises(TypeError, match="output: expected leaves of the carry"):
+        unrolls.bptt(cell, PARAMS, jnp.zeros((B, H)), BATCH.inputs)
+    with pytest.raises(TypeError, match="output: expected a function"):
+        cells.from_step(step, init, init_carry, output=3)
+
+
+def test_gates_are_shown():
+    cell = cells.from_step(step, init, init_carry, gates=gates)
+    (found,) = diagnose.activity(layers.recurrent(cell), PARAMS, PADDED)
+    assert found.low["z"].shape == (H,)
+
+
+def test_a_keyed_step_gets_the_key_of_the_step():
+    def noisy(p, h, at):
+        x, key = at
+        x = x if key is None else x + jax.random.normal(key, x.shape, x.dtype)
+        return step(p, h, x)
+
+    cell = cells.from_step(noisy, init, init_carry, keyed=True)
+    keys = jax.random.split(jax.random.key(3), T)
+    noise = jax.vmap(lambda k: jax.random.normal(k, (B, I), jnp.float64))(keys)
+    for key, xs in ((keys, BATCH.inputs + noise), (None, BATCH.inputs)):
+        for unroll in (unrolls.bptt, unrolls.scan):
+            at = PARAMS, jnp.zeros((B, H)), BATCH.inputs
+            _, found = unroll(cell, *at, BATCH.side._replace(keys=key))
+            _, want = unrolls.scan(cells.elman(I, H), *at[:2], xs)
+            np.testing.assert_allclose(found, want, rtol=1e-12)
