@@ -5,6 +5,7 @@ settings act while a program is traced.
 """
 
 import functools
+import re
 
 import flax.linen as nn
 import jax
@@ -77,7 +78,9 @@ def at_of(member: Member, layer, side: str):
 
 
 MEMBERS = {**CELLS, **LAYERS, **COMBINED}
-IN_FLOAT64 = {n for n in MEMBERS if "float64" in n or "in_dtype" in n}
+IN_FLOAT64 = {
+    n for n in MEMBERS if {"float64", "in_dtype", "complex"} & set(re.split(r"\W+", n))
+}
 
 
 @pytest.mark.parametrize("side", ["plain", "both"])
