@@ -170,9 +170,7 @@ def refuse(layer: Layer, params, carry, xs, side) -> None:
     """Refuses symbols that are none of the layer's, where their values are known."""
     given = jax.tree.leaves((xs, side.targets))
     ask = layer.refuse
-    if ask is None or all(
-        trees.known(a) is None for a in given if trees.is_integer(a)
-    ):
+    if ask is None or all(trees.known(a) is None for a in given if trees.is_integer(a)):
         return
     check(layer, params, carry, xs, side)
     at = params, carry, xs, side
