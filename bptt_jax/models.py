@@ -136,6 +136,7 @@ def generate(
     >>> models.generate(model, params, jnp.array([1, 2]), 4, 0, jax.random.key(1)).shape
     (4,)
     """
+    model = layers.lift(model, "model")
     tokens, temperature = jnp.asarray(tokens), jnp.asarray(temperature)
     value = trees.known(temperature)
     if value is not None and not (value >= 0).all():

@@ -51,7 +51,7 @@ def closed_over(f: Any, name: str, seen: set | None = None):
             yield from closed_over(value, name, seen)
 
 
-def _refuse_arrays(**functions: Callable) -> None:
+def _refuse_arrays(**functions: Callable | None) -> None:
     for role, f in functions.items():
         for name, array in closed_over(f, role):
             raise TypeError(
