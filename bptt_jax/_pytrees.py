@@ -44,26 +44,29 @@ def squares(a: jax.Array) -> jax.Array:
 def norm(leaves: list, axis: int | tuple[int, ...] | None = None) -> jax.Array:
     """√Σ|a|² over axes and all leaves, in at least float32; its derivative at 0 is 0.
 
-    Right wherever it can be represented, though its square may not be: the sum is formed
-    in three units at once, in one pass, and the one that has not left the range is taken
-    (after Blue 1978, "A portable Fortran program to find the Euclidean norm").
+    Right wherever it can be represented, though its square may not be: what is squared is
+    in units of the largest number (units that are constants XLA would multiply out).
     """
-    each = [widened(a) for a in leaves]
-    dtype = jnp.result_type(*(a.real.dtype for a in each))
-    k = jnp.finfo(dtype).maxexp
-    units = [2.0 ** (k * 5 // 8), 1.0, 2.0 ** -(k * 5 // 8)]
+    if not leaves:
+        return jnp.zeros((), jnp.float32)
+    each = [part for a in map(widened, leaves) for part in _parts(a)]
+    dtype = max((a.dtype for a in each), key=lambda dtype: dtype.itemsize)
+    each = [a.astype(dtype) for a in each]
+    largest = functools.reduce(
+        jnp.maximum,
+        [jnp.abs(a).max(axis, initial=0) for a in map(lax.stop_gradient, each)],
+    )
+    usual = (largest > 0) & jnp.isfinite(largest)
+    unit = jnp.where(usual, largest, jnp.ones_like(largest))
+    along = unit if axis is None else jnp.expand_dims(unit, axis)
+    total = functools.reduce(jnp.add, [((a / along) ** 2).sum(axis) for a in each])
+    root = jnp.sqrt(jnp.where(total == 0, jnp.ones_like(total), total))
+    return unit * jnp.where(total == 0, jnp.zeros_like(total), root)
 
-    def total(unit):
-        parts = [squares(a if unit == 1 else a * (1 / unit)) for a in each]
-        sums = [part.sum(axis).astype(dtype) for part in parts]
-        return functools.reduce(jnp.add, sums)
 
-    large, plain, small = map(total, units)
-    over, under = jnp.isinf(plain), plain < 2.0 ** -(k // 2)
-    unit = jnp.where(over, units[0], jnp.where(under, units[2], units[1]))
-    found = jnp.where(over, large, jnp.where(under, small, plain))
-    root = jnp.sqrt(jnp.where(found == 0, jnp.ones_like(found), found))
-    return unit.astype(dtype) * jnp.where(found == 0, jnp.zeros_like(found), root)
+def _parts(a: jax.Array) -> tuple[jax.Array, ...]:
+    """A real array, or the two of a complex one."""
+    return (a.real, a.imag) if jnp.iscomplexobj(a) else (a,)
 
 
 def scaled(tree: PyTree, factor: Any) -> PyTree:

@@ -28,7 +28,7 @@ ARROWS = {
     "estimators": {"layers", "unrolls"},
     "diagnose": {"estimators", "layers", "unrolls"},
     "tasks": {"objectives"},
-    "train": {"estimators"},
+    "train": {"estimators", "layers"},
     "sweep": {"estimators", "train"},
     "verify": {"cells", "layers", "objectives", "unrolls"},
     "plots": set(),

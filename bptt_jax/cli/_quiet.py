@@ -11,8 +11,9 @@ import absl.logging
 def quiet():
     """While a command runs; a library would not do this to the process of its user.
 
-    orbax reports each save at level INFO and each slow one as a warning. Where an array
-    of a checkpoint cannot be read, the reads of others end with nobody to tell, in
+    orbax reports each save at level INFO, each slow one as a warning, and what fails in
+    its threads (on a full disk, say) in tracebacks, beside raising it. Where an array of
+    a checkpoint cannot be read, the reads of others end with nobody to tell, in
     tracebacks.
     """
     logger, former = absl.logging.get_absl_logger(), sys.unraisablehook
@@ -22,7 +23,7 @@ def quiet():
         if str(found.exc_value) != "Event loop is closed":
             former(found)
 
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     sys.unraisablehook = hook
     try:
         yield

@@ -1,6 +1,8 @@
 """Checkpoints by orbax: written aside and renamed, the last few kept, and checked."""
 
 import contextlib
+import errno
+import os
 import pathlib
 import sys
 import time
@@ -62,18 +64,16 @@ class Checkpoints:
         )
         if best is not None:
             about["best"] = best._replace(params=None)._asdict()
-        self._manager.save(
-            int(state.position),
-            args=ocp.args.Composite(
-                digests=ocp.args.JsonSave(about),
-                **{k: ocp.args.StandardSave(part) for k, part in parts.items()},
-            ),
-        )
+        items = {k: ocp.args.StandardSave(part) for k, part in parts.items()}
+        items = ocp.args.Composite(digests=ocp.args.JsonSave(about), **items)
+        with _full_disk(self.folder):
+            self._manager.save(int(state.position), args=items)
 
     def close(self) -> None:
         """Waits for what is being saved."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with _full_disk(self.folder):
+            self._manager.wait_until_finished()
+            self._manager.close()
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest state, in arrays of its own; None where there is none at all.
@@ -154,6 +154,18 @@ def copied(tree: PyTree) -> PyTree:
 
 LATE = 0.3
 """Seconds in which the reads that go on after a failed one end."""
+
+
+@contextlib.contextmanager
+def _full_disk(folder: pathlib.Path):
+    """An error of a format that a full disk has caused, as the system's own."""
+    try:
+        yield
+    except Exception as error:  # orbax raises whatever its formats raise
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), str(folder)) from error
+        raise
 
 
 @contextlib.contextmanager

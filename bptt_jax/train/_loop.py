@@ -180,8 +180,8 @@ def _run(
     try:
         state = checkpoints.restore(state) or state
         position = int(state.position)
-        _claim(out, there, now, position, say)
         best = checkpoints.restore_best(state.params)
+        _claim(out, there, now, position, say)
         metrics = MetricsFile(out / "metrics.jsonl")
         lines = metrics.resume(position, say)
         if lacks := missing(lines, position):

@@ -71,14 +71,18 @@ class MetricsFile:
     def append(self, lines: list[dict[str, Any]]) -> None:
         if not first():
             return
-        with self.path.open("a") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in lines))
+        try:
+            with self.path.open("a") as file:
+                file.write("".join(json.dumps(line) + "\n" for line in lines))
+        except OSError as error:  # a full disk, of which the system names no file
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 def _is_line(found: dict[str, Any]) -> bool:
     step = found.get("step")
-    number = isinstance(step, int | float) and not isinstance(step, bool)
-    return number and step == step // 1  # also 5.0; neither NaN nor infinity
+    if isinstance(step, float):
+        return step.is_integer()  # 5.0; neither NaN nor infinity
+    return isinstance(step, int) and not isinstance(step, bool)
 
 
 def _is_later(line: bytes, position: int) -> bool:

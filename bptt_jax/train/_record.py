@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 import bptt_jax
-from bptt_jax import estimators
+from bptt_jax import estimators, layers
 from bptt_jax.train._fingerprint import changes, digest, fingerprint, shapes
 from bptt_jax.train._step import TrainState, update
 from bptt_jax.types import Batch, Estimator, Layer, Side, Task, Weighted
@@ -83,11 +83,12 @@ def _program(task, model, estimator, optimizer, state: TrainState) -> dict[str, 
         for stream in (task.train, task.held_out)
     ]
     batch = jax.eval_shape(task.train.batch, items[0], key)
+    layer = layers.lift(model, "model")
 
     def outputs(params, batch):
         batch = estimators.with_keys(batch, key)
-        carry = estimators.init_carry(model, params, batch)
-        return model.fwd(params, carry, batch.inputs, batch.side)[1]
+        carry = estimators.init_carry(layer, params, batch)
+        return layer.fwd(params, carry, batch.inputs, batch.side)[1]
 
     ys = jax.eval_shape(outputs, state.params, batch)
     targets = batch.side.targets

@@ -46,7 +46,7 @@ def test_every_objective_is_here():
         for name, value in vars(objectives).items()
         if callable(value) and not name.startswith("_") and name != "Array"
     }
-    assert public == set(MEMBERS)
+    assert public - {"at_last_step"} == set(MEMBERS)  # that makes weights
 
 
 @every_member

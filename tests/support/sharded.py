@@ -137,7 +137,7 @@ def _gradient(f):
     def loss(*arguments):
         rng = np.random.default_rng(0)
         out = jax.tree.leaves(f(*arguments))
-        return sum((a * rng.normal(size=a.shape)).sum() for a in out)
+        return sum((a * rng.normal(size=a.shape)).sum().real for a in out)
 
     def gradient(*arguments):
         each = jax.value_and_grad(loss, (0, 1, 2), allow_int=True)

@@ -148,7 +148,7 @@ def test_held_out_data_without_a_real_step_is_named():
         sweep.training(task, model, estimator, of_rate, held_out_batches=2)
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("lanes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_optimizers_are_given_what_they_ask_for(tmp_path, lanes):
     """The rate of `polyak_sgd` is that of the loss, here at its bound or below it."""
     task, model, estimator = adding()

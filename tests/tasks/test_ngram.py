@@ -151,9 +151,10 @@ def test_without_a_home_nothing_is_remembered(task, tmp_path, monkeypatch):
     def unknown(uid):
         raise KeyError(uid)
 
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     for name in ("HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     assert tasks.ngram_baseline(task) == expected(task)
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "here").iterdir())

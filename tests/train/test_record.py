@@ -333,6 +333,11 @@ def test_lines_without_a_run_are_not_taken_away(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
+def test_a_cell_is_a_model(tmp_path):
+    done = of_model(cells.elman(2, 1)).run(tmp_path, PLAN)
+    assert int(done.state.position) == 4
+
+
 def test_out_may_be_a_text(tmp_path):
     done = adding().run(os.fspath(tmp_path / "run"), PLAN)
     assert int(done.state.position) == 4
