@@ -168,13 +168,14 @@ def arrays(params, carry, xs, side, length: int | None) -> tuple:
 
 def refuse(layer: Layer, params, carry, xs, side) -> None:
     """Refuses symbols that are none of the layer's, where their values are known."""
-    given = jax.tree.leaves((xs, side.targets))
-    ask = layer.refuse
-    if ask is None or all(trees.known(a) is None for a in given if trees.is_integer(a)):
+    given, refusal = jax.tree.leaves((xs, side.targets)), layer.refuse
+    if refusal is None or all(
+        trees.known(a) is None for a in given if trees.is_integer(a)
+    ):
         return
     check(layer, params, carry, xs, side)
     at = params, carry, xs, side
-    in_given_shapes(lambda: ask(*at), layer, *at)
+    in_given_shapes(lambda: refusal(*at), layer, *at)
 
 
 def check(layer: Layer, params: PyTree, carry: PyTree, xs: PyTree, side: Side) -> None:

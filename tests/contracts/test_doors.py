@@ -118,6 +118,9 @@ REFUSED = {
     "features": (lambda: models.features((CELL, 3), 1, H), r"cells\[1\]: .*got a int"),
     "features, none": (lambda: models.features(None, 1, H), "cells: expected cells"),
     "bidirectional": (lambda: models.bidirectional(CELL, 3), "backward: .*got a int"),
+    "generate": (
+        lambda: models.generate(3, (), jnp.zeros(2, int), 2, 1.0, KEY), "model: .*got a int"
+    ),
     "exact": (lambda: estimators.exact(BOTH, LOSS), "model: .*whole sequence"),
     "stream": (lambda: estimators.stream(3, LOSS), "model: .*got a int"),
     "data_parallel": (
