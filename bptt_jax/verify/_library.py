@@ -119,7 +119,7 @@ def _scale_init(key):
 
 
 def _scaled(scale, xs):
-    return jnp.sin(scale * xs)
+    return jnp.sin(jnp.broadcast_to(scale, xs.shape) * xs)
 
 
 CELLS: dict[str, Member] = {

@@ -60,7 +60,7 @@ WRONG = {
     "--lr 0.1,,0.2": "an empty value",
     "--lr 0.1,x": "could not convert string to float: 'x'",
     "--lr 0.1,-1": "--lr must be finite and positive, got -1.0",
-    "--cell lstm,nope": "--cell nope: expected one of lstm, gru,",
+    "--cell lstm,nope": "--cell nope: expected one of elman, irnn,",
     "--hidden 4,0": "--hidden must be at least 1, got 0",
     "--epochs 1,2": "--epochs takes one value, got 1,2",
     "--epochs=1,2": "--epochs takes one value, got 1,2",

@@ -20,7 +20,7 @@ def factories(rack, kind) -> set[str]:
     return {
         name
         for name, f in made.items()
-        if inspect.isfunction(f) and inspect.signature(f).return_annotation is kind
+        if hasattr(f, "__wrapped__") and inspect.signature(f).return_annotation is kind
     }
 
 
