@@ -484,7 +484,7 @@ def test_report_sample_and_figure_are_of_the_best(
     assert (end["step"], end["best_step"]) == (20, 10)
     best, last = (end[k] / np.log(2) for k in ("best_held_out", "final_held_out"))
     assert (
-        f"held out: {best:.3f} bits per character, at step 10, the best, whose "
+        f"held out: {best:.3f} bits per byte, at step 10, the best, whose "
         f"parameters are kept; {last:.3f} at step 20, the last"
     ) in shown
     assert "a sample of step 10, after" in shown

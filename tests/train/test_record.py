@@ -61,8 +61,8 @@ def backward(factor):
     model = adding().model
 
     def bwd(*arguments):
-        d_params, d_carry, d_xs = model.bwd(*arguments)
-        return jax.tree.map(lambda a: factor * a, d_params), d_carry, d_xs
+        d_params, *others = model.bwd(*arguments)
+        return jax.tree.map(lambda a: factor * a, d_params), *others
 
     return model._replace(bwd=bwd)
 
