@@ -6,7 +6,7 @@ from typing import NamedTuple
 from bptt_jax import _pytrees as trees
 from bptt_jax.types import Cell, Layer, PyTree, Seen, Side
 from bptt_jax.unrolls import _bptt
-from bptt_jax.unrolls._door import arrays, check, lift, refuse
+from bptt_jax.unrolls._door import arrays, check, lift, refuse, spread
 
 
 class Pulled(NamedTuple):
@@ -76,6 +76,7 @@ def pullback(
     layer, at = lift(layer), arrays(params, carry, xs, side, length)
     check(layer, *at)
     refuse(layer, *at)
+    at = (at[0], spread(layer, *at), *at[2:])
     if layer.watched is None:
         raise ValueError("layer: expected one with a recurrent part, it has none")
     watched = layer.watched(watch)

@@ -17,6 +17,7 @@ FEW = [
     Spread("masked model, its loss", axes="Auto", side="both"),
     Spread("gru", "checkpointed", "Explicit"),
     Spread("lstm", "both_modes", "Auto", (2, 32), axis=1),
+    Spread("gru", "pullback", "Explicit"),
     Spread("flax.linen.RNN", axes="Auto"),
 ]
 ALL = [Spread(name, axes=KINDS[i % 2]) for i, name in enumerate(MEMBERS)]

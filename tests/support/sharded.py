@@ -61,6 +61,7 @@ class Spread(NamedTuple):
     """What is measured: a name, and what is spread how.
 
     member: of `MEMBERS`, or "flax.linen.RNN" (batch-major).
+    unroll: of `THROUGH`, or "pullback".
     axis: the axis of the examples that is spread.
     units: how many devices share the units of a layer; the others share its examples.
     """
@@ -120,8 +121,24 @@ def _of_member(case: Spread):
     member = MEMBERS_AND_MUTANT[case.member]
     layer = member.make()
     at = arguments_of(member, layer, Case(6, case.batch, case.side, ()))
-    f = _gradient(partial(THROUGH[case.unroll], layer))
+    if case.unroll == "pullback":
+        f = partial(_pulled_back, layer)
+    else:
+        f = _gradient(partial(THROUGH[case.unroll], layer))
     return f, at.params, (at.carry, at.xs, at.side)
+
+
+def _seen(seen):
+    return unrolls.contract(seen), seen.d_states
+
+
+def _pulled_back(layer, params, carry, xs, side):
+    """The same gradient, by the two passes one by one."""
+    (carry, ys), back = unrolls.pullback(layer, params, carry, xs, side, watch=_seen)
+    rng = np.random.default_rng(0)
+    d_carry, d_ys = jax.tree.map(lambda a: a * 0 + rng.normal(size=a.shape), (carry, ys))
+    pulled = back(d_carry, d_ys)
+    return ys, pulled.d_params, pulled.d_carry, pulled.d_xs, pulled.seen
 
 
 def _of_flax():
