@@ -136,7 +136,9 @@ def _pulled_back(layer, params, carry, xs, side):
     """The same gradient, by the two passes one by one."""
     (carry, ys), back = unrolls.pullback(layer, params, carry, xs, side, watch=_seen)
     rng = np.random.default_rng(0)
-    d_carry, d_ys = jax.tree.map(lambda a: a * 0 + rng.normal(size=a.shape), (carry, ys))
+    d_carry, d_ys = jax.tree.map(
+        lambda a: a * 0 + rng.normal(size=a.shape), (carry, ys)
+    )
     pulled = back(d_carry, d_ys)
     return ys, pulled.d_params, pulled.d_carry, pulled.d_xs, pulled.seen
 
