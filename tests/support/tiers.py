@@ -4,7 +4,7 @@ import pytest
 
 from support.members import CELLS, UNROLLS
 
-SOME = ("elman", "lstm", "gru", "learned_carry", "from_step")
+SOME = ("elman", "lstm", "gru", "learned_carry", "from_step", "checkpointed")
 """One of each kind: those that the slow tier has where the full table takes long."""
 
 
@@ -29,7 +29,7 @@ def unrolls(fast=()) -> list:
 
 def of_unrolls(fast, others) -> list:
     """All unrolls with all of `others`; `fast(other)` says which are quick."""
-    return [slow((u, o), fast(o)) for u in UNROLLS for o in others]
+    return [tier(u, fast(o), (u, o)) for u in UNROLLS for o in others]
 
 
 def slow(value, fast: bool):
