@@ -92,7 +92,7 @@ def _weighted(key, T, batch_shape):
 def _leaky_step(p, h, x):  # the output is no leaf of the state
     h = 0.9 * h + jnp.tanh(x @ p["w"] + h @ p["r"])
     y = h[..., :2]
-    return h, y * jnp.broadcast_to(p["scale"], y.shape)
+    return h, y * p["scale"].reshape((1,) * (y.ndim - 1) + (2,))
 
 
 def _leaky_init(n, key):
@@ -119,7 +119,7 @@ def _scale_init(key):
 
 
 def _scaled(scale, xs):
-    return jnp.sin(jnp.broadcast_to(scale, xs.shape) * xs)
+    return jnp.sin(scale.reshape((1,) * (xs.ndim - 1) + scale.shape) * xs)
 
 
 CELLS: dict[str, Member] = {

@@ -144,7 +144,7 @@ def shown(default) -> Source:
     while text.endswith(")") and not is_expression(text):
         text = text[:-1]  # autodoc counts bytes: a λ in the line moves the end
     known = INITIALISERS.get(text) or public_name(default)
-    hidden = re.search(r"[<\n]|(?<!\w)_[a-z]", text)
+    hidden = re.search(r"[<\n]|(?<!\w)_[a-z]|^Unsaid", text)
     return Source(known or ("..." if hidden else text))
 
 

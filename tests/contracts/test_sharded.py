@@ -5,6 +5,8 @@ stretch (XLA:CPU leaves it in the loop over stretches; XLA for GPU and TPU takes
 and one of the losses. Each device does its share of the work, and no more.
 """
 
+import collections
+
 import pytest
 
 from support.sharded import MEMBERS, MUTANT, THROUGH, Spread, run
@@ -51,15 +53,15 @@ def wrong(case: Spread, result: dict, devices: int) -> list[str]:
         found.append(f"values are off by {result['error']:.1e}")
     if not result["largest"] > 1e-3:
         found.append("a gradient that vanishes shows nothing")
-    loops = set()
+    loops = collections.Counter()
     for kind, inside, shapes in result["exchanges"]:
         if kind != "all-reduce" and inside:
             found.append(f"{kind} of {shapes} in a loop")
         if kind == "all-reduce" and len(inside) > (2 if case.unroll == "scan" else 1):
             found.append(f"all-reduce of {shapes} in a loop over steps")
-        if inside and tuple(inside) in loops:
-            found.append(f"a second all-reduce in a loop, of {shapes}")
-        loops.add(tuple(inside))
+        loops[tuple(inside)] += bool(inside)
+        if loops[tuple(inside)] > (2 if "complex" in case.member else 1):
+            found.append(f"one all-reduce more in a loop, of {shapes}")  # one a dtype
     if result["work"] * devices > result["work_of_one"]:
         share = result["work"] / result["work_of_one"]
         found.append(f"a device does {share:.2f} of the work, for 1/{devices}")

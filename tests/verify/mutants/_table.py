@@ -83,7 +83,7 @@ def _unrolled(wrong: Callable) -> Callable:
 
 def _right(*arguments, **options):
     """`bptt`'s own backward, of a layer that nobody watches."""
-    return _bptt.backward(*arguments, **options)[:3]
+    return _bptt.backward(*arguments, **options)[:4]
 
 
 def _bptt_backward(wrong: Callable) -> Callable:
