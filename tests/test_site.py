@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import urllib.parse
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -218,7 +219,7 @@ def test_default_values_can_be_typed(site):
     for name in rooms():
         room = getattr(bptt_jax, name)
         known = {n: getattr(bptt_jax, n) for n in bptt_jax.__all__} | vars(room)
-        known |= dict(jax=jax, jnp=jnp, np=np, FrozenDict=FrozenDict)
+        known |= dict(jax=jax, jnp=jnp, np=np, FrozenDict=FrozenDict, warnings=warnings)
         for text in page(site, f"api/{name}.html").defaults:
             assert not re.search(r"<|(?<!\w)_[a-z]", text), (name, text)
             eval(text, known)  # noqa: S307
