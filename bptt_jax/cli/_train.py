@@ -322,7 +322,7 @@ def _finish(console, work: Job, s: Settings, run, out: pathlib.Path, baselines) 
         _show_gradient(console, s, out, last)
     if work.task.symbols is not None:
         _show_sample(console, work, best)
-    files = "config.json, metrics.jsonl, checkpoint/, loss.png"
+    files = "config.json, run.json, metrics.jsonl, checkpoint/, loss.png"
     console.print(f"\n{out}: {files}", soft_wrap=True)
 
 

@@ -91,7 +91,7 @@ def test_screen(text_run):
         "5-gram: ",
         ", at step 25, the last and the best",
         "a sample of step 25, after some held-out text (dim):",
-        "config.json, metrics.jsonl, checkpoint/, loss.png",
+        "config.json, run.json, metrics.jsonl, checkpoint/, loss.png",
     ):
         assert part in " ".join(shown.split())
     assert "\x1b" not in shown  # no terminal: no colours, no bar

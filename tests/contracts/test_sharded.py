@@ -9,6 +9,7 @@ import collections
 
 import pytest
 
+from support.members import ALIKE, COMBINED
 from support.sharded import MEMBERS, MUTANT, THROUGH, Spread, run
 
 KINDS = ("Auto", "Explicit")
@@ -22,7 +23,11 @@ FEW = [
     Spread("gru", "pullback", "Explicit"),
     Spread("flax.linen.RNN", axes="Auto"),
 ]
-ALL = [Spread(name, axes=KINDS[i % 2]) for i, name in enumerate(MEMBERS)]
+ALL = [
+    Spread(name, axes="Explicit")
+    for name in MEMBERS
+    if name not in {**ALIKE, **COMBINED}
+]
 ALL += [
     Spread(name, unroll, kind, batch, axis, side)
     for unroll in THROUGH
