@@ -5,6 +5,7 @@ line; 130 interrupted.
 """
 
 import io
+import logging
 import os
 import sys
 import traceback
@@ -110,6 +111,8 @@ def _write_any_character() -> None:
 def entry() -> None:
     """The console script."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # what fails in a writing thread is raised; asyncio would tell it again on the way out
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     _write_any_character()
     try:
         status = main()
