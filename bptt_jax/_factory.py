@@ -3,9 +3,11 @@
 Cells, layers and models are static arguments of compiled functions. Were a factory to
 build a new closure at each call, everything above it would be traced again.
 
-What a factory made remembers the factory and its arguments. By these it is pickled, since
-its functions are closures: where it is unpickled the factory is called again, so in one
-process the same object comes back, and in another each time the same one.
+What a factory made remembers the factory and its arguments. By these it is compared,
+hashed and shown, so that what is compiled for one object is found for another that is
+made the same way; and pickled, since its functions are closures: where it is unpickled
+the factory is called again, so in one process the same object comes back, and in another
+each time the same one.
 """
 
 import collections
@@ -31,7 +33,9 @@ KEPT = 1024
 
 
 def record(kind: T) -> T:
-    """A NamedTuple that is pickled by the factory that made it, else by its fields."""
+    """A NamedTuple that is compared, shown and pickled by the factory that made it, else
+    by its fields.
+    """
 
     def reduce(self):
         if made := vars(self).get("made"):
@@ -44,11 +48,56 @@ def record(kind: T) -> T:
             new.made = _Recipe(_replaced, self, **changes)
         return new
 
+    def equal(self, other):
+        if self is other or type(self) is not type(other):
+            return self is other
+        return _compared(self) == _compared(other)
+
+    def show(self):
+        made = vars(self).get("made")
+        return super(type(self), self).__repr__() if made is None else _shown(made)
+
     same = {name: getattr(kind, name) for name in ("__doc__", "__annotations__")}
     named = dict(__module__=kind.__module__, __qualname__=kind.__qualname__)
     own = dict(__reduce__=reduce, _replace=replace)
+    own |= dict(__eq__=equal, __hash__=_hashed, __repr__=show)
+    own["__ne__"] = lambda self, other: not equal(self, other)  # tuple has its own
     made = type(kind.__name__, (kind,), same | named | own)
     return made  # pyright: ignore[reportReturnType]
+
+
+def _compared(self: Any) -> Any:
+    """What stands for it where it is compared: its recipe, or what it holds."""
+    made = vars(self).get("made")
+    of = self.function if isinstance(self, Made) else tuple(self)
+    return of if made is None or made.key is None else made.key
+
+
+def _hashed(self: Any) -> int:
+    made, before = vars(self).get("made"), vars(self).get("_hash", (None, None))
+    if (
+        before[1] is None or before[0] is not made
+    ):  # who made it is said after it is made
+        self._hash = made, hash(_compared(self))
+    return self._hash[1]
+
+
+def _shown(value: Any) -> str:
+    """`cells.lstm(3, 8)`: how something was made, as it would be written."""
+    if isinstance(value, functools.partial):
+        if value.func is _replaced:
+            return f"{value.args[0]!r}._replace({_arguments((), value.keywords)})"
+        room = getattr(value.func, "__module__", "").split(".")[1:2]
+        name = ".".join([*room, getattr(value.func, "__qualname__", repr(value.func))])
+        return f"{name}({_arguments(value.args, value.keywords)})"
+    if isinstance(value, types.FunctionType | type):
+        return value.__qualname__
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def _arguments(args: tuple, kwargs: dict) -> str:
+    named = [f"{name}={_shown(value)}" for name, value in kwargs.items()]
+    return ", ".join([*map(_shown, args), *named])
 
 
 def _replaced(of: Any, /, **changes) -> Any:
@@ -56,14 +105,24 @@ def _replaced(of: Any, /, **changes) -> Any:
 
 
 class Made:
-    """A function that a factory made; it is pickled as its records are."""
+    """A function that a factory made; compared, shown and pickled as its records are."""
+
+    __hash__ = _hashed
 
     def __init__(self, function: Callable, made: functools.partial):
         functools.update_wrapper(self, function)
-        self.made = made
+        self.function, self.made = function, made
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or not isinstance(other, Made):
+            return self is other
+        return _compared(self) == _compared(other)
+
+    def __repr__(self) -> str:
+        return _shown(self.made)
 
     def __call__(self, *args, **kwargs):
-        return self.__wrapped__(*args, **kwargs)  # pyright: ignore
+        return self.function(*args, **kwargs)
 
     def __reduce__(self):
         return _recipe(self.made)
@@ -97,12 +156,12 @@ def factory(build: Callable[P, R]) -> Callable[P, R]:
                     f"{build.__name__}: {name} must be hashable (a number, a function, "
                     f"a cell, …), got {type(value).__name__}; arrays belong in params"
                 ) from None
-        key = _key((bound.args, tuple(sorted(bound.kwargs.items()))))
+        key = _key((build, bound.args, tuple(sorted(bound.kwargs.items()))))
         with lock:
             if key in kept:
                 kept.move_to_end(key)
             else:
-                kept[key] = _remembering(build, cached, given)
+                kept[key] = _remembering(build, cached, given, key)
             while len(kept) > KEPT:
                 kept.popitem(last=False)
             return kept[key]
@@ -131,9 +190,12 @@ def _given(signature: inspect.Signature, args, kwargs) -> inspect.BoundArguments
 _recipes = itertools.count()
 
 
-def _remembering(build: Callable, by: Callable, given: inspect.BoundArguments) -> Any:
+def _remembering(
+    build: Callable, by: Callable, given: inspect.BoundArguments, key: Any = None
+) -> Any:
     """What is built, which now knows how: by the outermost factory that was at it."""
     recipe, begun = _Recipe(by, *given.args, **given.kwargs), next(_recipes)
+    recipe.key = recipe.key if key is None else key
     made = build(*given.args, **given.kwargs)
     if inspect.isfunction(made):
         return Made(made, recipe)
@@ -145,14 +207,28 @@ def _remembering(build: Callable, by: Callable, given: inspect.BoundArguments) -
 
 
 class _Recipe(functools.partial):
-    """A factory with its arguments, and a number that grows."""
+    """A factory with its arguments, a number that grows, and what it is compared by.
+
+    key: None where an argument can be compared with nothing (an array).
+    """
 
     number: int
+    key: Any
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, /, *args, **kwargs):
         self = super().__new__(cls, *args, **kwargs)
         self.number = next(_recipes)
+        each = self.func, self.args, tuple(sorted(kwargs.items()))
+        self.key = _hashable(_key(each))
         return self
+
+
+def _hashable(key: Any) -> Any:
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
 
 
 def plain(value: Any) -> Any:

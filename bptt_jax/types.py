@@ -21,26 +21,82 @@ PyTree = Any
 
 
 class StepVJP(NamedTuple):
-    """BPTT of one cell, cut where time is parallel and where it is not.
+    """BPTT of one cell, cut where time is parallel and where it is not, and the products
+    with the state apart from what is pointwise. Provisional: fields may still change.
 
     project: `(params, xs) -> us`, all times at once (the product with the inputs).
-    forward: `(params, carry, u) -> (carry, y)`, one step.
-    linearize: `(params, carries, us, nexts) -> coeffs`, all times at once, from the
-        carries before and after each step (what a coefficient needs of the step may be
-        there already).
+    gates: `(params, carry, u) -> gates`, the product with the state, and what else of a
+        step does not need the new state; of one step, or of all at once. `Gates` where
+        some of it has a name.
+    move: `(params, gates, carry) -> (carry, y)`, one step, pointwise.
+    local: `(params, gates, carries, nexts) -> coeffs`, all times at once, pointwise: the
+        local derivatives, from the gates and the carries before and after each step.
         The coefficients are O(state) for each example and step; a
         weight among them would be copied T times.
     backward: `(params, coeffs, d_carry, d_y) -> (d_carry, delta)`, one step, linear in
         `(d_carry, d_y)`.
-    contract: `(params, xs, carries, coeffs, deltas) -> (d_params, d_xs)`, all times at
-        once (one matrix product for each weight).
+    factors: `(params, xs, carries, coeffs, deltas) -> (factors, d_xs)`, all times at
+        once: in a tree like params what a gradient is a sum of, an `Outer`, `Sum`,
+        `Blocks`, `Terms` or `Summed` at each floating leaf.
+
+    What is made of these is in `cells`: `forward` is `move` of `gates`, `linearize`
+    `local` of `gates`, `contract` the sum of `factors`. Leaves of `us`, `gates` and
+    `coeffs` are `[K, ...]`, with the batch axes or with none of them.
     """
 
     project: Callable
-    forward: Callable
-    linearize: Callable
+    gates: Callable
+    move: Callable
+    local: Callable
     backward: Callable
-    contract: Callable
+    factors: Callable
+
+
+class Gates(NamedTuple):
+    """Gates of which some have names.
+
+    named: `{name: [..., H]}`, shown to those who look (`diagnose.activity`).
+    rest: what `move` and `local` take besides.
+    """
+
+    named: dict[str, Array]
+    rest: PyTree = None
+
+
+class Outer(NamedTuple):
+    """The gradient of a weight, Σ a ⊗ d over steps and examples.
+
+    a: `[K, ..., I]`, what the weight was multiplied with.
+    d: `[K, ..., O]`, the cotangent of the product; `[K, ..., n, H]` for `[I, n, H]`.
+    """
+
+    a: Array
+    d: Array
+
+
+class Sum(NamedTuple):
+    """The gradient of a bias, Σ d over steps and examples of d `[K, ..., O]`."""
+
+    d: Array
+
+
+class Blocks(NamedTuple):
+    """A gradient in blocks side by side along an axis, `Outer`s or `Sum`s."""
+
+    blocks: tuple
+    axis: int
+
+
+class Terms(NamedTuple):
+    """A gradient that is the sum of several factors."""
+
+    terms: tuple
+
+
+class Summed(NamedTuple):
+    """A gradient that is there already, of which no factors are known."""
+
+    d: Array
 
 
 class Unsaid(NamedTuple):
@@ -61,8 +117,12 @@ class Cell(NamedTuple):
         part of the state (it is then stored once); None where it is not; `Unsaid()`
         where that is still to be found out (`cells.from_step`).
     keyed: whether `x` is `(x, key)`; a layer hands such a cell the keys of `Side`.
-    gates: `(params, carries, us) -> {name: [K, ..., H]}`, the gates of all steps at once
-        from the carries before them, for those who look; None: it has none to show.
+    name: of the equations, "lstm"; "" where they have none.
+    pointwise: whether `move` and `local` work unit by unit; False where they mix units, or
+        where nobody has said.
+    affine: whether the new state is an affine function of the one before.
+    couplings: `(f, params) -> params`, f over each matrix through which a unit sees the
+        past of others (the identity where none does); None: not known.
     """
 
     init: Callable
@@ -71,7 +131,62 @@ class Cell(NamedTuple):
     vjp: StepVJP
     output: Callable | Unsaid | None = None
     keyed: bool = False
-    gates: Callable | None = None
+    name: str = ""
+    pointwise: bool = False
+    affine: bool = False
+    couplings: Callable | None = None
+
+
+class Save(NamedTuple):
+    """What is kept of each step for the way back, beside its state.
+
+    keep: `(cell, params, carry, u, gates, after) -> kept`, of one step, from the carry
+        before it to the one after it.
+    coeffs: `(cell, params, xs, carries, nexts, kept) -> coeffs`, of all steps at once.
+    """
+
+    keep: Callable
+    coeffs: Callable
+
+
+class Loop(NamedTuple):
+    """How the two recurrences of a stretch are run. Provisional: fields may still change.
+
+    A loop takes the cell's own functions; masks, resets, zoneout and hooks are wrapped
+    around the cell, so no loop knows of them. Every loop returns the same trees.
+
+    prepare: `(cell, params) -> ready`, what does not depend on the step (a weight in
+        another layout, say): a compiler moves it out of the loop over stretches.
+    forward: `(cell, ready, carry, us, keep, length) -> (carry, ys, kept)`; `keep` is
+        `(params, carry, u, gates, after) -> tree`, of one step, and `kept` that tree with
+        leaves `[K, ...]`; `length` is K.
+    backward: `(cell, ready, coeffs, d_carry, d_ys) -> (d_carry, deltas)`.
+    supports: `(cell, shapes, platform) -> str | None`, the reason why it cannot run this,
+        with `shapes` of `(params, carry, us)`; None where it can.
+    """
+
+    prepare: Callable
+    forward: Callable
+    backward: Callable
+    supports: Callable
+
+
+class Recurrent(NamedTuple):
+    """How a recurrent part of a layer is made: what `Layer.over` hands out, and what
+    `layers.made` takes.
+
+    cell: the recurrent step.
+    on_d_carry: see `layers.recurrent`.
+    loop: a `Loop`; None: the first of `loops` that supports the case.
+    save: a `Save`; None: by the rule of `layers.recurrent`.
+    watch: see `Seen`; None: nobody looks.
+    """
+
+    cell: Cell
+    on_d_carry: Callable | None = None
+    loop: Loop | None = None
+    save: Save | None = None
+    watch: Callable | None = None
 
 
 class Side(NamedTuple):
@@ -88,7 +203,8 @@ class Side(NamedTuple):
     targets: what the objective compares with, leaves `[T, ...]`, or a `Weighted`; its
         floating leaves have a gradient.
     aux: leaves `[T, ...]`, handed to `on_d_carry`; constants: differentiating by a
-        floating one raises a TypeError.
+        floating one raises a TypeError. Of hooks `layers.in_turn(first, second)` it is the
+        pair of theirs.
     """
 
     mask: Array | None = None
@@ -113,7 +229,7 @@ class Weighted(NamedTuple):
 
 @record
 class Layer(NamedTuple):
-    """A stretch of time (K steps), forward and back.
+    """A stretch of time (K steps), forward and back. Provisional: fields may still change.
 
     init: `(key) -> params`.
     init_carry: `(params, batch_shape) -> carry`.
@@ -124,8 +240,8 @@ class Layer(NamedTuple):
         `carry` is the one at the start of the stretch, `d_carry` the cotangent at its
         end; `d_targets` is that of `side.targets`, None as a whole where the layer reads
         none.
-    watched: `(watch) -> Layer`, the same layer with each recurrent part's gradient from
-        `watch`, see `Seen`; None: it has no recurrent part.
+    over: `((Recurrent) -> Layer) -> Layer`, the same layer whose recurrent parts are what
+        the function makes of them; None: it has no recurrent part.
     refuse: `(params, carry, xs, side) -> None`, raises where inputs or targets whose
         values are known (outside of `jit`) are none of the layer's, a symbol that is not
         in its table, say. Leaves may be traced or shapes alone, and are passed over then.
@@ -136,7 +252,7 @@ class Layer(NamedTuple):
     init_carry: Callable
     fwd: Callable
     bwd: Callable
-    watched: Callable | None = None
+    over: Callable | None = None
     refuse: Callable | None = None
 
 

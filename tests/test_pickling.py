@@ -127,9 +127,9 @@ def init_carry(params, batch_shape):
 def test_records_of_ones_own():
     """By their fields; and what was made from a library's record, by what changed."""
     assert same(cells.from_step(step, init, init_carry))
-    own = Cell(init, init_carry, step, StepVJP(*[step] * 5))
+    own = Cell(init, init_carry, step, StepVJP(*[step] * 6))
     assert pickle.loads(pickle.dumps(own)) == own
-    changed = cells.gru(2, 3)._replace(gates=init)
+    changed = cells.gru(2, 3)._replace(couplings=init)
     again = pickle.loads(pickle.dumps(changed))
     assert again == changed != cells.gru(2, 3)
     with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):

@@ -2,8 +2,10 @@
 
 from bptt_jax.cells._ctrnn import ctrnn
 from bptt_jax.cells._elman import elman
+from bptt_jax.cells._from_parts import from_parts
 from bptt_jax.cells._from_step import from_step
 from bptt_jax.cells._gru import gru
+from bptt_jax.cells._hooked import Hook, hooked, watching
 from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._indrnn import indrnn
 from bptt_jax.cells._init import identity
@@ -12,25 +14,46 @@ from bptt_jax.cells._lstm import LSTMCarry, lstm
 from bptt_jax.cells._masked import add_output, masked
 from bptt_jax.cells._mgu import mgu
 from bptt_jax.cells._output import recognised
+from bptt_jax.cells._parts import (
+    contract,
+    forward,
+    is_factor,
+    linearize,
+    named_gates,
+    summed,
+)
 from bptt_jax.cells._resets import resets
+from bptt_jax.cells._side import with_side, without_side
 from bptt_jax.cells._zoneout import zoneout
 
 __all__ = [
-    "add_output",
+    "Hook",
     "LSTMCarry",
     "LearnedCarryParams",
+    "add_output",
+    "contract",
     "ctrnn",
     "elman",
+    "forward",
+    "from_parts",
     "from_step",
     "gru",
+    "hooked",
     "identity",
     "in_dtype",
     "indrnn",
+    "is_factor",
     "learned_carry",
+    "linearize",
     "lstm",
     "masked",
     "mgu",
+    "named_gates",
     "recognised",
     "resets",
+    "summed",
+    "watching",
+    "with_side",
+    "without_side",
     "zoneout",
 ]

@@ -32,7 +32,7 @@ a is. In both forms the step is s_t - s_{t-1} = α (target - s_{t-1}), hence
     (11) d a = Σ d (target - s_{t-1}) α (1 - α) = (1 - α) Σ d (s_t - s_{t-1})
 
 Each of (3) to (11) is d times a coefficient, so the loop hands on d alone (H floats)
-and `contract` multiplies again. Cost: O(T·B·H) memory, one product a step each way.
+and `factors` multiplies again. Cost: O(T·B·H) memory, one product a step each way.
 Not done: noise in the state, Dale's law (both are functions of inputs and parameters
 that the caller can apply).
 """
@@ -46,10 +46,11 @@ import numpy as np
 from bptt_jax._factory import factory, positive
 from bptt_jax._pytrees import across
 from bptt_jax.cells import _init
-from bptt_jax.cells._elman import slope
+from bptt_jax.cells._activations import slope
 from bptt_jax.cells._in_dtype import in_dtype
-from bptt_jax.cells._products import affine, outer_sum, pull, total
-from bptt_jax.types import Cell, StepVJP
+from bptt_jax.cells._parts import coupled, step_of
+from bptt_jax.cells._products import affine, pull
+from bptt_jax.types import Cell, Outer, StepVJP, Sum
 
 
 @factory
@@ -127,19 +128,22 @@ def ctrnn(
     def moved(carries, nexts):  # the factor of d in (11)
         return nexts - carries if learn_tau else None
 
-    def d_alpha_logit(p, ds, moves):  # (11)
+    def of_alpha(p, ds, moves):  # (11)
         if not learn_tau:
             return {}
-        return dict(alpha_logit=total(ds * moves * (1 - alpha(p, ds))))
+        return dict(alpha_logit=Sum(ds * moves * (1 - alpha(p, ds))))
 
-    vjp = (_rates if rate_state else _currents)(activation, alpha, moved, d_alpha_logit)
+    vjp = (_rates if rate_state else _currents)(activation, alpha, moved, of_alpha)
     return in_dtype(
         Cell(
             init,
             init_carry,
-            lambda p, h, x: vjp.forward(p, h, vjp.project(p, x)),
+            step_of(vjp),
             vjp,
             output=(lambda h: h) if rate_state else None,
+            name="ctrnn",
+            pointwise=True,
+            couplings=coupled("w_h"),
         ),
         dtype,
     )
@@ -160,14 +164,15 @@ def _project(p, xs):
     return affine(xs, p["w_x"], p["b"])
 
 
-def _rates(activation, alpha, moved, d_alpha_logit) -> StepVJP:
-    def forward(p, h, u):
-        r = activation(u + h @ p["w_h"])  # (1)
-        h = (1 - alpha(p, h)) * h + alpha(p, h) * r  # (2)
+def _rates(activation, alpha, moved, of_alpha) -> StepVJP:
+    def gates(p, h, u):
+        return u + h @ p["w_h"]  # (1)
+
+    def move(p, z, h):
+        h = (1 - alpha(p, h)) * h + alpha(p, h) * activation(z)  # (1), (2)
         return h, h
 
-    def linearize(p, hs, us, nexts):
-        zs = us + hs @ p["w_h"]
+    def local(p, zs, hs, nexts):
         gains = alpha(p, hs) * slope(activation, zs, activation(zs))
         return gains, moved(hs, nexts)
 
@@ -176,28 +181,25 @@ def _rates(activation, alpha, moved, d_alpha_logit) -> StepVJP:
         d = d_h + d_y
         return d * (1 - alpha(p, d)) + pull(d * gain, p["w_h"]), d  # (3), (4)
 
-    def contract(p, xs, hs, coeffs, ds):
+    def factors(p, xs, hs, coeffs, ds):
         gains, moves = coeffs
         d_zs = ds * gains  # (3)
-        d_p = dict(  # (5)
-            w_x=outer_sum(xs, d_zs),
-            w_h=outer_sum(hs, d_zs),
-            b=total(d_zs),
-            **d_alpha_logit(p, ds, moves),
-        )
-        return d_p, d_zs @ p["w_x"].T
+        of_p = dict(w_x=Outer(xs, d_zs), w_h=Outer(hs, d_zs), b=Sum(d_zs))  # (5)
+        return of_p | of_alpha(p, ds, moves), d_zs @ p["w_x"].T
 
-    return StepVJP(_project, forward, linearize, backward, contract)
+    return StepVJP(_project, gates, move, local, backward, factors)
 
 
-def _currents(activation, alpha, moved, d_alpha_logit) -> StepVJP:
-    def forward(p, v, u):
-        z = u + activation(v) @ p["w_h"]  # (6)
+def _currents(activation, alpha, moved, of_alpha) -> StepVJP:
+    def gates(p, v, u):
+        return u + activation(v) @ p["w_h"]  # (6)
+
+    def move(p, z, v):
         v = (1 - alpha(p, v)) * v + alpha(p, v) * z  # (7)
         return v, activation(v)
 
-    def linearize(p, vs, us, nexts):
-        del p, us
+    def local(p, zs, vs, nexts):
+        del p, zs
         before = slope(activation, vs, activation(vs))
         after = slope(activation, nexts, activation(nexts))
         return before, after, moved(vs, nexts)
@@ -208,15 +210,11 @@ def _currents(activation, alpha, moved, d_alpha_logit) -> StepVJP:
         d_z = d * alpha(p, d)
         return d * (1 - alpha(p, d)) + before * pull(d_z, p["w_h"]), d  # (9)
 
-    def contract(p, xs, vs, coeffs, ds):
+    def factors(p, xs, vs, coeffs, ds):
         _, _, moves = coeffs
         d_zs = ds * alpha(p, ds)
-        d_p = dict(  # (10)
-            w_x=outer_sum(xs, d_zs),
-            w_h=outer_sum(activation(vs), d_zs),
-            b=total(d_zs),
-            **d_alpha_logit(p, ds, moves),
-        )
-        return d_p, d_zs @ p["w_x"].T
+        of_w_h = Outer(activation(vs), d_zs)  # (10)
+        of_p = dict(w_x=Outer(xs, d_zs), w_h=of_w_h, b=Sum(d_zs))
+        return of_p | of_alpha(p, ds, moves), d_zs @ p["w_x"].T
 
-    return StepVJP(_project, forward, linearize, backward, contract)
+    return StepVJP(_project, gates, move, local, backward, factors)

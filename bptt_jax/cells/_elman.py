@@ -11,7 +11,8 @@ Backward, with d h_t from later steps and d y_t from the output:
     (6)  d x_t = delta_t W_xᵀ
 
 For tanh φ'(z_t) = 1 - h_t², and for relu it is [h_t > 0]: the coefficients are read off
-the stored states, without computing z_t again. Cost of the backward over T steps: the
+the stored states, without computing z_t again, and what the product gives to keep, the
+gates of `StepVJP`, is h_t; where φ' needs z_t it is z_t. Cost of the backward over T steps: the
 product (4) at each step, (5) and (6) at once; O(T·B·H) memory.
 """
 
@@ -22,22 +23,11 @@ import jax.numpy as jnp
 
 from bptt_jax._factory import factory, positive
 from bptt_jax.cells import _init
+from bptt_jax.cells._activations import from_output, slope
 from bptt_jax.cells._in_dtype import in_dtype
-from bptt_jax.cells._products import affine, outer_sum, total
-from bptt_jax.types import Cell, StepVJP
-
-FROM_OUTPUT = {
-    jnp.tanh: lambda h: 1 - h * h,
-    jax.nn.relu: lambda h: (h > 0).astype(h.dtype),
-    jax.nn.sigmoid: lambda h: h * (1 - h),
-}
-
-
-def slope(activation: Callable, z, h):
-    """φ'(z) of an elementwise φ, from the output h = φ(z) where that is enough."""
-    if activation in FROM_OUTPUT:
-        return FROM_OUTPUT[activation](h)
-    return jax.jvp(activation, (z,), (jnp.ones_like(z),))[1]
+from bptt_jax.cells._parts import coupled, step_of
+from bptt_jax.cells._products import affine
+from bptt_jax.types import Cell, Outer, StepVJP, Sum
 
 
 @factory
@@ -90,32 +80,40 @@ def elman(
     def project(p, xs):
         return affine(xs, p["w_x"], p["b"])
 
-    def forward(p, h, u):
-        h = activation(u + h @ p["w_h"])  # (1), (2)
+    def keeps_z():  # asked when traced: making a cell computes nothing
+        return from_output(activation) is None
+
+    def gates(p, h, u):
+        z = u + h @ p["w_h"]  # (1)
+        return z if keeps_z() else activation(z)
+
+    def move(p, g, h):
+        h = activation(g) if keeps_z() else g  # (2)
         return h, h
 
-    def linearize(p, hs, us, nexts):
-        # Where φ' needs only h_t, the product is never used and XLA drops it.
-        return slope(activation, us + hs @ p["w_h"], nexts)
+    def local(p, g, hs, nexts):
+        return slope(activation, g, nexts)  # which reads z only where g is z
 
     def backward(p, slope_t, d_h, d_y):
         delta = (d_h + d_y) * slope_t  # (3)
         return delta @ p["w_h"].T, delta  # (4)
 
-    def contract(p, xs, hs, slopes, deltas):
+    def factors(p, xs, hs, slopes, deltas):
         del slopes
-        d_p = dict(  # (5)
-            w_x=outer_sum(xs, deltas), w_h=outer_sum(hs, deltas), b=total(deltas)
-        )
-        return d_p, deltas @ p["w_x"].T  # (6)
+        of_p = dict(w_x=Outer(xs, deltas), w_h=Outer(hs, deltas), b=Sum(deltas))  # (5)
+        return of_p, deltas @ p["w_x"].T  # (6)
 
+    vjp = StepVJP(project, gates, move, local, backward, factors)
     return in_dtype(
         Cell(
             init,
             init_carry,
-            lambda p, h, x: forward(p, h, project(p, x)),
-            StepVJP(project, forward, linearize, backward, contract),
+            step_of(vjp),
+            vjp,
             output=lambda h: h,
+            name="elman",
+            pointwise=True,
+            couplings=coupled("w_h"),
         ),
         dtype,
     )

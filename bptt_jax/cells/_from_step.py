@@ -17,7 +17,7 @@ import numpy as np
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
-from bptt_jax.types import Cell, StepVJP, Unsaid
+from bptt_jax.types import Cell, Gates, StepVJP, Summed, Unsaid
 
 
 def closed_over(f: Any, name: str, seen: set | None = None):
@@ -51,7 +51,7 @@ def closed_over(f: Any, name: str, seen: set | None = None):
             yield from closed_over(value, name, seen)
 
 
-def _refuse_arrays(**functions: Callable | None) -> None:
+def refuse_arrays(**functions: Callable | None) -> None:
     for role, f in functions.items():
         for name, array in closed_over(f, role):
             raise TypeError(
@@ -76,6 +76,7 @@ def from_step(
     output: Callable | Unsaid | None = Unsaid(),
     gates: Callable | None = None,
     keyed: bool = False,
+    name: str = "",
 ) -> Cell:
     """A cell from a step `(params, carry, x) -> (carry, y)` written in JAX.
 
@@ -89,10 +90,11 @@ def from_step(
         trace of the step: it is a part where `y` is the very array that is returned in
         the carry. Where that cannot be seen, diagnoses that look at dL/ds_t ask to be
         told.
-      gates: `(params, carries, xs) -> {name: [K, ..., H]}`, the gates of all steps at
-        once from the carries before them, for `diagnose.activity`.
+      gates: `(params, carry, x) -> {name: [..., H]}`, from the carry before the step, of
+        one step or of all at once, for `diagnose.activity`.
       keyed: whether `x` is `(x, key)`, with the step's key of `Side.keys`, None where
         there are none.
+      name: of the equations, for tables.
 
     Returns:
       A cell that obeys the laws of the hand-derived ones. Cost: the backward evaluates
@@ -108,7 +110,7 @@ def from_step(
     ...     lambda key: dict(w=jax.random.normal(key, (3, 4))),
     ...     lambda p, batch_shape: jnp.zeros((*batch_shape, 4)))
     """
-    _refuse_arrays(step=step, init=init, init_carry=init_carry, gates=gates)
+    refuse_arrays(step=step, init=init, init_carry=init_carry, gates=gates)
     if not (output is None or isinstance(output, Unsaid) or callable(output)):
         raise TypeError(f"output: expected a function of the carry, got {output!r}")
 
@@ -116,25 +118,32 @@ def from_step(
         x = (_none_where_empty(x[0]), x[1]) if keyed else _none_where_empty(x)
         return step(params, carry, x)
 
+    def gates_of(params, carry, x):
+        return x if gates is None else Gates(gates(params, carry, x), x)
+
+    def move(params, g, carry):
+        return call(params, carry, g if gates is None else g.rest)
+
+    def local(params, g, carries, nexts):
+        del params, nexts
+        return carries, g if gates is None else g.rest
+
     def backward(params, coeffs, d_carry, d_y):
         carry, x = coeffs
         _, back = trees.pullback(lambda c: call(params, c, x), carry)
         (d_before,) = back((d_carry, d_y))  # (1)
         return d_before, (d_carry, d_y)
 
-    def contract(params, xs, carries, coeffs, deltas):
+    def factors(params, xs, carries, coeffs, deltas):
         del coeffs
         over_time = jax.vmap(call, (None, 0, 0))
         _, back = trees.pullback(lambda p, xs: over_time(p, carries, xs), params, xs)
-        return back(deltas)  # (2)
-
-    def linearize(params, carries, us, nexts):
-        del params, nexts
-        return carries, us
+        d_params, d_xs = back(deltas)  # (2)
+        return jax.tree.map(Summed, d_params), d_xs
 
     def project(params, xs):
         del params
         return xs
 
-    vjp = StepVJP(project, call, linearize, backward, contract)
-    return Cell(init, init_carry, call, vjp, output, keyed, gates)
+    vjp = StepVJP(project, gates_of, move, local, backward, factors)
+    return Cell(init, init_carry, call, vjp, output, keyed, name)

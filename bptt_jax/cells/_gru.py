@@ -15,7 +15,7 @@ Backward, with d the whole cotangent of h_t (later steps and output):
          d x_t = d a W_xᵀ
 
 Each of (4) is d times a coefficient, so the loop hands on d alone (H floats) and
-`contract` multiplies again.
+`factors` multiplies again.
 
 Reset before the product (Cho et al.'s own form):
 
@@ -31,15 +31,17 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from bptt_jax._factory import factory, positive
 from bptt_jax._pytrees import across
 from bptt_jax.cells import _init
+from bptt_jax.cells._activations import sigmoid, tanh
+from bptt_jax.cells._hold import hold
 from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._layout import Layout
-from bptt_jax.cells._products import affine, back, outer_sum, pull, total
-from bptt_jax.types import Cell, StepVJP
+from bptt_jax.cells._parts import coupled, step_of
+from bptt_jax.cells._products import affine, back, pull
+from bptt_jax.types import Blocks, Cell, Gates, Outer, StepVJP, Sum
 
 
 @factory
@@ -101,16 +103,17 @@ def gru(
     def init_carry(p, batch_shape):
         return jnp.zeros((*batch_shape, n_hidden), p["b"].dtype)
 
-    make = _reset_after if reset_after else _reset_before
-    vjp, gates = make(layout)
+    vjp = (_reset_after if reset_after else _reset_before)(layout)
     return in_dtype(
         Cell(
             init,
             init_carry,
-            lambda p, h, x: vjp.forward(p, h, vjp.project(p, x)),
+            step_of(vjp),
             vjp,
             output=lambda h: h,
-            gates=gates,
+            name="gru",
+            pointwise=True,
+            couplings=coupled("w_h"),
         ),
         dtype,
     )
@@ -120,88 +123,67 @@ def _project(layout: Layout) -> Callable:
     return lambda p, xs: layout.split(affine(xs, p["w_x"], p["b"]))
 
 
-def _tanh(a):
-    return lax.optimization_barrier(jnp.tanh(a))
+def _move(p, g, h):
+    z, n = g.named["z"], g.named["n"]
+    h = n + z * (h - n)  # (3)
+    return h, h
 
 
-def _sigmoid(a):
-    return 0.5 * _tanh(0.5 * a) + 0.5
-
-
-def _reset_after(layout: Layout) -> tuple[StepVJP, Callable]:
+def _reset_after(layout: Layout) -> StepVJP:
     def gates(p, h, u):  # (1), (2)
         (a_r, a_z, a_n), (q_r, q_z, q_n) = u, layout.split(affine(h, p["w_h"]))
-        r, z, q_n = (
-            _sigmoid(a_r + q_r),
-            _sigmoid(a_z + q_z),
-            q_n + across(q_n, p["b_n"]),
-        )
-        return r, z, _tanh(a_n + r * q_n), q_n
+        r, z = sigmoid(a_r + q_r), sigmoid(a_z + q_z)
+        q_n = q_n + across(q_n, p["b_n"])
+        return Gates(dict(r=r, z=z, n=tanh(a_n + r * q_n)), q_n)
 
-    def forward(p, h, u):
-        _, z, n, _ = gates(p, h, u)
-        h = n + z * (h - n)  # (3)
-        return h, h
-
-    def linearize(p, hs, us, nexts):
+    def local(p, g, hs, nexts):
         del nexts
-        r, z, n, q_n = gates(p, hs, us)
+        (r, z, n), q_n = (g.named[name] for name in "rzn"), g.rest
         a_n = (1 - z) * (1 - n * n)  # (4), each without its factor d
         a_r = a_n * q_n * r * (1 - r)
         a_z = (hs - n) * z * (1 - z)
         q = layout.join([a_r, a_z, a_n * r])
-        return lax.optimization_barrier((q, z, a_n))
+        return hold((q, z, a_n))
 
     def backward(p, coeffs, d_h, d_y):
         q, z, _ = coeffs
         d = d_h + d_y
         return d * z + pull(q * layout.join([d] * 3), p["w_h"]), d  # (5)
 
-    def contract(p, xs, hs, coeffs, ds):  # (6)
+    def factors(p, xs, hs, coeffs, ds):  # (6)
         q, _, a_n = coeffs
         d_q = q * layout.join([ds] * 3)
         *d_rz, d_q_n = layout.split(d_q)
         d_a = layout.join([*d_rz, a_n * ds])
-        d_p = dict(
-            w_x=outer_sum(xs, d_a),
-            w_h=outer_sum(hs, d_q),
-            b=total(d_a, layout.rank),
-            b_n=total(d_q_n),
-        )
-        return d_p, back(d_a, p["w_x"])
+        of_p = dict(w_x=Outer(xs, d_a), w_h=Outer(hs, d_q), b=Sum(d_a), b_n=Sum(d_q_n))
+        return of_p, back(d_a, p["w_x"])
 
-    vjp = StepVJP(_project(layout), forward, linearize, backward, contract)
-    return vjp, _named(gates)
+    return StepVJP(_project(layout), gates, _move, local, backward, factors)
 
 
-def _reset_before(layout: Layout) -> tuple[StepVJP, Callable]:
+def _reset_before(layout: Layout) -> StepVJP:
     one, both = layout._replace(n=1), layout._replace(n=2)
 
-    def gates(p, h, u):  # (2), (7)
-        w_rz, w_n = _weights(p)
-        (a_r, a_z, a_n), (q_r, q_z) = u, both.split(affine(h, w_rz))
-        r, z = _sigmoid(a_r + q_r), _sigmoid(a_z + q_z)
-        return r, z, _tanh(a_n + (r * h) @ w_n)
-
-    def _weights(p):
+    def weights(p):
         w_rz, w_n = layout.cut(p["w_h"], 2)
         return w_rz, w_n.reshape(w_n.shape[0], -1)
 
-    def forward(p, h, u):
-        _, z, n = gates(p, h, u)
-        h = n + z * (h - n)  # (3)
-        return h, h
+    def gates(p, h, u):  # (2), (7)
+        w_rz, w_n = weights(p)
+        (a_r, a_z, a_n), (q_r, q_z) = u, both.split(affine(h, w_rz))
+        r, z = sigmoid(a_r + q_r), sigmoid(a_z + q_z)
+        return Gates(dict(r=r, z=z, n=tanh(a_n + (r * h) @ w_n)))
 
-    def linearize(p, hs, us, nexts):
+    def local(p, g, hs, nexts):
         del nexts
-        r, z, n = gates(p, hs, us)
+        r, z, n = (g.named[name] for name in "rzn")
         a_n = (1 - z) * (1 - n * n)
         a_z = (hs - n) * z * (1 - z)
-        return lax.optimization_barrier((hs * r * (1 - r), a_z, a_n, r, z))
+        return hold((hs * r * (1 - r), a_z, a_n, r, z))
 
     def backward(p, coeffs, d_h, d_y):
         r_slope, a_z, a_n, r, z = coeffs
-        w_rz, w_n = _weights(p)
+        w_rz, w_n = weights(p)
         d = d_h + d_y
         d_n = d * a_n
         d_s = d_n @ w_n.T  # (8)
@@ -209,24 +191,11 @@ def _reset_before(layout: Layout) -> tuple[StepVJP, Callable]:
         d_rz = both.join([d_r, d_z])
         return d * z + d_s * r + back(d_rz, w_rz), layout.join([d_r, d_z, d_n])  # (9)
 
-    def contract(p, xs, hs, coeffs, deltas):
+    def factors(p, xs, hs, coeffs, deltas):
         r = coeffs[3]
-        d_rz, d_n = layout.cut(deltas, 2)[0], layout.split(deltas)[2]
-        d_w_h = [outer_sum(hs, d_rz), one.of(outer_sum(r * hs, d_n))]  # (10)
-        d_p = dict(
-            w_x=outer_sum(xs, deltas),
-            w_h=jnp.concatenate(d_w_h, -layout.rank),
-            b=total(deltas, layout.rank),
-        )
-        return d_p, back(deltas, p["w_x"])
+        d_rz, d_n = layout.cut(deltas, 2)[0], one.of(layout.split(deltas)[2])
+        of_w_h = Blocks((Outer(hs, d_rz), Outer(r * hs, d_n)), -layout.rank)  # (10)
+        of_p = dict(w_x=Outer(xs, deltas), w_h=of_w_h, b=Sum(deltas))
+        return of_p, back(deltas, p["w_x"])
 
-    vjp = StepVJP(_project(layout), forward, linearize, backward, contract)
-    return vjp, _named(gates)
-
-
-def _named(gates: Callable) -> Callable:
-    def named(p, hs, us):
-        r, z, n = gates(p, hs, us)[:3]
-        return dict(r=r, z=z, n=n)
-
-    return named
+    return StepVJP(_project(layout), gates, _move, local, backward, factors)

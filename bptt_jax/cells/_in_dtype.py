@@ -4,8 +4,8 @@ from functools import partial
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import expect, factory
-from bptt_jax.cells._gates import gates_within
-from bptt_jax.types import Cell, StepVJP
+from bptt_jax.cells._with_params import with_params
+from bptt_jax.types import Cell
 
 
 @factory
@@ -19,16 +19,15 @@ def in_dtype(cell: Cell, dtype) -> Cell:
     if dtype is None:
         return cell
     cast = partial(trees.cast_floating, dtype=dtype)
-    project, forward, linearize, backward, contract = cell.vjp
-    return cell._replace(
+    inner = with_params(cell, cast)
+    project, gates, move, *_, factors = inner.vjp
+    return inner._replace(
         init_carry=lambda p, batch_shape: cast(cell.init_carry(p, batch_shape)),
-        step=lambda p, c, x: cell.step(cast(p), cast(c), cast(x)),
-        gates=gates_within(cell, lambda p, cs, us: (cast(p), cs, us)),
-        vjp=StepVJP(
-            lambda p, xs: project(cast(p), cast(xs)),
-            lambda p, c, u: forward(cast(p), c, u),
-            lambda p, cs, us, nexts: linearize(cast(p), cs, us, nexts),
-            lambda p, coeffs, d_c, d_y: backward(cast(p), coeffs, d_c, d_y),
-            lambda p, xs, *rest: contract(cast(p), cast(xs), *rest),
+        step=lambda p, c, x: inner.step(p, cast(c), cast(x)),
+        vjp=inner.vjp._replace(
+            project=lambda p, xs: project(p, cast(xs)),
+            gates=lambda p, c, u: gates(p, cast(c), u),
+            move=lambda p, g, c: move(p, g, cast(c)),
+            factors=lambda p, xs, *rest: factors(p, cast(xs), *rest),
         ),
     )

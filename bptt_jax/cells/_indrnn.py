@@ -28,10 +28,11 @@ import jax.numpy as jnp
 from bptt_jax._factory import factory, positive
 from bptt_jax._pytrees import across
 from bptt_jax.cells import _init
-from bptt_jax.cells._elman import slope
+from bptt_jax.cells._activations import from_output, slope
 from bptt_jax.cells._in_dtype import in_dtype
-from bptt_jax.cells._products import affine, outer_sum, total
-from bptt_jax.types import Cell, StepVJP
+from bptt_jax.cells._parts import step_of
+from bptt_jax.cells._products import affine
+from bptt_jax.types import Cell, Outer, StepVJP, Sum
 
 unit_uniform = jax.nn.initializers.uniform(1.0)
 
@@ -91,31 +92,40 @@ def indrnn(
     def project(p, xs):
         return affine(xs, p["w_x"], p["b"])
 
-    def forward(p, h, u):
-        h = activation(u + h * across(h, p["w_h"]))  # (1), (2)
+    def keeps_z():  # asked when traced: making a cell computes nothing
+        return from_output(activation) is None
+
+    def gates(p, h, u):
+        z = u + h * across(h, p["w_h"])  # (1)
+        return z if keeps_z() else activation(z)
+
+    def move(p, g, h):
+        h = activation(g) if keeps_z() else g  # (2)
         return h, h
 
-    def linearize(p, hs, us, nexts):
-        return slope(activation, us + hs * across(hs, p["w_h"]), nexts)
+    def local(p, g, hs, nexts):
+        return slope(activation, g, nexts)  # which reads z only where g is z
 
     def backward(p, slope_t, d_h, d_y):
         delta = (d_h + d_y) * slope_t  # (3)
         return delta * across(delta, p["w_h"]), delta  # (4)
 
-    def contract(p, xs, hs, slopes, deltas):
+    def factors(p, xs, hs, slopes, deltas):
         del slopes
-        d_p = dict(  # (5)
-            w_x=outer_sum(xs, deltas), w_h=total(hs * deltas), b=total(deltas)
-        )
-        return d_p, deltas @ p["w_x"].T  # (6)
+        of_p = dict(w_x=Outer(xs, deltas), w_h=Sum(hs * deltas), b=Sum(deltas))  # (5)
+        return of_p, deltas @ p["w_x"].T  # (6)
 
+    vjp = StepVJP(project, gates, move, local, backward, factors)
     return in_dtype(
         Cell(
             init,
             init_carry,
-            lambda p, h, x: forward(p, h, project(p, x)),
-            StepVJP(project, forward, linearize, backward, contract),
+            step_of(vjp),
+            vjp,
             output=lambda h: h,
+            name="indrnn",
+            pointwise=True,
+            couplings=lambda f, params: params,  # no unit sees another
         ),
         dtype,
     )

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from bptt_jax.types import Gates
+
 
 class Layout(NamedTuple):
     """How n gates of H units each make up an array.
@@ -31,6 +33,16 @@ class Layout(NamedTuple):
         if self.axis:
             return [a[..., i, :] for i in range(self.n)]
         return jnp.split(a, self.n, -1)
+
+    def each(self, values: tuple[float, ...], dtype: Any) -> Array:
+        """An array with one value a gate (made where it is used: no constant to close over)."""
+        return self.of(
+            jnp.concatenate([jnp.full(self.units, v, dtype) for v in values])
+        )
+
+    def named(self, names: str, a: Array) -> Gates:
+        """The gates by their names."""
+        return Gates(dict(zip(names, self.split(a), strict=True)))
 
     def join(self, gates: list[Array]) -> Array:
         return jnp.stack(gates, -2) if self.axis else jnp.concatenate(gates, -1)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import expect, factory
-from bptt_jax.cells._gates import gates_within
-from bptt_jax.types import Cell, PyTree, StepVJP
+from bptt_jax.cells._with_params import with_params
+from bptt_jax.types import Cell, PyTree, Summed
 
 
 class LearnedCarryParams(NamedTuple):
@@ -29,7 +29,7 @@ def learned_carry(cell: Cell) -> Cell:
     >>> cell = cells.learned_carry(cells.gru(3, 8))
     """
     expect(Cell, cell=cell)
-    project, forward, linearize, backward, contract = cell.vjp
+    inner = with_params(cell, lambda p: p.cell)
 
     def init(key):
         params = cell.init(key)
@@ -41,21 +41,20 @@ def learned_carry(cell: Cell) -> Cell:
 
         return jax.tree.map(spread, p.carry)
 
-    def learned_contract(p, xs, carries, coeffs, deltas):
-        d_cell, d_xs = contract(p.cell, xs, carries, coeffs, deltas)
-        zeros = [jnp.zeros_like(a) for a in trees.floats(p.carry, p.carry)]
-        return LearnedCarryParams(d_cell, trees.fill(p.carry, zeros)), d_xs
+    def factors(p, xs, carries, coeffs, deltas):
+        of_params, d_xs = inner.vjp.factors(p, xs, carries, coeffs, deltas)
+        zeros = [Summed(jnp.zeros_like(a)) for a in trees.floats(p.carry, p.carry)]
+        return LearnedCarryParams(of_params, trees.fill(p.carry, zeros)), d_xs
 
-    return cell._replace(
+    of_cell = cell.couplings
+
+    def couplings(f, p):
+        return p._replace(cell=of_cell(f, p.cell))  # pyright: ignore[reportOptionalCall]
+
+    return inner._replace(
         init=init,
         init_carry=init_carry,
-        step=lambda p, c, x: cell.step(p.cell, c, x),
-        gates=gates_within(cell, lambda p, cs, us: (p.cell, cs, us)),
-        vjp=StepVJP(
-            lambda p, xs: project(p.cell, xs),
-            lambda p, c, u: forward(p.cell, c, u),
-            lambda p, cs, us, nexts: linearize(p.cell, cs, us, nexts),
-            lambda p, coeffs, d_c, d_y: backward(p.cell, coeffs, d_c, d_y),
-            learned_contract,
-        ),
+        vjp=inner.vjp._replace(factors=factors),
+        name=f"learned_carry({cell.name})",
+        couplings=None if of_cell is None else couplings,
     )

@@ -27,16 +27,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
 from bptt_jax._factory import factory, positive
 from bptt_jax._pytrees import across
 from bptt_jax.cells import _init, _lstm_variants
+from bptt_jax.cells._hold import hold
 from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._layout import Layout
-from bptt_jax.cells._products import affine, back, outer_sum, total
-from bptt_jax.types import Cell, StepVJP
+from bptt_jax.cells._parts import coupled, step_of
+from bptt_jax.cells._products import affine, back
+from bptt_jax.types import Cell, Outer, StepVJP, Sum
 
 
 class LSTMCarry(NamedTuple):
@@ -142,7 +142,7 @@ def lstm(
         return LSTMCarry(h, jnp.zeros((*batch_shape, n_hidden), h.dtype))
 
     if plain:
-        vjp, gates = _plain(layout)
+        vjp = _plain(layout)
     else:
         vjp = _lstm_variants.variant(
             peepholes=peepholes,
@@ -150,67 +150,66 @@ def lstm(
             layer_norm=layer_norm,
             epsilon=epsilon,
         )
-        gates = None
     return in_dtype(
         Cell(
             init,
             init_carry,
-            lambda p, carry, x: vjp.forward(p, carry, vjp.project(p, x)),
+            step_of(vjp),
             vjp,
             output=lambda carry: carry.h,
-            gates=gates,
+            name="lstm",
+            pointwise=projection is None and not layer_norm,
+            couplings=_couplings(projection is not None, layer_norm),
         ),
         dtype,
     )
 
 
-def _plain(layout: Layout) -> tuple[StepVJP, Callable]:
-    scale = layout.of(np.repeat([0.5, 0.5, 1.0, 0.5], layout.units))
-    shift = layout.of(np.repeat([0.5, 0.5, 0.0, 0.5], layout.units))
+def _couplings(projected: bool, layer_norm: bool) -> Callable | None:
+    if layer_norm:  # a mean over units is no matrix
+        return None
+    return coupled("w_h", "w_r") if projected else coupled("w_h")
 
-    def gates(a):  # (2); the barrier keeps it one kernel over all four
-        s, t = (across(a, b.astype(a.dtype)) for b in (scale, shift))
-        return layout.split(lax.optimization_barrier(jnp.tanh(a * s)) * s + t)
+
+def _plain(layout: Layout) -> StepVJP:
+    scale, shift = (0.5, 0.5, 1.0, 0.5), (0.5, 0.5, 0.0, 0.5)  # of i, f, g, o
 
     def project(p, xs):
         return affine(xs, p["w_x"], p["b"])
 
-    def forward(p, carry, u):
-        i, f, g, o = gates(u + affine(carry.h, p["w_h"]))  # (1)
+    def gates(p, carry, u):
+        a = u + affine(carry.h, p["w_h"])  # (1)
+        s, t = (across(a, layout.each(b, a.dtype)) for b in (scale, shift))
+        return layout.named("ifgo", hold(jnp.tanh(a * s)) * s + t)  # (2), in one kernel
+
+    def move(p, g, carry):
+        i, f, g, o = (g.named[name] for name in "ifgo")
         c = f * carry.c + i * g  # (3)
         h = o * jnp.tanh(c)  # (4)
         return LSTMCarry(h, c), h
 
-    def linearize(p, carries, us, nexts):
-        i, f, g, o = gates(us + affine(carries.h, p["w_h"]))
+    def local(p, g, carries, nexts):
+        i, f, g, o = (g.named[name] for name in "ifgo")
         tanh_c = jnp.tanh(nexts.c)
-        local = [
+        a_from_c_h = [
             g * i * (1 - i),
             carries.c * f * (1 - f),
             i * (1 - g * g),
             tanh_c * o * (1 - o),
         ]
         c_from_h = o * (1 - tanh_c * tanh_c)
-        return lax.optimization_barrier((layout.join(local), c_from_h, f))
+        return hold((layout.join(a_from_c_h), c_from_h, f))
 
     def backward(p, coeffs, d_carry, d_y):
-        local, c_from_h, f = coeffs
+        a_from_c_h, c_from_h, f = coeffs
         d_h = d_carry.h + d_y
         d_c = d_carry.c + d_h * c_from_h  # (5)
-        d_a = layout.join([d_c, d_c, d_c, d_h]) * local  # (6)
+        d_a = layout.join([d_c, d_c, d_c, d_h]) * a_from_c_h  # (6)
         return LSTMCarry(back(d_a, p["w_h"]), d_c * f), d_a  # (7)
 
-    def contract(p, xs, carries, coeffs, d_as):  # (8)
+    def factors(p, xs, carries, coeffs, d_as):  # (8)
         del coeffs
-        d_p = dict(
-            w_x=outer_sum(xs, d_as),
-            w_h=outer_sum(carries.h, d_as),
-            b=total(d_as, layout.rank),
-        )
-        return d_p, back(d_as, p["w_x"])
+        of_p = dict(w_x=Outer(xs, d_as), w_h=Outer(carries.h, d_as), b=Sum(d_as))
+        return of_p, back(d_as, p["w_x"])
 
-    def named(p, carries, us):
-        i, f, g, o = gates(us + affine(carries.h, p["w_h"]))
-        return dict(i=i, f=f, g=g, o=o)
-
-    return StepVJP(project, forward, linearize, backward, contract), named
+    return StepVJP(project, gates, move, local, backward, factors)

@@ -36,7 +36,7 @@ since only the sum matters. Backward, with d h the whole cotangent of h_t:
          d p_i = Σ d a_i c_{t-1},  d p_f = Σ d a_f c_{t-1},  d p_o = Σ d a_o c_t
 
 In the loop (13) is d c_t times one coefficient, and so is the p_o term of (11) of d m.
-v and v̂ need no state: `project` normalises all steps at once and `contract` does so
+v and v̂ need no state: `project` normalises all steps at once and `factors` does so
 again. Cost: as the plain cell; a second product a step each way with a projection.
 """
 
@@ -47,9 +47,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
-from bptt_jax.cells._gru import _sigmoid, _tanh
-from bptt_jax.cells._products import affine, by_gate, outer_sum, total
-from bptt_jax.types import StepVJP
+from bptt_jax.cells._activations import sigmoid, tanh
+from bptt_jax.cells._hold import hold
+from bptt_jax.cells._products import affine, by_gate
+from bptt_jax.types import Gates, Outer, StepVJP, Sum
 
 
 class _Norm(NamedTuple):
@@ -62,7 +63,7 @@ class _Norm(NamedTuple):
 class _Coeffs(NamedTuple):
     """What the backward needs of the states; None where its option is off.
 
-    gates: the factors of d c_t, d c_t, d c_t, d m in (12) and (10), `[..., 4H]`.
+    a_from: the factors of d c_t, d c_t, d c_t, d m in (12) and (10), `[..., 4H]`.
     keep: the factor of d c_t in (13).
     n_from_m: that of d m in (9).
     c_from_m: that of d m in (11), as far as no normalisation is in between.
@@ -70,7 +71,7 @@ class _Coeffs(NamedTuple):
     q_norm, c_norm: the normalisations of (3) and (6).
     """
 
-    gates: Array
+    a_from: Array
     keep: Array
     n_from_m: Array | None
     c_from_m: Array | None
@@ -123,40 +124,42 @@ def variant(
         norm = _normalise(c, epsilon)
         return _scaled(norm.hat, p["scale_c"], p["bias_c"]), norm
 
-    def forward(p, carry, u):
-        a_i, a_f, a_g, a_o = map(operator.add, u, from_h(p, carry.h)[0])
+    def gates(p, carry, u):
+        q, q_norm = from_h(p, carry.h)
+        a_i, a_f, a_g, a_o = map(operator.add, u, q)
         if peepholes:
-            p_i, p_f, p_o = _thirds(trees.across(u[0], p["w_c"]))
+            p_i, p_f, p_o = _thirds(trees.across(a_i, p["w_c"]))
             a_i, a_f = a_i + p_i * carry.c, a_f + p_f * carry.c
-        c = _sigmoid(a_f) * carry.c + _sigmoid(a_i) * _tanh(a_g)  # (4)
+        i, f, g = sigmoid(a_i), sigmoid(a_f), tanh(a_g)  # (4)
         if peepholes:
-            a_o = a_o + p_o * c
-        m = _sigmoid(a_o) * _tanh(seen(p, c)[0])  # (5), (6)
+            a_o = a_o + p_o * (f * carry.c + i * g)
+        return Gates(dict(i=i, f=f, g=g, o=sigmoid(a_o)), q_norm)  # (5)
+
+    def move(p, gates, carry):
+        i, f, g, o = _each(gates)
+        c = f * carry.c + i * g  # (4)
+        m = o * tanh(seen(p, c)[0])  # (6)
         h = m @ p["w_r"] if projected else m  # (7)
         return carry._replace(h=h, c=c), h
 
-    def linearize(p, carries, us, nexts):
-        before, after = carries.c, nexts.c
-        q, q_norm = from_h(p, carries.h)
-        a_i, a_f, a_g, a_o = map(operator.add, us, q)
-        if peepholes:
-            p_i, p_f, p_o = _thirds(trees.across(before, p["w_c"]))
-            a_i, a_f, a_o = a_i + p_i * before, a_f + p_f * before, a_o + p_o * after
-        i, f, g, o = _sigmoid(a_i), _sigmoid(a_f), _tanh(a_g), _sigmoid(a_o)
+    def local(p, gates, carries, nexts):
+        before, after, q_norm = carries.c, nexts.c, gates.rest
+        i, f, g, o = _each(gates)
         n, c_norm = seen(p, after)
-        tanh_n = _tanh(n)
+        tanh_n = tanh(n)
         n_from_m = o * (1 - tanh_n * tanh_n)  # (9)
         i_from_c, f_from_c = g * i * (1 - i), before * f * (1 - f)  # (12)
         o_from_m = tanh_n * o * (1 - o)  # (10)
         keep, c_from_m = f, None if layer_norm else n_from_m
         if peepholes:
+            p_i, p_f, p_o = _thirds(trees.across(before, p["w_c"]))
             keep = f + p_i * i_from_c + p_f * f_from_c  # (13)
             by_o = p_o * o_from_m  # (11)
             c_from_m = by_o if layer_norm else n_from_m + by_o
-        gates = jnp.concatenate([i_from_c, f_from_c, i * (1 - g * g), o_from_m], -1)
-        return lax.optimization_barrier(
+        a_from = jnp.concatenate([i_from_c, f_from_c, i * (1 - g * g), o_from_m], -1)
+        return hold(
             _Coeffs(
-                gates,
+                a_from,
                 keep,
                 n_from_m if layer_norm else None,
                 c_from_m,
@@ -175,34 +178,38 @@ def variant(
             d_c = d_c + _normalise_back(_scaled(d_n, p["scale_c"]), k.c_norm)  # (11)
         if k.c_from_m is not None:
             d_c = d_c + d_m * k.c_from_m  # (11)
-        d_a = jnp.concatenate([d_c, d_c, d_c, d_m], -1) * k.gates  # (10), (12)
+        d_a = jnp.concatenate([d_c, d_c, d_c, d_m], -1) * k.a_from  # (10), (12)
         d_q = (
             _normalise_back(_scaled(d_a, p["scale_h"]), k.q_norm) if layer_norm else d_a
         )
         d_before = d_carry._replace(h=d_q @ p["w_h"].T, c=d_c * k.keep)  # (13), (14)
         return d_before, _Delta(d_a, d_n, d_h if projected else None)
 
-    def contract(p, xs, carries, k, deltas):  # (14) to (16)
+    def factors(p, xs, carries, k, deltas):  # (14) to (16)
         d_v = d_q = d_a = deltas.a
-        d_p = dict(b=total(d_a))
+        of_p: dict = dict(b=Sum(d_a))
         if layer_norm:
             v_norm, q_norm = _normalise(affine(xs, p["w_x"]), epsilon), k.q_norm
             d_v = _normalise_back(_scaled(d_a, p["scale_x"]), v_norm)
             d_q = _normalise_back(_scaled(d_a, p["scale_h"]), q_norm)
-            d_p["scale_x"] = total(d_a * v_norm.hat)
-            d_p["scale_h"] = total(d_a * q_norm.hat)
-            d_p["scale_c"] = total(deltas.n * k.c_norm.hat)
-            d_p["bias_c"] = total(deltas.n)
+            of_p["scale_x"] = Sum(d_a * v_norm.hat)
+            of_p["scale_h"] = Sum(d_a * q_norm.hat)
+            of_p["scale_c"] = Sum(deltas.n * k.c_norm.hat)
+            of_p["bias_c"] = Sum(deltas.n)
         if peepholes:
             d_i, d_f, _, d_o = _quarters(d_a)
             by_gate = [d_i * carries.c, d_f * carries.c, d_o * k.c]
-            d_p["w_c"] = total(jnp.concatenate(by_gate, -1))
+            of_p["w_c"] = Sum(jnp.concatenate(by_gate, -1))
         if projected:
-            d_p["w_r"] = outer_sum(k.m, deltas.h)
-        d_p["w_x"], d_p["w_h"] = outer_sum(xs, d_v), outer_sum(carries.h, d_q)
-        return d_p, d_v @ p["w_x"].T
+            of_p["w_r"] = Outer(k.m, deltas.h)
+        of_p["w_x"], of_p["w_h"] = Outer(xs, d_v), Outer(carries.h, d_q)
+        return of_p, d_v @ p["w_x"].T
 
-    return StepVJP(project, forward, linearize, backward, contract)
+    return StepVJP(project, gates, move, local, backward, factors)
+
+
+def _each(gates: Gates) -> list[Array]:
+    return [gates.named[name] for name in "ifgo"]
 
 
 def _normalise(a, epsilon: float) -> _Norm:

@@ -15,7 +15,6 @@ import jax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import expect, factory
-from bptt_jax.cells._gates import gates_within
 from bptt_jax.types import Cell, StepVJP
 
 
@@ -43,31 +42,35 @@ def masked(cell: Cell) -> Cell:
     kept. No array is stored for it.
     """
     expect(Cell, cell=cell)
-    project, forward, linearize, backward, contract = cell.vjp
+    project, gates, move, local, backward, factors = cell.vjp
 
     def clean(inputs):
         x, real = inputs
         return trees.only(real, x), real
 
-    def hold(real, carry, after, y):
+    def kept(real, carry, after, y):
         after = trees.where(real, after, carry)  # (1)
         return after, cell.output(after) if cell.output else trees.only(real, y)  # (2)
 
     def step(params, carry, inputs):
         x, real = clean(inputs)
-        return hold(real, carry, *cell.step(params, carry, x))
+        return kept(real, carry, *cell.step(params, carry, x))
 
     def masked_project(params, inputs):
         xs, reals = clean(inputs)
         return project(params, xs), reals
 
-    def masked_forward(params, carry, u):
+    def masked_gates(params, carry, u):
         u, real = u
-        return hold(real, carry, *forward(params, carry, u))
+        return gates(params, carry, u), real
 
-    def masked_linearize(params, carries, us, nexts):
-        us, reals = us
-        return linearize(params, carries, us, nexts), reals
+    def masked_move(params, g, carry):
+        g, real = g
+        return kept(real, carry, *move(params, g, carry))
+
+    def masked_local(params, g, carries, nexts):
+        g, reals = g
+        return local(params, g, carries, nexts), reals
 
     def masked_backward(params, coeffs, d_carry, d_y):
         coeffs, real = coeffs
@@ -76,17 +79,16 @@ def masked(cell: Cell) -> Cell:
         held = add_output(cell, d_carry, d_y)
         return trees.where(real, d_before, held), trees.only(real, delta)  # (4)
 
-    def masked_contract(params, inputs, carries, coeffs, deltas):
+    def masked_factors(params, inputs, carries, coeffs, deltas):
         xs, reals = clean(inputs)
-        d_params, d_xs = contract(params, xs, carries, coeffs[0], deltas)
-        return d_params, (trees.only(reals, d_xs), None)
+        of_params, d_xs = factors(params, xs, carries, coeffs[0], deltas)
+        return of_params, (trees.only(reals, d_xs), None)
 
     return cell._replace(
         step=step,
         keyed=False,
-        gates=gates_within(cell, lambda p, cs, us: (p, cs, us[0])),
         vjp=StepVJP(
-            masked_project, masked_forward, masked_linearize, masked_backward,
-            masked_contract,
+            masked_project, masked_gates, masked_move, masked_local, masked_backward,
+            masked_factors,
         ),
     )  # fmt: skip

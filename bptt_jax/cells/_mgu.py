@@ -16,7 +16,7 @@ Backward, with d the whole cotangent of h_t (later steps and output):
          d x_t = d a W_xᵀ
 
 Each of (4) is d times a coefficient, so the loop hands on d alone (H floats) and
-`contract` multiplies again.
+`factors` multiplies again.
 
 As in the paper, where f = 1 takes the candidate, which sees of the state what f lets
 through (two products a step):
@@ -36,15 +36,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from bptt_jax._factory import factory, positive
 from bptt_jax._pytrees import across
 from bptt_jax.cells import _init
-from bptt_jax.cells._gru import _sigmoid, _tanh
+from bptt_jax.cells._activations import sigmoid, tanh
+from bptt_jax.cells._hold import hold
 from bptt_jax.cells._in_dtype import in_dtype
-from bptt_jax.cells._products import by_gate, outer_sum, pull, total
-from bptt_jax.types import Cell, StepVJP
+from bptt_jax.cells._parts import coupled, step_of
+from bptt_jax.cells._products import by_gate, pull
+from bptt_jax.types import Blocks, Cell, Gates, Outer, StepVJP, Sum
 
 
 @factory
@@ -110,9 +111,12 @@ def mgu(
         Cell(
             init,
             init_carry,
-            lambda p, h, x: vjp.forward(p, h, vjp.project(p, x)),
+            step_of(vjp),
             vjp,
             output=lambda h: h,
+            name="mgu",
+            pointwise=True,
+            couplings=coupled("w_h"),
         ),
         dtype,
     )
@@ -129,60 +133,55 @@ def _halves(a):
 def _as_flax() -> StepVJP:
     def gates(p, h, u):  # (1), (2)
         (a_f, a_n), (q_f, q_n) = u, by_gate(h, p["w_h"], 2)
-        f, q_n = _sigmoid(a_f + q_f), q_n + across(q_n, p["b_n"])
-        return f, _tanh(a_n + f * q_n), q_n
+        f, q_n = sigmoid(a_f + q_f), q_n + across(q_n, p["b_n"])
+        return Gates(dict(f=f, n=tanh(a_n + f * q_n)), q_n)
 
-    def forward(p, h, u):
-        f, n, _ = gates(p, h, u)
+    def move(p, g, h):
+        f, n = g.named["f"], g.named["n"]
         h = n + f * (h - n)  # (3)
         return h, h
 
-    def linearize(p, hs, us, nexts):
+    def local(p, g, hs, nexts):
         del nexts
-        f, n, q_n = gates(p, hs, us)
+        f, n, q_n = g.named["f"], g.named["n"], g.rest
         a_n = (1 - f) * (1 - n * n)  # (4), each without its factor d
         a_f = (hs - n + a_n * q_n) * f * (1 - f)
         q = jnp.concatenate([a_f, a_n * f], -1)
-        return lax.optimization_barrier((q, a_n, f))
+        return hold((q, a_n, f))
 
     def backward(p, coeffs, d_h, d_y):
         q, _, f = coeffs
         d = d_h + d_y
         return d * f + pull(q * jnp.concatenate([d, d], -1), p["w_h"]), d  # (5)
 
-    def contract(p, xs, hs, coeffs, ds):  # (6)
+    def factors(p, xs, hs, coeffs, ds):  # (6)
         q, a_n, _ = coeffs
         d_q = q * jnp.concatenate([ds, ds], -1)
         d_q_f, d_q_n = _halves(d_q)
         d_a = jnp.concatenate([d_q_f, a_n * ds], -1)
-        d_p = dict(
-            w_x=outer_sum(xs, d_a),
-            w_h=outer_sum(hs, d_q),
-            b=total(d_a),
-            b_n=total(d_q_n),
-        )
-        return d_p, d_a @ p["w_x"].T
+        of_p = dict(w_x=Outer(xs, d_a), w_h=Outer(hs, d_q), b=Sum(d_a), b_n=Sum(d_q_n))
+        return of_p, d_a @ p["w_x"].T
 
-    return StepVJP(_project, forward, linearize, backward, contract)
+    return StepVJP(_project, gates, move, local, backward, factors)
 
 
 def _published() -> StepVJP:
     def gates(p, h, u):  # (7)
         (a_f, a_n), (w_f, w_n) = u, _halves(p["w_h"])
-        f = _sigmoid(a_f + h @ w_f)
-        return f, _tanh(a_n + (f * h) @ w_n)
+        f = sigmoid(a_f + h @ w_f)
+        return Gates(dict(f=f, n=tanh(a_n + (f * h) @ w_n)))
 
-    def forward(p, h, u):
-        f, n = gates(p, h, u)
+    def move(p, g, h):
+        f, n = g.named["f"], g.named["n"]
         h = h + f * (n - h)  # (8)
         return h, h
 
-    def linearize(p, hs, us, nexts):
+    def local(p, g, hs, nexts):
         del nexts
-        f, n = gates(p, hs, us)
+        f, n = g.named["f"], g.named["n"]
         slope = f * (1 - f)
         a_n = f * (1 - n * n)
-        return lax.optimization_barrier((a_n, (n - hs) * slope, hs * slope, f))
+        return hold((a_n, (n - hs) * slope, hs * slope, f))
 
     def backward(p, coeffs, d_h, d_y):
         a_n, f_from_d, f_from_s, f = coeffs
@@ -194,15 +193,11 @@ def _published() -> StepVJP:
         d_h = d * (1 - f) + d_s * f + d_f @ w_f.T  # (10)
         return d_h, jnp.concatenate([d_f, d_n], -1)
 
-    def contract(p, xs, hs, coeffs, deltas):
+    def factors(p, xs, hs, coeffs, deltas):
         f = coeffs[3]
         d_f, d_n = _halves(deltas)
-        d_w_h = [outer_sum(hs, d_f), outer_sum(f * hs, d_n)]  # (11)
-        d_p = dict(
-            w_x=outer_sum(xs, deltas),
-            w_h=jnp.concatenate(d_w_h, -1),
-            b=total(deltas),
-        )
-        return d_p, deltas @ p["w_x"].T
+        of_w_h = Blocks((Outer(hs, d_f), Outer(f * hs, d_n)), -1)  # (11)
+        of_p = dict(w_x=Outer(xs, deltas), w_h=of_w_h, b=Sum(deltas))
+        return of_p, deltas @ p["w_x"].T
 
-    return StepVJP(_project, forward, linearize, backward, contract)
+    return StepVJP(_project, gates, move, local, backward, factors)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from bptt_jax.cells._parts import forward
 from bptt_jax.types import Cell, PyTree, Unsaid
 
 # the results of these are the results of the program they hold
@@ -43,7 +44,7 @@ def recognised(cell: Cell, params: PyTree, carry: PyTree, xs: PyTree) -> Cell:
 
     def step(params, carry, xs):
         us = cell.vjp.project(params, xs)
-        return cell.vjp.forward(params, carry, jax.tree.map(lambda a: a[0], us))
+        return forward(cell, params, carry, jax.tree.map(lambda a: a[0], us))
 
     try:
         traced, shapes = jax.make_jaxpr(step, return_shape=True)(params, carry, xs)
@@ -70,7 +71,7 @@ def _origin(jaxpr, result) -> tuple | None:
         for j, made in enumerate(eqn.outvars):
             if made is not result:
                 continue
-            inner = _program(eqn)
+            inner = program(eqn)
             if inner is None:
                 return (result,)
             within = _origin(inner, inner.outvars[j])
@@ -79,7 +80,7 @@ def _origin(jaxpr, result) -> tuple | None:
     return (result,)
 
 
-def _program(eqn):
+def program(eqn):
     """The jaxpr that a call holds; None: it is no call."""
     if eqn.primitive.name not in CALLS:
         return None

@@ -5,6 +5,7 @@ from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
+from bptt_jax.cells._hold import hold
 
 
 def affine(xs: Array, w: Array, b: Array | None = None) -> Array:
@@ -36,9 +37,9 @@ def pull(d: Array, w: Array) -> Array:
     """`d @ wᵀ`: `[..., O] -> [..., I]`, in a loop over steps.
 
     With one example some versions of XLA:CPU compute `d`, where it is an expression, anew
-    for each row of the weight; the barrier makes it a kernel of its own.
+    for each row of the weight; held it is a kernel of its own.
     """
-    return back(lax.optimization_barrier(d), w)
+    return back(hold(d), w)
 
 
 def back(d: Array, w: Array) -> Array:
@@ -62,8 +63,8 @@ def outer_sum(a: Array, d: Array) -> Array:
     dtype = trees.at_least_float32(jnp.result_type(a, d))
     axes = tuple(range(a.ndim - 1))
     # Contracting the first axes of both, XLA:CPU has a slower product for wide layers
-    # (`benchmarks/levers.py`); the barrier keeps the copy from being folded into it.
-    columns = lax.optimization_barrier(jnp.moveaxis(a, -1, 0))
+    # (`benchmarks/levers.py`); held the copy is not folded into it.
+    columns = hold(jnp.moveaxis(a, -1, 0))
     contracted = tuple(1 + axis for axis in axes), axes
     return lax.dot_general(
         columns,

@@ -13,8 +13,8 @@ import jax
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
 from bptt_jax._factory import expect, factory
-from bptt_jax.cells._gates import gates_within
-from bptt_jax.types import Cell, StepVJP
+from bptt_jax.cells._parts import is_factor
+from bptt_jax.types import Cell, StepVJP, Summed, Terms
 
 
 @factory
@@ -26,7 +26,7 @@ def resets(cell: Cell) -> Cell:
     kept.
     """
     expect(Cell, cell=cell)
-    project, forward, linearize, backward, contract = cell.vjp
+    project, gates, move, local, backward, factors = cell.vjp
 
     def begin(params, carry, reset):  # (1)
         initial = lambda params: cell.init_carry(params, reset.shape)
@@ -42,35 +42,41 @@ def resets(cell: Cell) -> Cell:
         xs, flags = inputs
         return project(params, xs), flags
 
-    def reset_forward(params, carry, u):
+    def reset_gates(params, carry, u):
         u, reset = u
-        return forward(params, begin(params, carry, reset), u)
+        return gates(params, begin(params, carry, reset), u), reset
 
-    def reset_linearize(params, carries, us, nexts):
-        us, flags = us
-        return linearize(params, begin(params, carries, flags), us, nexts), flags
+    def reset_move(params, g, carry):
+        g, reset = g
+        return move(params, g, begin(params, carry, reset))
+
+    def reset_local(params, g, carries, nexts):
+        g, flags = g
+        return local(params, g, begin(params, carries, flags), nexts), flags
 
     def reset_backward(params, coeffs, d_carry, d_y):
         coeffs, reset = coeffs
         d_begun, delta = backward(params, coeffs, d_carry, d_y)  # (2)
         return trees.only(~reset, d_begun), (delta, d_begun)  # (3)
 
-    def reset_contract(params, inputs, carries, coeffs, deltas):
+    def reset_factors(params, inputs, carries, coeffs, deltas):
         (xs, flags), (deltas, d_begun) = inputs, deltas
         begun = begin(params, carries, flags)
-        d_params, d_xs = contract(params, xs, begun, coeffs[0], deltas)
+        of_params, d_xs = factors(params, xs, begun, coeffs[0], deltas)
         _, back = trees.pullback(lambda p: begin(p, carries, flags), params)
-        return trees.add(d_params, *back(d_begun)), (d_xs, None)  # (4)
+        (d_initial,) = back(d_begun)  # (4)
+        both = jax.tree.map(_with_term, of_params, d_initial, is_leaf=is_factor)
+        return both, (d_xs, None)
 
     return cell._replace(
         step=step,
         keyed=False,
-        gates=gates_within(cell, lambda p, cs, us: (p, begin(p, cs, us[1]), us[0])),
         vjp=StepVJP(
-            reset_project,
-            reset_forward,
-            reset_linearize,
-            reset_backward,
-            reset_contract,
+            reset_project, reset_gates, reset_move, reset_local, reset_backward,
+            reset_factors,
         ),
-    )
+    )  # fmt: skip
+
+
+def _with_term(factor, d):
+    return None if d is None else Terms((factor, Summed(d)))

@@ -14,8 +14,8 @@ and without keys (evaluation) z_t = rate, its expectation. Backward:
                                      where the output is no state: of (d s'_t, d y_t)
 
 z_t is drawn again in the backward, for all steps of a stretch at once, from one key for
-each step; nothing is stored for it. Where an inner coefficient needs s'_t the step is
-computed once more, all at once. Leaves of the state that are not floating are never
+each step; nothing is stored for it. Where an inner coefficient needs s'_t it is
+computed once more from the gates, all at once. Leaves of the state that are not floating are never
 zoned out.
 """
 
@@ -28,7 +28,6 @@ import jax.numpy as jnp
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
 from bptt_jax._factory import expect, factory
-from bptt_jax.cells._gates import gates_within
 from bptt_jax.cells._masked import add_output
 from bptt_jax.types import Cell, StepVJP
 
@@ -64,7 +63,7 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
     (5, 2, 8)
     """
     expect(Cell, cell=cell)
-    project, forward, linearize, backward, contract = cell.vjp
+    project, gates, move, local, backward, factors = cell.vjp
     rates = _rates(cell, rate)
 
     def inner(inputs):
@@ -87,16 +86,20 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
     def zoned_project(params, inputs):
         return project(params, inner(inputs)), inputs[1]
 
-    def zoned_forward(params, carry, u):
+    def zoned_gates(params, carry, u):
         u, key = u
-        return zone_out(key, carry, *forward(params, carry, u))
+        return gates(params, carry, u), key
 
-    def zoned_linearize(params, carries, us, nexts):
+    def zoned_move(params, g, carry):
+        g, key = g
+        return zone_out(key, carry, *move(params, g, carry))
+
+    def zoned_local(params, g, carries, nexts):
         del nexts
-        us, keys = us
+        g, keys = g
         zs = _noise(keys, rates, carries, (trees.length(carries),))
-        afters, _ = jax.vmap(forward, (None, 0, 0))(params, carries, us)
-        return linearize(params, carries, us, afters), zs
+        afters, _ = jax.vmap(move, (None, 0, 0))(params, g, carries)
+        return local(params, g, carries, afters), zs
 
     def zoned_backward(params, coeffs, d_carry, d_y):
         coeffs, zs = coeffs
@@ -110,22 +113,18 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
         kept = [None if d is None else z * d for z, d in pairs]
         return trees.add(d_before, structure.unflatten(kept)), delta  # (5)
 
-    def zoned_contract(params, inputs, carries, coeffs, deltas):
-        d_params, d_xs = contract(params, inner(inputs), carries, coeffs[0], deltas)
-        return d_params, (d_xs[0] if cell.keyed else d_xs, None)
+    def zoned_factors(params, inputs, carries, coeffs, deltas):
+        of_params, d_xs = factors(params, inner(inputs), carries, coeffs[0], deltas)
+        return of_params, (d_xs[0] if cell.keyed else d_xs, None)
 
     return cell._replace(
         step=step,
         keyed=True,
-        gates=gates_within(cell, lambda p, cs, us: (p, cs, us[0])),
         vjp=StepVJP(
-            zoned_project,
-            zoned_forward,
-            zoned_linearize,
-            zoned_backward,
-            zoned_contract,
+            zoned_project, zoned_gates, zoned_move, zoned_local, zoned_backward,
+            zoned_factors,
         ),
-    )
+    )  # fmt: skip
 
 
 def _rates(cell: Cell, rate: Any) -> list[float]:

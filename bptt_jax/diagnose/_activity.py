@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from bptt_jax import _pytrees as trees
-from bptt_jax import estimators, layers, unrolls
+from bptt_jax import cells, estimators, layers, unrolls
 from bptt_jax.types import Batch, Cell, Layer, PyTree, Seen
 
 
@@ -21,7 +21,7 @@ class Activity(NamedTuple):
     dead: the same as bool: units that never leave one value by more than `tolerance`.
     low, high: gate -> `[H]`, the share of steps in which it is in the lowest and the
         highest tenth of its range, (0, 1) or, for candidates, (-1, 1); {} where the
-        cell shows no gates (`Cell.gates`), or complex ones, which have no such range.
+        cell names no gates (`types.Gates`), or complex ones, which have no such range.
     """
 
     state_norms: PyTree
@@ -36,10 +36,8 @@ CANDIDATES = ("g", "n")  # in (-1, 1), by the field's names; all others are in (
 
 
 def _see(seen: Seen):
-    gates = {}
-    if seen.cell.gates is not None:
-        us = seen.cell.vjp.project(seen.params, seen.xs)
-        gates = seen.cell.gates(seen.params, seen.carries, us)
+    us = seen.cell.vjp.project(seen.params, seen.xs)
+    gates = cells.named_gates(seen.cell, seen.params, seen.carries, us)
     return unrolls.contract(seen), (seen.carries, gates)
 
 

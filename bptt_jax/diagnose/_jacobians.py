@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import cells
 from bptt_jax._factory import expect
 from bptt_jax.types import Cell, PyTree
 
@@ -66,11 +67,11 @@ def jacobians(
     us = cell.vjp.project(params, xs)
 
     def step(carry, u):
-        after, y = cell.vjp.forward(params, carry, u)
+        after, y = cells.forward(cell, params, carry, u)
         return after, (after, y)
 
     _, (nexts, ys) = lax.scan(step, carry, us)
-    coeffs = cell.vjp.linearize(params, trees.before(carry, nexts), us, nexts)
+    coeffs = cells.linearize(cell, params, trees.before(carry, nexts), us, nexts)
     units, unravel = trees.as_reals(carry)
     d_y = jax.tree.map(lambda a: jnp.zeros_like(a[0]), ys)
 

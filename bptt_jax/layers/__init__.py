@@ -1,11 +1,13 @@
 """Layers: a stretch of time, forward and back. See `bptt_jax.types.Layer`."""
 
 from bptt_jax.layers._dropout import dropout, variational_dropout
-from bptt_jax.layers._hooks import clip_d_carry, h_detach, scale_d_carry
+from bptt_jax.layers._hooks import clip_d_carry, h_detach, in_turn, scale_d_carry
 from bptt_jax.layers._lift import lift
-from bptt_jax.layers._recurrent import recurrent
+from bptt_jax.layers._parts import Part, over, parts, with_options
+from bptt_jax.layers._recurrent import made, recurrent
 from bptt_jax.layers._remat import remat
 from bptt_jax.layers._residual import residual
+from bptt_jax.layers._save import COEFFICIENTS, GATES, NOTHING, STATES, by_shapes
 from bptt_jax.layers._stack import stack
 from bptt_jax.layers._time_distributed import (
     dense,
@@ -16,13 +18,23 @@ from bptt_jax.layers._time_distributed import (
 from bptt_jax.layers._with_loss import with_loss
 
 __all__ = [
+    "COEFFICIENTS",
+    "GATES",
+    "NOTHING",
+    "STATES",
+    "Part",
+    "by_shapes",
     "clip_d_carry",
     "dense",
     "dropout",
     "embedding",
     "h_detach",
+    "in_turn",
     "layer_norm",
     "lift",
+    "made",
+    "over",
+    "parts",
     "recurrent",
     "remat",
     "residual",
@@ -31,4 +43,5 @@ __all__ = [
     "time_distributed",
     "variational_dropout",
     "with_loss",
+    "with_options",
 ]

@@ -57,6 +57,25 @@ def scale_d_carry(factor: float) -> Callable:
     return hook
 
 
+@factory
+def in_turn(first: Callable | None, second: Callable) -> Callable:
+    """The hook that is `second` after `first`; `side.aux` is the pair of theirs.
+
+    None in the place of the first is no hook, and its half of the pair is not read.
+
+    >>> from bptt_jax import cells, layers
+    >>> hook = layers.in_turn(layers.h_detach, layers.clip_d_carry(1.0))
+    >>> layer = layers.recurrent(cells.lstm(3, 8), on_d_carry=hook)
+    """
+
+    def hook(d_carry, aux):
+        of_first, of_second = (None, None) if aux is None else aux
+        d_carry = d_carry if first is None else first(d_carry, of_first)
+        return second(d_carry, of_second)
+
+    return hook
+
+
 def h_detach(d_carry: PyTree, aux: Array | None) -> PyTree:
     """Blocks the gradient through h of an LSTM, and leaves that through c, where told.
 

@@ -2,7 +2,7 @@
 
 With `s_t` the state after step t, `u_t = project(x_t)` and L the loss,
 
-    (1)  s_t, y_t = forward(s_{t-1}, u_t)                                  t = 1 … K
+    (1)  s_t, y_t = move(gates(s_{t-1}, u_t), s_{t-1})                     t = 1 … K
 
 and with `d s_t` the cotangent of s_t that comes from *later* steps (at t = K the
 cotangent of the final carry), the chain rule going backward in time is
@@ -12,55 +12,67 @@ cotangent of the final carry), the chain rule going backward in time is
 which is linear in (d s_t, d y_t), with coefficients that depend on the stored states
 alone. Hence the three parts of the backward pass below: the coefficients of all steps
 at once, (2) alone in the sequential loop, and every weight gradient as one product
-over all steps of the stretch,
+over all steps of the stretch. How the two loops run is a `Loop`'s, what is kept between
+them a `Save`'s, and what is beside the inputs (masks, resets, hooks) is wrapped around
+the cell, so that none of them knows the others.
+
 
     (3)  dL/dW = Σ_t  a_t ⊗ delta_t                a_t: what W was multiplied with.
 
 Cost over K steps: the forward's products once in `fwd`; in `bwd` about three times
-that (linearize, the loop, contract). Residuals: the states after each step, without
-the leaves that are outputs anyway: O(K·B·H).
+that (the coefficients, the loop, the sums). Residuals: the states after each step,
+without the leaves that are outputs anyway, and what `save` adds: O(K·B·H).
 
 Werbos (1990), "Backpropagation through time: what it does and how to do it".
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
-from jax import lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
 from bptt_jax._factory import expect, factory
-from bptt_jax.cells import add_output, masked, recognised, resets
-from bptt_jax.types import Cell, Layer, PyTree, Seen, Side, Watched
+from bptt_jax.cells import (
+    Hook,
+    add_output,
+    contract,
+    forward,
+    hooked,
+    recognised,
+    watching,
+    with_side,
+    without_side,
+)
+from bptt_jax.layers._again import again
+from bptt_jax.layers._save import NOTHING, STATES, by_shapes
+from bptt_jax.loops import first_of
+from bptt_jax.types import (
+    Cell,
+    Layer,
+    Loop,
+    PyTree,
+    Recurrent,
+    Save,
+    Seen,
+    Side,
+    Watched,
+)
 
 
-def _ready(cell: Cell, params, carry, xs, side: Side) -> tuple[Cell, Cell, PyTree]:
-    """The cell with its output known where that can be, and what `_with_side` makes."""
-    inputs = (xs, side.keys) if cell.keyed else xs
-    cell = recognised(cell, params, carry, inputs)
-    return cell, *_with_side(cell, xs, side)
-
-
-def _with_side(cell: Cell, xs: PyTree, side: Side) -> tuple[Cell, PyTree]:
-    """The cell wrapped by the fields that are there, and the inputs it then takes.
-
-    The order matters: a reset is an event before step t, whether step t is real or not.
+def _ready(part: Recurrent, params, carry, xs, side: Side) -> tuple[Cell, Cell, PyTree]:
+    """The cell with its output known where that can be; it within all that is beside it,
+    and the inputs that it then takes.
     """
-    if cell.keyed:
-        xs = (xs, trees.typed_keys(side.keys))
-    if side.mask is not None:
-        cell, xs = masked(cell), (xs, side.mask)
-    if side.resets is not None:
-        cell, xs = resets(cell), (xs, side.resets)
-    return cell, xs
-
-
-def _inputs_of(cell: Cell, side: Side, d_xs: PyTree) -> PyTree:
-    """The cotangent of the inputs alone, out of that of what `_with_side` made."""
-    for there in (side.resets is not None, side.mask is not None, cell.keyed):
-        d_xs = d_xs[0] if there else d_xs
-    return d_xs
+    cell = part.cell
+    cell = recognised(cell, params, carry, (xs, side.keys) if cell.keyed else xs)
+    wrapped, xs = with_side(cell, xs, side)
+    if part.watch is not None:
+        wrapped = watching(wrapped)
+    if part.on_d_carry is not None:
+        wrapped, xs = hooked(wrapped, part.on_d_carry), (xs, Hook(side.aux, side.mask))
+    return cell, wrapped, xs
 
 
 def output_leaves(cell: Cell, carry: PyTree) -> list[int]:
@@ -94,7 +106,7 @@ def _check_step(cell: Cell, params: PyTree, carry: PyTree, xs: PyTree) -> PyTree
     u, x = jax.eval_shape(first, params, xs)
     try:
         with jax.numpy_dtype_promotion("standard"):
-            result = jax.eval_shape(cell.vjp.forward, params, carry, u)
+            result = jax.eval_shape(functools.partial(forward, cell), params, carry, u)
     except (TypeError, ValueError) as error:
         raise _blamed(cell, params, carry, x, error) from error
     if not isinstance(result, tuple | list) or len(result) != 2:
@@ -164,7 +176,13 @@ def _show(tree: PyTree) -> str:
 
 
 @factory
-def recurrent(cell: Cell, on_d_carry: Callable | None = None) -> Layer:
+def recurrent(
+    cell: Cell,
+    on_d_carry: Callable | None = None,
+    *,
+    loop: Loop | None = None,
+    save: Save | None = None,
+) -> Layer:
     """A cell over a stretch of time, with its hand-derived backward.
 
     Args:
@@ -174,6 +192,10 @@ def recurrent(cell: Cell, on_d_carry: Callable | None = None) -> Layer:
         scale it); `aux_t` is `side.aux` at that step. Skipped where `side.mask` is
         False. A function that closes over no arrays. It changes the gradient of
         `unrolls.bptt` alone: `unrolls.scan` is differentiated by JAX.
+      loop: how the two recurrences are run, see `bptt_jax.loops`; None: the first that
+        supports the case.
+      save: what is kept for the way back, `layers.STATES`, `GATES`, `COEFFICIENTS` or
+        `NOTHING`; the gradient is the same; None: by the shapes, `layers.by_shapes`.
 
     Returns:
       A `Layer` with the parameters and the carry of the cell.
@@ -187,62 +209,78 @@ def recurrent(cell: Cell, on_d_carry: Callable | None = None) -> Layer:
     >>> ys.shape
     (7, 2, 5)
     """
-    expect(Cell, cell=cell)
-    return _recurrent(cell, on_d_carry, None)
+    return made(Recurrent(cell, on_d_carry, loop, save))
 
 
 @factory
-def _recurrent(
-    cell: Cell, on_d_carry: Callable | None, watch: Callable | None
-) -> Layer:
-    """`recurrent`; with a `watch` that does (3) and shows what it sees."""
+def made(part: Recurrent) -> Layer:
+    """`recurrent` by the record of its arguments, for `Layer.over`.
+
+    With a `watch` that does (3) and shows what it sees.
+
+    >>> from bptt_jax import cells, layers
+    >>> model = layers.stack(cells.lstm(3, 8), layers.dense(8, 2))
+    >>> faster = model.over(lambda part: layers.made(part._replace(save=layers.GATES)))
+    """
+    _check(part)
+    if part.save == NOTHING:
+        return again(made(part._replace(save=STATES)))._replace(over=lambda f: f(part))
+    cell, watch = part.cell, part.watch
 
     def fwd(params, carry, xs, side):
         given = (xs, side.keys) if cell.keyed else xs
         carry = _check_step(cell, params, carry, given)
-        known, wrapped, inputs = _ready(cell, params, carry, xs, side)
+        known, wrapped, inputs = _ready(part, params, carry, xs, side)
+        save = part.save or by_shapes(cell, params, carry, xs)
         us = wrapped.vjp.project(params, inputs)
         outputs = output_leaves(known, carry)
 
-        def step(carry, u):  # (1)
-            carry, y = wrapped.vjp.forward(params, carry, u)
-            kept = [a for i, a in enumerate(jax.tree.leaves(carry)) if i not in outputs]
-            return carry, (y, kept)
+        def keep(params, carry, u, gates, after):
+            leaves = jax.tree.leaves(after)
+            states = [a for i, a in enumerate(leaves) if i not in outputs]
+            return states, save.keep(wrapped, params, carry, u, gates, after)
 
-        carry, (ys, residuals) = lax.scan(step, carry, us, trees.length(xs, side))
-        return carry, ys, residuals
+        loop = first_of(part.loop, wrapped, params, carry, us)
+        ready = loop.prepare(wrapped, params)
+        length = trees.length(xs, side)
+        return loop.forward(wrapped, ready, carry, us, keep, length)  # (1)
 
     def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
-        known, wrapped, inputs = _ready(cell, params, carry, xs, side)
-        nexts = _states(output_leaves(known, carry), carry, ys, residuals)
+        known, wrapped, inputs = _ready(part, params, carry, xs, side)
+        save = part.save or by_shapes(cell, params, carry, xs)
+        states, kept = residuals
+        nexts = _states(output_leaves(known, carry), carry, ys, states)
         carries = trees.before(carry, nexts)
-        us = wrapped.vjp.project(params, inputs)
-        coeffs = wrapped.vjp.linearize(params, carries, us, nexts)
-
-        def step(d_carry, at):  # (2)
-            coeff, d_y, aux, real = at
-            if on_d_carry is not None:
-                edited = on_d_carry(d_carry, aux)
-                d_carry = edited if real is None else trees.where(real, edited, d_carry)
-            d_before, delta = wrapped.vjp.backward(params, coeff, d_carry, d_y)
-            return d_before, (delta, d_carry if watch else None)
-
-        along = (coeffs, d_ys, *((side.aux, side.mask) if on_d_carry else (None, None)))
-        d_carry, (deltas, d_laters) = lax.scan(step, d_carry, along, reverse=True)
+        coeffs = save.coeffs(wrapped, params, inputs, carries, nexts, kept)
+        us = jax.eval_shape(wrapped.vjp.project, params, inputs)
+        loop = first_of(part.loop, wrapped, params, carry, us)
+        ready = loop.prepare(wrapped, params)
+        d_carry, deltas = loop.backward(wrapped, ready, coeffs, d_carry, d_ys)  # (2)
         summed = params, inputs, carries, coeffs, deltas
         if watch is None:
-            d_params, d_inputs = wrapped.vjp.contract(*summed)  # (3)
+            d_params, d_inputs = contract(wrapped, *summed)  # (3)
         else:
-            d_states = add_output(known, d_laters, d_ys)
+            d_states = add_output(known, deltas[1], d_ys)
             (d_params, d_inputs), shown = watch(Seen(wrapped, *summed, d_states, side))
             d_params = Watched(d_params, shown)
-        d_xs = trees.cast_like(xs, _inputs_of(cell, side, d_inputs))
+        d_inputs = d_inputs if part.on_d_carry is None else d_inputs[0]
+        d_xs = trees.cast_like(xs, without_side(cell, side, d_inputs))
         return d_params, d_carry, d_xs, None
 
-    def watched(watch):
-        return _recurrent(cell, on_d_carry, watch)
+    return Layer(cell.init, cell.init_carry, fwd, bwd, lambda f: f(part))
 
-    return Layer(cell.init, cell.init_carry, fwd, bwd, watched)
+
+def _check(part: Recurrent) -> None:
+    expect(Cell, cell=part.cell)
+    if part.loop is not None:
+        expect(Loop, loop=part.loop)
+    if part.save is not None:
+        expect(Save, save=part.save)
+    if not (part.on_d_carry is None or callable(part.on_d_carry)):
+        raise TypeError(
+            "on_d_carry: expected a function (d_carry, aux_t) -> d_carry, got a "
+            f"{type(part.on_d_carry).__name__}"
+        )
 
 
 def _states(outputs: list[int], carry: PyTree, ys: PyTree, residuals: list) -> PyTree:

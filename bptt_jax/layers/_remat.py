@@ -1,6 +1,7 @@
 """Memory for time, in one word."""
 
 from bptt_jax._factory import factory
+from bptt_jax.layers._again import again
 from bptt_jax.layers._lift import lift
 from bptt_jax.types import Cell, Layer
 
@@ -18,15 +19,6 @@ def remat(layer: Layer | Cell) -> Layer:
     >>> lean = layers.remat(cells.lstm(3, 8))
     """
     layer = lift(layer)
-
-    def fwd(params, carry, xs, side):
-        carry, ys, _ = layer.fwd(params, carry, xs, side)
-        return carry, ys, ()
-
-    def bwd(params, carry, xs, side, ys, _, d_carry, d_ys):
-        _, ys, residuals = layer.fwd(params, carry, xs, side)
-        return layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
-
-    inner = layer.watched
-    watched = None if inner is None else lambda watch: remat(inner(watch))
-    return layer._replace(fwd=fwd, bwd=bwd, watched=watched)
+    inner = layer.over
+    over = None if inner is None else lambda f: remat(inner(f))
+    return again(layer)._replace(over=over)

@@ -33,9 +33,9 @@ def residual(layer: Layer | Cell) -> Layer:
         )
         return d_params, d_carry, trees.add(d_xs, _clean(d_ys, side)), d_targets
 
-    inner = layer.watched
-    watched = None if inner is None else lambda watch: residual(inner(watch))
-    return layer._replace(fwd=fwd, bwd=bwd, watched=watched)
+    inner = layer.over
+    over = None if inner is None else lambda f: residual(inner(f))
+    return layer._replace(fwd=fwd, bwd=bwd, over=over)
 
 
 def _clean(xs, side):

@@ -32,11 +32,11 @@ def stack(*layers: Layer | Cell) -> Layer:
     """
     parts = _parts(layers)
 
-    def watched(watch):
-        return stack(*(part.watched(watch) if part.watched else part for part in parts))
+    def over(f):
+        return stack(*(part.over(f) if part.over else part for part in parts))
 
-    seen = any(part.watched for part in parts)
-    return _stacked(parts)._replace(watched=watched if seen else None)
+    recurs = any(part.over for part in parts)
+    return _stacked(parts)._replace(over=over if recurs else None)
 
 
 def _parts(layers: tuple) -> tuple[Layer, ...]:
@@ -49,7 +49,7 @@ def _parts(layers: tuple) -> tuple[Layer, ...]:
 
 
 def _stacked(layers: tuple[Layer, ...]) -> Layer:
-    """`stack` of layers, without an eye on it."""
+    """`stack` of layers, without `over`."""
 
     def init(key):
         keys = jax.random.split(key, len(layers))

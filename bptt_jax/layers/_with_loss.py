@@ -109,8 +109,6 @@ def with_loss(layer: Layer | Cell, objective: Objective) -> Layer:
         if any(trees.is_integer(a) for a in jax.tree.leaves(side.targets)):
             _refuse(objective, outputs(layer, params, carry, xs, side), side)
 
-    inner = layer.watched
-    watched = (
-        None if inner is None else lambda watch: with_loss(inner(watch), objective)
-    )
-    return layer._replace(fwd=fwd, bwd=bwd, watched=watched, refuse=refuse)
+    inner = layer.over
+    over = None if inner is None else lambda f: with_loss(inner(f), objective)
+    return layer._replace(fwd=fwd, bwd=bwd, over=over, refuse=refuse)

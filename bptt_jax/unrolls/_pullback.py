@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import cells, layers
 from bptt_jax.types import Cell, Layer, PyTree, Seen, Side
 from bptt_jax.unrolls import _bptt
 from bptt_jax.unrolls._door import arrays, check, lift, refuse, spread
@@ -27,8 +28,8 @@ class Pulled(NamedTuple):
 
 def contract(seen: Seen) -> tuple[PyTree, PyTree]:
     """`(d_params, d_xs)`: what a layer that nobody watches does, for a watch to do."""
-    return seen.cell.vjp.contract(
-        seen.params, seen.xs, seen.carries, seen.coeffs, seen.deltas
+    return cells.contract(
+        seen.cell, seen.params, seen.xs, seen.carries, seen.coeffs, seen.deltas
     )
 
 
@@ -77,9 +78,7 @@ def pullback(
     check(layer, *at)
     refuse(layer, *at)
     at = (at[0], spread(layer, *at), *at[2:])
-    if layer.watched is None:
-        raise ValueError("layer: expected one with a recurrent part, it has none")
-    watched = layer.watched(watch)
+    watched = layers.over(layer, lambda part: layers.made(part._replace(watch=watch)))
     out, residuals = _bptt.forward(watched, *at, chunk=chunk)
 
     def back(d_carry, d_ys):

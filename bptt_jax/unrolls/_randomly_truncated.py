@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
-from bptt_jax.layers import recurrent
-from bptt_jax.types import Cell, Layer, PyTree, Side
+from bptt_jax import layers
+from bptt_jax.types import Cell, Layer, PyTree, Recurrent, Side
 from bptt_jax.unrolls._bptt import bptt
-from bptt_jax.unrolls._door import arrays
+from bptt_jax.unrolls._door import arrays, lift
 
 STREAM = 0x41525450  # folded into a key of `side`, which layers draw from as well
 
@@ -88,10 +88,10 @@ def randomly_truncated(
     the mean over keys is the exact gradient, unlike that of `truncated`.
 
     Args:
-      layer: a cell; or a layer all of whose recurrent parts are
-        `layers.recurrent(cell, on_d_carry=unrolls.times)`.
+      layer: a cell or a layer, with recurrent parts; hooks that these have act first.
       params, carry, xs, chunk, length: as of `bptt`.
-      side: masks, resets, keys, targets; `aux` is taken by the gains.
+      side: masks, resets, keys, targets, and `aux` for hooks of the layer's own; the
+        gains go beside it, see `layers.in_turn`.
       mean_length: steps between cuts, in the mean; more than 1.
       key: where the cuts come from; None: from `side.keys`.
       alpha: how heavy the tail of the lengths is, above 2; the authors take 4 and 6.
@@ -116,36 +116,18 @@ def randomly_truncated(
     ...     return (run(cell, params, carry, xs, mean_length=10, key=key)[1]**2).sum()
     >>> grads = jax.grad(loss)(params, jnp.ones((50, 2, 3)), jax.random.key(1))
     """
-    if side.aux is not None:
-        raise ValueError("side.aux: expected None, the gains of the cuts are put there")
     if key is None:
         if side.keys is None:
             raise ValueError("key: expected a key, or keys in side.keys, got neither")
         key = jax.random.fold_in(side.keys[0], STREAM)
+    layer = layers.over(lift(layer), _with_times)
     params, carry, xs, side = arrays(params, carry, xs, side, length)
     drawn = truncation_gains(
         key, trees.length(xs), mean_length=mean_length, alpha=alpha
     )
-    side = side._replace(aux=drawn)
-    if isinstance(layer, Cell):
-        layer = recurrent(layer, on_d_carry=times)
-    elif not _reads_aux(layer, params, carry, trees.cut((xs, side), 0, 1)):
-        raise ValueError(
-            "layer: nothing in it reads side.aux in its backward pass; make its recurrent "
-            "parts with layers.recurrent(cell, on_d_carry=unrolls.times)"
-        )
+    side = side._replace(aux=(side.aux, drawn))
     return bptt(layer, params, carry, xs, side, chunk=chunk)
 
 
-def _reads_aux(layer: Layer, params, carry, at) -> bool:
-    """Whether anything in a stretch takes the gains, by its trace."""
-    xs, side = at
-
-    def pulled(aux):
-        s = side._replace(aux=aux)
-        after, ys, residuals = layer.fwd(params, carry, xs, s)
-        d_carry, d_ys = trees.without_float0(after, after), trees.without_float0(ys, ys)
-        return layer.bwd(params, carry, xs, s, ys, residuals, d_carry, d_ys)
-
-    jaxpr = jax.make_jaxpr(pulled)(side.aux).jaxpr
-    return any(jaxpr.invars[0] is v for eqn in jaxpr.eqns for v in eqn.invars)
+def _with_times(part: Recurrent) -> Layer:
+    return layers.made(part._replace(on_d_carry=layers.in_turn(part.on_d_carry, times)))

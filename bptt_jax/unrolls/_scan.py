@@ -5,7 +5,7 @@ import functools
 import jax
 from jax import lax
 
-from bptt_jax.cells import masked, recognised, resets
+from bptt_jax.cells import recognised, with_side
 from bptt_jax.types import Cell, Layer, PyTree, Side
 from bptt_jax.unrolls._door import (
     arrays,
@@ -64,13 +64,8 @@ def _scan_cell(cell, params, carry, xs, side):
     whole, given = lift(cell), (params, carry, xs, side)
     check(whole, *given)
     carry = spread(whole, *given)
-    if cell.keyed:
-        xs = (xs, side.keys)
-    cell = recognised(cell, params, carry, xs)
-    if side.mask is not None:
-        cell, xs = masked(cell), (xs, side.mask)
-    if side.resets is not None:
-        cell, xs = resets(cell), (xs, side.resets)
+    cell = recognised(cell, params, carry, (xs, side.keys) if cell.keyed else xs)
+    cell, xs = with_side(cell, xs, side)
     return in_given_shapes(
         lambda: lax.scan(lambda c, x: cell.step(params, c, x), carry, xs), whole, *given
     )

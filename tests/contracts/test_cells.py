@@ -32,9 +32,9 @@ def first(tree):
 def coefficients(cell, params, carry, xs):
     us = cell.vjp.project(params, xs)
     nexts, _ = jax.lax.scan(
-        lambda c, u: (cell.vjp.forward(params, c, u)[0],) * 2, carry, us
+        lambda c, u: (cells.forward(cell, params, c, u)[0],) * 2, carry, us
     )[::-1]
-    return cell.vjp.linearize(params, trees.before(carry, nexts), us, nexts)
+    return cells.linearize(cell, params, trees.before(carry, nexts), us, nexts)
 
 
 def test_step_is_forward_of_project(member):
@@ -42,7 +42,7 @@ def test_step_is_forward_of_project(member):
     by_step = cell.step(params, carry, first(xs))
     us = cell.vjp.project(params, xs)
     chex.assert_trees_all_close(
-        by_step, cell.vjp.forward(params, carry, first(us)), rtol=1e-12
+        by_step, cells.forward(cell, params, carry, first(us)), rtol=1e-12
     )
 
 
@@ -56,12 +56,12 @@ def test_output_is_the_part_of_the_state_that_it_says(member):
 def test_gates_are_those_of_all_steps(member):
     """Within masks, resets, zoneout and a learned carry, too: `[K, B, H]` each."""
     cell, params, carry, xs = stretch(member)
-    if cell.gates is None:
+    us = cell.vjp.project(params, xs)
+    carries = jax.tree.map(lambda a: jnp.stack([a] * K), carry)
+    found = cells.named_gates(cell, params, carries, us)
+    if not found:
         return
     flags = jnp.ones((K, B), bool)
-    carries = jax.tree.map(lambda a: jnp.stack([a] * K), carry)
-    found = cell.gates(params, carries, cell.vjp.project(params, xs))
-    assert found
     for name, a in found.items():
         assert a.shape == (K, B, jax.tree.leaves(carry)[-1].shape[-1]), name
         assert np.abs(a).max() < 1, name
@@ -70,7 +70,8 @@ def test_gates_are_those_of_all_steps(member):
         (cells.resets(cell), (xs, ~flags)),
     ):
         us = outer.vjp.project(params, inputs)
-        chex.assert_trees_all_equal(outer.gates(params, carries, us), found)
+        shown = cells.named_gates(outer, params, carries, us)
+        chex.assert_trees_all_equal(shown, found)
 
 
 def test_backward_is_linear(member):

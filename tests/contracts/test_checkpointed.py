@@ -11,7 +11,7 @@ import pytest
 from bptt_jax import cells, unrolls
 from bptt_jax._jax import enable_x64
 from bptt_jax.layers import recurrent
-from bptt_jax.types import Cell, Side, StepVJP
+from bptt_jax.types import Cell, Side
 from bptt_jax.unrolls import _schedule as schedule
 from bptt_jax.unrolls._revolve import default_slots, revolve
 from support import tiers
@@ -107,13 +107,11 @@ def counting(count: Count) -> Cell:
     def contract(w, xs, hs, slopes, d_as):
         return (hs * d_as).sum(0), d_as
 
-    return Cell(
-        lambda key: jnp.full(2, 0.9),
-        lambda w, batch: jnp.zeros((*batch, 2)),
-        forward,
-        StepVJP(lambda w, xs: xs, forward, linearize, backward, contract),
-        output=lambda h: h,
-    )
+    return cells.from_parts(
+        lambda key: jnp.full(2, 0.9), lambda w, batch: jnp.zeros((*batch, 2)),
+        project=lambda w, xs: xs, forward=forward, linearize=linearize,
+        backward=backward, contract=contract, output=lambda h: h,
+    )  # fmt: skip
 
 
 def count_of(t: int, m: int, chunk: int, kept: int = 0) -> dict:

@@ -59,7 +59,7 @@ def test_a_cell_is_taken_as_the_layer_that_runs_it(name):
     made = [PAIRS[name](part) for part in (CELL, LAYER)]
     keys = [str(jax.make_jaxpr(layer.init)(KEY)) for layer in made]
     assert keys[0] == keys[1]
-    assert all(layer.watched for layer in made)
+    assert all(layer.over for layer in made)
     params = jax.eval_shape(made[0].init, KEY)
     carry = jax.eval_shape(lambda p: made[0].init_carry(p, (B,)), params)
     xs = jnp.ones((T, B), int) if name == "symbols" else jnp.ones((T, B, I), "f")

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 
 from bptt_jax import cells
 from bptt_jax.cells._products import outer_sum, total
-from bptt_jax.types import Cell, StepVJP
 
 I = 3
 
@@ -74,9 +73,10 @@ def contract(p, xs, carries, coeffs, deltas):
     return d_params, dz @ p["b"].T  # of real inputs the layer takes the real part
 
 
-BY_HAND = Cell(
-    init, init_carry, step, StepVJP(project, forward, linearize, backward, contract)
-)
+BY_HAND = cells.from_parts(
+    init, init_carry, project=project, forward=forward, linearize=linearize,
+    backward=backward, contract=contract, output=None,
+)  # fmt: skip
 
 
 def _leaky_init(key):

@@ -22,6 +22,7 @@ from bptt_jax import cells, layers, objectives, unrolls
 from bptt_jax.interop.linen import RNN
 from bptt_jax.verify import Member
 from support import exchanges
+from support.changed import with_parts
 from support.gradients import Case, arguments_of, error
 from support.members import CELLS, COMBINED, LAYERS, UNROLLS
 
@@ -46,11 +47,11 @@ def _merging(cell):
     """A mutant: steps and examples as one axis, which no spread axis can be a part of."""
 
     def contract(p, xs, hs, coeffs, deltas):
-        d_p, d_xs = cell.vjp.contract(p, xs, hs, coeffs, deltas)
+        d_p, d_xs = cells.contract(cell, p, xs, hs, coeffs, deltas)
         xs, deltas = (a.reshape(-1, a.shape[-1]) for a in (xs, deltas))
         return d_p | dict(w_x=xs.T @ deltas), d_xs
 
-    return cell._replace(vjp=cell.vjp._replace(contract=contract))
+    return with_parts(cell, contract=contract)
 
 
 MUTANT = "steps and examples merged"

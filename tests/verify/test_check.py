@@ -10,6 +10,7 @@ import pytest
 from bptt_jax import cells, layers, unrolls, verify
 from bptt_jax.verify import GradientError, Report, Row, _differences, _numpy_cells
 from bptt_jax.verify._cases import SIDES, plan
+from support.changed import with_parts
 
 ONE = dict(lengths=(3,), chunks=(2,), batch_shapes=((2,),), sides=("plain",))
 CELL = cells.elman(3, 4)
@@ -24,14 +25,14 @@ def check(cell, inputs=3, **options):
 
 def changed(**functions):
     """The Elman cell with parts of its derivative replaced."""
-    return CELL._replace(vjp=CELL.vjp._replace(**functions))
+    return with_parts(CELL, **functions)
 
 
 def contract(edit):
     """Its weight gradients, edited."""
 
     def wrong(*arguments):
-        d_params, d_xs = CELL.vjp.contract(*arguments)
+        d_params, d_xs = cells.contract(CELL, *arguments)
         return edit(d_params), d_xs
 
     return changed(contract=wrong)
@@ -168,12 +169,12 @@ def test_a_wrong_loop_is_found_in_what_comes_before():
 
 
 def test_another_forward_than_the_step_is_found():
-    def louder(p, h, u):
-        h, y = CELL.vjp.forward(p, h, u)
+    def louder(p, g, h):
+        h, y = CELL.vjp.move(p, g, h)
         return h, 1.001 * y
 
     with pytest.raises(GradientError) as caught:
-        check(changed(forward=louder)._replace(output=None), reference=IN_NUMPY)
+        check(changed(move=louder)._replace(output=None), reference=IN_NUMPY)
     wrong = {row.leaf: row.wrong for row in caught.value.report.wrong}
     assert wrong["ys"] == "hand-derived"
     assert "final carry" not in wrong

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from bptt_jax import cells, verify
+from support.changed import with_parts
 from support.complex_cells import BY_HAND, BY_JAX, backward, contract
 
 ONE = dict(lengths=(3,), chunks=(2,), batch_shapes=((2,),), sides=("plain",))
@@ -103,7 +104,7 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_wrong_one_is_refused_and_its_leaves_named(name):
     parts, leaves = MUTANTS[name]
-    wrong = BY_HAND._replace(vjp=BY_HAND.vjp._replace(**parts))
+    wrong = with_parts(BY_HAND, **parts)
     with pytest.raises(verify.GradientError, match="hand-derived") as caught:
         verify.check(wrong, 3, **ONE)
     report = caught.value.report

@@ -4,20 +4,20 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax.cells._products import outer_sum, total
-from verify.mutants._table import in_backward, in_contract, in_forward, in_linearize
+from verify.mutants._table import in_backward, in_contract, in_local, in_move
 
 
 def thirds(a):
     return jnp.split(a, 3, -1)
 
 
-@in_linearize("elman")
-def one_minus_h_for_one_minus_h_squared(right, p, hs, us, nexts):
+@in_local("elman")
+def one_minus_h_for_one_minus_h_squared(right, p, g, hs, nexts):
     return 1 - nexts
 
 
-@in_linearize("elman")
-def slope_of_the_state_before_the_step(right, p, hs, us, nexts):
+@in_local("elman")
+def slope_of_the_state_before_the_step(right, p, g, hs, nexts):
     return 1 - hs * hs
 
 
@@ -129,28 +129,28 @@ def second_batch_axis_not_summed(right, p, xs, hs, slopes, deltas):
     return d_p | dict(b=b.reshape(-1, b.shape[-1])[0]), d_xs
 
 
-@in_linearize("elman, relu")
-def relu_without_its_kink(right, p, hs, us, nexts):
+@in_local("elman, relu")
+def relu_without_its_kink(right, p, g, hs, nexts):
     return jnp.ones_like(nexts)
 
 
-@in_linearize("gru")
-def path_through_q_n_missing(right, p, hs, us, nexts):
-    q, z, a_n = right(p, hs, us, nexts)
+@in_local("gru")
+def path_through_q_n_missing(right, p, g, hs, nexts):
+    q, z, a_n = right(p, g, hs, nexts)
     r_part, z_part, n_part = thirds(q)
     return jnp.concatenate([0 * r_part, z_part, n_part], -1), z, a_n
 
 
-@in_linearize("gru")
-def sign_of_the_update_gate_flipped(right, p, hs, us, nexts):
-    q, z, a_n = right(p, hs, us, nexts)
+@in_local("gru")
+def sign_of_the_update_gate_flipped(right, p, g, hs, nexts):
+    q, z, a_n = right(p, g, hs, nexts)
     r_part, z_part, n_part = thirds(q)
     return jnp.concatenate([r_part, -z_part, n_part], -1), z, a_n
 
 
-@in_linearize("gru")
-def kept_path_missing(right, p, hs, us, nexts):
-    q, z, a_n = right(p, hs, us, nexts)
+@in_local("gru")
+def kept_path_missing(right, p, g, hs, nexts):
+    q, z, a_n = right(p, g, hs, nexts)
     return q, 0 * z, a_n
 
 
@@ -218,9 +218,9 @@ def slope_of_the_output_forgotten(right, p, coeffs, d_v, d_y):
     return right(p, (before, jnp.ones_like(after), moves), d_v, d_y)
 
 
-@in_linearize("mgu")
-def gate_inside_the_candidate_forgotten(right, p, hs, us, nexts):
-    q, a_n, f = right(p, hs, us, nexts)
+@in_local("mgu")
+def gate_inside_the_candidate_forgotten(right, p, g, hs, nexts):
+    q, a_n, f = right(p, g, hs, nexts)
     n = (nexts - f * hs) / (1 - f)
     a_f = (hs - n) * f * (1 - f)
     return jnp.concatenate([a_f, jnp.split(q, 2, -1)[1]], -1), a_n, f
@@ -233,7 +233,7 @@ def params_from_the_last_step_only(right, p, xs, hs, coeffs, deltas):
     return right(p, xs, hs, coeffs, last)[0], d_xs
 
 
-@in_forward("from_step", "ys")
-def forward_unlike_the_step(right, p, h, u):
-    after, y = right(p, h, u)
+@in_move("from_step", "ys")
+def forward_unlike_the_step(right, p, g, h):
+    after, y = right(p, g, h)
     return after, y * (1 + 1e-6)

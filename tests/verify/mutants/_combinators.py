@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from bptt_jax import _pytrees as trees
 from bptt_jax import cells
 from verify.mutants._originals import WITHOUT_KEYS
-from verify.mutants._table import in_backward, in_contract, in_linearize
+from verify.mutants._table import in_backward, in_contract, in_local
 
 
 @in_backward("masked")
@@ -18,8 +18,8 @@ def mask_ignored(right, p, coeffs, d_carry, d_y):
 @in_contract("masked", "w_x")
 def nan_in_the_padding_read(right, p, inputs, hs, coeffs, deltas):
     _, d_xs = right(p, inputs, hs, coeffs, deltas)
-    inner = cells.elman(3, 4).vjp.contract
-    return inner(p, inputs[0], hs, coeffs[0], deltas)[0], d_xs
+    inner = cells.elman(3, 4)
+    return cells.contract(inner, p, inputs[0], hs, coeffs[0], deltas)[0], d_xs
 
 
 @in_backward("masked")
@@ -39,9 +39,9 @@ def reset_does_not_cut(right, p, coeffs, d_carry, d_y):
     return d_begun, (delta, d_begun)
 
 
-@in_linearize("resets")
-def reset_cuts_one_step_late(right, p, carries, us, nexts):
-    coeffs, flags = right(p, carries, us, nexts)
+@in_local("resets")
+def reset_cuts_one_step_late(right, p, g, carries, nexts):
+    coeffs, flags = right(p, g, carries, nexts)
     return coeffs, jnp.roll(flags, 1, 0)
 
 
@@ -85,9 +85,9 @@ def output_cotangent_not_zoned_out(right, p, coeffs, d_carry, d_y):
     return right(p, coeffs, d_carry, d_y / (1 - z))
 
 
-@in_linearize("zoneout with keys", unseen=WITHOUT_KEYS)
-def zoned_out_by_other_noise_than_forward(right, p, carries, us, nexts):
-    us, keys = us
+@in_local("zoneout with keys", unseen=WITHOUT_KEYS)
+def zoned_out_by_other_noise_than_forward(right, p, g, carries, nexts):
+    g, keys = g
     if keys is not None:
         keys = jax.vmap(lambda key: jax.random.fold_in(key, 7))(keys)
-    return right(p, carries, (us, keys), nexts)
+    return right(p, (g, keys), carries, nexts)

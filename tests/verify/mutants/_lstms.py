@@ -1,11 +1,10 @@
 """Wrong derivatives of the LSTM and its variants."""
 
-import jax
 import jax.numpy as jnp
 
 from bptt_jax.cells import _lstm_variants as variants
 from bptt_jax.cells._products import outer_sum, total
-from verify.mutants._table import in_backward, in_contract, in_linearize
+from verify.mutants._table import in_backward, in_contract, in_local
 
 
 def quarters(a):
@@ -18,41 +17,36 @@ def with_quarter(a, index, quarter):
     return jnp.concatenate(parts, -1)
 
 
-def gates(p, carries, us):
-    i, f, g, o = quarters(us + carries.h @ p["w_h"])
-    return *map(jax.nn.sigmoid, (i, f)), jnp.tanh(g), jax.nn.sigmoid(o)
-
-
-@in_linearize("lstm")
-def sign_of_the_forget_gate_flipped(right, p, carries, us, nexts):
-    local, *others = right(p, carries, us, nexts)
+@in_local("lstm")
+def sign_of_the_forget_gate_flipped(right, p, g, carries, nexts):
+    local, *others = right(p, g, carries, nexts)
     return with_quarter(local, 1, -quarters(local)[1]), *others
 
 
-@in_linearize("lstm")
-def slope_of_the_input_gate_forgotten(right, p, carries, us, nexts):
-    local, *others = right(p, carries, us, nexts)
-    return with_quarter(local, 0, gates(p, carries, us)[2]), *others
+@in_local("lstm")
+def slope_of_the_input_gate_forgotten(right, p, g, carries, nexts):
+    local, *others = right(p, g, carries, nexts)
+    return with_quarter(local, 0, g.named["g"]), *others
 
 
-@in_linearize("lstm")
-def input_gate_and_candidate_swapped(right, p, carries, us, nexts):
-    local, *others = right(p, carries, us, nexts)
+@in_local("lstm")
+def input_gate_and_candidate_swapped(right, p, g, carries, nexts):
+    local, *others = right(p, g, carries, nexts)
     i, f, g, o = quarters(local)
     return jnp.concatenate([g, f, i, o], -1), *others
 
 
-@in_linearize("lstm")
-def forget_gate_sees_the_cell_state_after_the_step(right, p, carries, us, nexts):
-    local, *others = right(p, carries, us, nexts)
-    f = gates(p, carries, us)[1]
+@in_local("lstm")
+def forget_gate_sees_the_cell_state_after_the_step(right, p, g, carries, nexts):
+    local, *others = right(p, g, carries, nexts)
+    f = g.named["f"]
     return with_quarter(local, 1, nexts.c * f * (1 - f)), *others
 
 
-@in_linearize("lstm")
-def slope_of_the_cell_state_forgotten(right, p, carries, us, nexts):
-    local, _, f = right(p, carries, us, nexts)
-    return local, gates(p, carries, us)[3], f
+@in_local("lstm")
+def slope_of_the_cell_state_forgotten(right, p, g, carries, nexts):
+    local, _, f = right(p, g, carries, nexts)
+    return local, g.named["o"], f
 
 
 @in_backward("lstm")
@@ -96,19 +90,19 @@ def output_peephole_sees_the_state_before(right, p, xs, carries, k, deltas):
     return d_p | dict(w_c=total(jnp.concatenate(seen, -1))), d_xs
 
 
-@in_linearize("lstm, peepholes")
-def peepholes_missing_on_the_way_to_the_state(right, p, carries, us, nexts):
-    k = right(p, carries, us, nexts)
+@in_local("lstm, peepholes")
+def peepholes_missing_on_the_way_to_the_state(right, p, g, carries, nexts):
+    k = right(p, g, carries, nexts)
     p_i, p_f, _ = jnp.split(p["w_c"], 3)
-    by_i, by_f, *_ = quarters(k.gates)
+    by_i, by_f, *_ = quarters(k.a_from)
     return k._replace(keep=k.keep - p_i * by_i - p_f * by_f)
 
 
-@in_linearize("lstm, peepholes")
-def output_peephole_missing_on_the_way_to_the_state(right, p, carries, us, nexts):
-    k = right(p, carries, us, nexts)
+@in_local("lstm, peepholes")
+def output_peephole_missing_on_the_way_to_the_state(right, p, g, carries, nexts):
+    k = right(p, g, carries, nexts)
     p_o = jnp.split(p["w_c"], 3)[2]
-    return k._replace(c_from_m=k.c_from_m - p_o * quarters(k.gates)[3])
+    return k._replace(c_from_m=k.c_from_m - p_o * quarters(k.a_from)[3])
 
 
 @in_backward("lstm, projection")

@@ -7,9 +7,11 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+from bptt_jax import cells
 from bptt_jax.unrolls import _bptt, _revolve
 from bptt_jax.unrolls._door import unroll
 from bptt_jax.verify import Member
+from support.changed import with_parts
 from verify.mutants._originals import ORIGINALS
 
 
@@ -61,9 +63,11 @@ def _part(name: str) -> Callable:
 
     def change_by(wrong):
         def mutate(cell):
-            right = getattr(cell.vjp, name)
-            part = {name: functools.partial(wrong, right)}
-            return cell._replace(vjp=cell.vjp._replace(**part))
+            if name == "contract":
+                right = functools.partial(cells.contract, cell)
+            else:
+                right = getattr(cell.vjp, name)
+            return with_parts(cell, **{name: functools.partial(wrong, right)})
 
         return _remade(mutate)
 
@@ -107,8 +111,9 @@ def _revolve_backward(wrong: Callable) -> Callable:
     return _unrolled(mutant)
 
 
-in_forward, in_linearize, in_backward, in_contract = (
-    _decorator(_part(name)) for name in ("forward", "linearize", "backward", "contract")
+in_gates, in_move, in_local, in_backward, in_contract = (
+    _decorator(_part(name))
+    for name in ("gates", "move", "local", "backward", "contract")
 )
 in_layer = _decorator(_remade)
 in_bwd = _decorator(_bwd)

@@ -1,0 +1,95 @@
+"""The recurrent parts of a layer: which there are, and the same model with others."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from bptt_jax._factory import factory
+from bptt_jax.layers._hooks import in_turn
+from bptt_jax.layers._lift import lift
+from bptt_jax.layers._recurrent import made
+from bptt_jax.types import Cell, Layer, Loop, Recurrent, Save
+
+
+class Part(NamedTuple):
+    """A recurrent part of a layer.
+
+    path: where its parameters are in those of the layer (`jax.tree_util`).
+    recurrent: how it is made.
+    """
+
+    path: tuple
+    recurrent: Recurrent
+
+
+@jax.tree_util.register_static
+class _Here:
+    """In the place of a part's parameters."""
+
+    def __init__(self, part: Recurrent):
+        self.part = part
+
+
+def parts(layer: Layer | Cell) -> list[Part]:
+    """The recurrent parts of a layer, in the order of their parameters; [] if none.
+
+    >>> import jax
+    >>> from bptt_jax import cells, layers
+    >>> model = layers.stack(cells.lstm(3, 8), layers.residual(cells.gru(8, 8)))
+    >>> for part in layers.parts(model):
+    ...     print(jax.tree_util.keystr(part.path), part.recurrent.cell)
+    [0] cells.lstm(3, 8)
+    [1] cells.gru(8, 8)
+    """
+    layer = lift(layer)
+    if layer.over is None:
+        return []
+    marked = layer.over(lambda part: made(part)._replace(init=lambda key: _Here(part)))
+    params = jax.eval_shape(marked.init, jax.random.key(0))
+    flat, _ = jax.tree_util.tree_flatten_with_path(
+        params, is_leaf=lambda node: isinstance(node, _Here)
+    )
+    return [Part(path, a.part) for path, a in flat if isinstance(a, _Here)]
+
+
+def over(layer: Layer | Cell, f: Callable, name: str = "layer") -> Layer:
+    """`layer.over(f)`, refused where there is nothing recurrent."""
+    layer = lift(layer, name)
+    if layer.over is None:
+        raise ValueError(f"{name}: expected one with a recurrent part, it has none")
+    return layer.over(f)
+
+
+@factory
+def with_options(
+    layer: Layer | Cell,
+    *,
+    on_d_carry: Callable | None = None,
+    loop: Loop | None = None,
+    save: Save | None = None,
+) -> Layer:
+    """The same model with all its recurrent parts made with other options.
+
+    Args:
+      layer: a cell, or a layer with recurrent parts.
+      on_d_carry, loop, save: as of `recurrent`; None: as each part has it. A part with a
+        hook gets `in_turn` of its own and this one.
+
+    Raises:
+      ValueError: the layer has no recurrent part.
+
+    >>> from bptt_jax import cells, layers
+    >>> model = layers.stack(cells.lstm(3, 8), cells.lstm(8, 8), layers.dense(8, 2))
+    >>> faster = layers.with_options(model, save=layers.GATES)
+    >>> detached = layers.with_options(model, on_d_carry=layers.h_detach)
+    """
+
+    def f(part: Recurrent) -> Layer:
+        hook = on_d_carry
+        if hook is not None and part.on_d_carry is not None:
+            hook = in_turn(part.on_d_carry, hook)
+        given = dict(on_d_carry=hook, loop=loop, save=save)
+        return made(part._replace(**{k: v for k, v in given.items() if v is not None}))
+
+    return over(layer, f)
