@@ -22,6 +22,9 @@ def from_parts(
     output: Callable | Unsaid | None = Unsaid(),
     keyed: bool = False,
     name: str = "",
+    pointwise: bool = False,
+    affine: bool = False,
+    couplings: Callable | None = None,
 ) -> Cell:
     """A cell from a step and its derivative in five functions.
 
@@ -40,6 +43,8 @@ def from_parts(
       contract: `(params, xs, carries, coeffs, deltas) -> (d_params, d_xs)`, all times at
         once.
       output, keyed, name: as of `from_step`.
+      pointwise: whether `forward` and `linearize` work unit by unit.
+      affine, couplings: see `types.Cell`.
 
     Raises:
       TypeError: a function closes over an array.
@@ -57,7 +62,7 @@ def from_parts(
     """
     refuse_arrays(
         init=init, init_carry=init_carry, project=project, forward=forward,
-        linearize=linearize, backward=backward, contract=contract,
+        linearize=linearize, backward=backward, contract=contract, couplings=couplings,
     )  # fmt: skip
 
     def step(params, carry, x):
@@ -78,4 +83,6 @@ def from_parts(
         return jax.tree.map(Summed, d_params), d_xs
 
     vjp = StepVJP(project, gates, move, local, backward, factors)
-    return Cell(init, init_carry, step, vjp, output, keyed, name)
+    return Cell(
+        init, init_carry, step, vjp, output, keyed, name, pointwise, affine, couplings
+    )

@@ -4,10 +4,12 @@
     (2)  dL/dW = Σ_t G_t,     G_t = Σ_b a_t^b ⊗ δ_t^b     the contribution of step t
 
 (1) passes by in every backward pass and is only written down. Of (2) the norm alone is
-kept: one step's contribution exists at a time, never T copies of a weight.
+kept: of the factors a and δ, without a product of the size of a weight; of a cell that
+knows no factors one step's contribution exists at a time, never T copies of a weight.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -15,8 +17,19 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
-from bptt_jax import estimators, layers, unrolls
-from bptt_jax.types import Batch, Cell, Layer, Objective, PyTree, Seen, Unsaid
+from bptt_jax import cells, estimators, layers, unrolls
+from bptt_jax.types import (
+    Batch,
+    Blocks,
+    Cell,
+    Layer,
+    Objective,
+    Outer,
+    PyTree,
+    Seen,
+    Sum,
+    Unsaid,
+)
 
 
 class Flow(NamedTuple):
@@ -64,8 +77,78 @@ def see_states(seen: Seen):
 
 
 def _see_contributions(seen: Seen):
-    """The watch of (2): `contract`, step by step."""
+    """The watch of (2): by factors where all are known, else one step after another."""
+    at = seen.params, seen.xs, seen.carries, seen.coeffs, seen.deltas
+    factors, d_xs = seen.cell.vjp.factors(*at)
+    each = jax.tree.leaves(factors, is_leaf=cells.is_factor)
+    if not all(map(_is_known, each)):
+        return _step_after_step(seen)
+    norms = jax.tree.map(_of_factor, factors, seen.params, is_leaf=cells.is_factor)
+    return (cells.summed(seen.params, factors), d_xs), (states_of(seen), norms)
 
+
+def _is_known(factor) -> bool:
+    if isinstance(factor, Blocks):
+        return all(map(_is_known, factor.blocks))
+    return factor is None or isinstance(factor, Outer | Sum)
+
+
+def _of_factor(factor, param) -> Array | None:
+    """|G_t| of each step, `[K]`."""
+    match factor:
+        case Outer(a, d):
+            return _of_products(a, d, jnp.ndim(param) - 1)
+        case Sum(d):
+            examples = tuple(range(1, d.ndim - jnp.ndim(param)))
+            return _norms(d.sum(examples) if examples else d)
+        case Blocks(blocks, _):
+            return trees.norm([_of_factor(block, param) for block in blocks], ())
+    return None
+
+
+def _norms(a: Array) -> Array:
+    return trees.norm([a], tuple(range(1, a.ndim)))
+
+
+def _of_products(a: Array, d: Array, rank: int) -> Array:
+    """|Σ_b a_b ⊗ d_b| of each step; `rank`: how many axes of d are no examples.
+
+    (3)  |Σ_b a_b ⊗ d_b|² = Σ_bb' (a_b · a_b') (d_b · d_b')
+
+    without a product of the size of the weight, where that is the smaller of the two.
+    """
+    n, features = math.prod(a.shape[1:-1]), a.shape[-1]
+    wide = math.prod(d.shape[d.ndim - rank :])
+    if n == 1:
+        return _norms(a) * _norms(d)
+    if n * (features + wide) > features * wide:
+        weight = jax.ShapeDtypeStruct((features, *d.shape[d.ndim - rank :]), d.dtype)
+
+        def one(at):
+            return trees.norm([cells.summed(weight, Outer(*(x[None] for x in at)))])
+
+        return lax.map(one, (a, d))
+    (a, of_a), (d, of_d) = _in_units(a), _in_units(d)
+    both = _gram(a, 1) * _gram(d, rank)
+    total = both.sum(tuple(range(1, both.ndim)))
+    return jnp.sqrt(jnp.maximum(total.real, 0)) * of_a * of_d
+
+
+def _in_units(a: Array) -> tuple[Array, Array]:
+    """Each step in units of its largest number, so that squares stay in the range."""
+    a = trees.widened(a)
+    largest = jnp.abs(a).max(tuple(range(1, a.ndim)))
+    unit = jnp.where(largest > 0, largest, jnp.ones_like(largest))
+    return a / trees.along(a, unit), unit
+
+
+def _gram(a: Array, rank: int) -> Array:
+    """Products of all pairs of examples, `[K, B, …, B, …]`."""
+    last = tuple(range(a.ndim - rank, a.ndim))
+    return lax.dot_general(a, a.conj(), ((last, last), ((0,), (0,))))
+
+
+def _step_after_step(seen: Seen):
     def one(sums, at):
         step = jax.tree.map(lambda a: a[None], at)
         d_params, d_xs = unrolls.contract(seen._replace(**step))
@@ -151,8 +234,10 @@ def contributions(
 
     Args: as of `gradient_flow`.
 
-    Cost: the products of `contract` step by step instead of all at once, and a pass over
-    the weights for each step; memory as `gradient_flow`.
+    Cost: `gradient_flow`'s, and for each step the products of all pairs of examples, or
+    that of the weight where it is smaller; of cells whose factors are not known
+    (`cells.from_step`, masks with resets) the sum over steps one after another, and a
+    pass over the weights for each.
 
     >>> import jax, jax.numpy as jnp
     >>> from bptt_jax import cells, diagnose, models, tasks

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_jax import cells, layers, objectives, unrolls
+from bptt_jax import cells, layers, loops, objectives, unrolls
 from bptt_jax.types import Cell, Layer, Unroll, Weighted
 from bptt_jax.verify import _numpy_cells as in_numpy
 from bptt_jax.verify._check import check
@@ -122,6 +122,73 @@ def _scaled(scale, xs):
     return jnp.sin(scale.reshape((1,) * (xs.ndim - 1) + scale.shape) * xs)
 
 
+def _gated_sum(n: int = 4) -> Cell:
+    """s_t = a ⊙ s_{t-1} + x_t w, an affine step of units that do not see each other."""
+    return cells.from_parts(
+        partial(_sum_init, n),
+        _sum_carry,
+        project=_sum_project,
+        forward=_sum_forward,
+        linearize=_sum_linearize,
+        backward=_sum_backward,
+        contract=_sum_contract,
+        output=_itself,
+        name="gated sum",
+        pointwise=True,
+        affine=True,
+        couplings=_no_couplings,
+    )
+
+
+def _itself(s):
+    return s
+
+
+def _no_couplings(f, p):
+    del f
+    return p
+
+
+def _per_unit(like, a):
+    return a.reshape((1,) * (like.ndim - 1) + a.shape)
+
+
+def _sum_init(n, key):
+    k_w, k_a = jax.random.split(key)
+    return dict(w=jax.random.normal(k_w, (3, n)), a=jax.random.uniform(k_a, (n,)))
+
+
+def _sum_carry(p, batch_shape):
+    return jnp.zeros((*batch_shape, *p["a"].shape), p["a"].dtype)
+
+
+def _sum_project(p, xs):
+    return xs @ p["w"]
+
+
+def _sum_forward(p, s, u):
+    s = _per_unit(s, p["a"]) * s + u
+    return s, s
+
+
+def _sum_linearize(p, ss, us, nexts):
+    del p, ss, us, nexts
+    return ()
+
+
+def _sum_backward(p, coeffs, d_s, d_y):
+    del coeffs
+    d = d_s + d_y
+    return _per_unit(d, p["a"]) * d, d
+
+
+def _sum_contract(p, xs, ss, coeffs, ds):
+    del coeffs
+    steps = tuple(range(ds.ndim - 1))
+    d_w = jnp.tensordot(xs, ds, (steps, steps))
+    return dict(w=d_w, a=(ss * ds).sum(steps)), ds @ p["w"].T
+
+
 CELLS: dict[str, Member] = {
     "elman": _cell(cells.elman, in_numpy.elman()),
     "elman, relu": Member(
@@ -211,6 +278,7 @@ CELLS: dict[str, Member] = {
         reference=in_numpy.zoneout_of_lstm(0.1, 0.4),
     ),
     "from_step": Member(_leaky, reference=in_numpy.leaky()),
+    "from_parts": Member(_gated_sum, reference=in_numpy.gated_sum()),
 }
 
 
@@ -270,6 +338,27 @@ LAYERS: dict[str, Member] = {
         lambda: layers.recurrent(cells.masked(cells.resets(_elman()))),
         _flagged,
         part_of="stack",
+    ),
+    "recurrent, gates kept": Member(
+        lambda: layers.recurrent(_lstm(), save=layers.GATES, loop=loops.step_by_step),
+        reference=in_numpy.lstm(),
+    ),
+    "recurrent, coefficients kept": Member(
+        lambda: layers.recurrent(cells.gru(3, 4), save=layers.COEFFICIENTS),
+        reference=in_numpy.gru(),
+    ),
+    "recurrent, nothing kept": Member(
+        lambda: layers.recurrent(_elman(), save=layers.NOTHING),
+        reference=in_numpy.elman(),
+        part_of="character model",
+    ),
+    "with_options": Member(
+        lambda: layers.with_options(
+            layers.stack(
+                _elman(), layers.residual(cells.gru(4, 4)), layers.dense(4, 2)
+            ),
+            save=layers.GATES,
+        )
     ),
     "remat": Member(
         lambda: layers.remat(layers.recurrent(_lstm())), part_of="character model"

@@ -256,6 +256,16 @@ def leaky() -> Callable:
     return over_time(step, zero_carry, None)
 
 
+def gated_sum() -> Callable:
+    """The affine cell of `_library` in five parts."""
+
+    def step(p, s, x):
+        s = p["a"] * s + x @ p["w"]
+        return s, s
+
+    return over_time(step, lambda p, shape: np.zeros((*shape, p["a"].size)), None)
+
+
 def zoneout_of_elman(rate: float) -> Callable:
     def step(p, h, x, z):
         after = np.tanh(x @ p["w_x"] + h @ p["w_h"] + p["b"])

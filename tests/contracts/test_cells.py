@@ -53,7 +53,7 @@ def test_output_is_the_part_of_the_state_that_it_says(member):
         chex.assert_trees_all_equal(y, cell.output(after))
 
 
-def test_gates_are_those_of_all_steps(member):
+def test_named_gates_are_those_of_all_steps(member):
     """Within masks, resets, zoneout and a learned carry, too: `[K, B, H]` each."""
     cell, params, carry, xs = stretch(member)
     us = cell.vjp.project(params, xs)
@@ -71,7 +71,7 @@ def test_gates_are_those_of_all_steps(member):
     ):
         us = outer.vjp.project(params, inputs)
         shown = cells.named_gates(outer, params, carries, us)
-        chex.assert_trees_all_equal(shown, found)
+        chex.assert_trees_all_close(shown, found, rtol=1e-14)
 
 
 def test_backward_is_linear(member):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from bptt_jax import cells, layers, unrolls
-from bptt_jax.types import Side
 from bptt_jax.unrolls._randomly_truncated import gains
 from support.gradients import Case, arguments_of
 from support.members import CELLS
@@ -100,11 +99,10 @@ def test_segments_have_the_mean_length():
     assert g[-1] == 1
 
 
-def test_layers_with_the_hook_and_keys_of_the_side():
+def test_any_model_and_keys_of_the_side():
     """A stack: what the key of the first step gives is what a key gives."""
     cell, at = setting("gru")
-    hooked = layers.recurrent(cell, on_d_carry=unrolls.times)
-    net = layers.stack(hooked, layers.dense(4, 2))
+    net = layers.stack(layers.remat(cell), layers.dense(4, 2))
     params = (at.params, layers.dense(4, 2).init(jax.random.key(0)))
     params = jax.tree.map(lambda a: a.astype(jnp.float64), params)
     at = at._replace(params=params, carry=(at.carry, ()))
@@ -123,16 +121,41 @@ def test_layers_with_the_hook_and_keys_of_the_side():
     assert min(apart, biased) > 1e-3
 
 
+def test_with_h_detach_each_hook_reads_its_own_half():
+    """Where it detaches everywhere nothing but c is left to be multiplied by the gains."""
+    cell, at = setting("lstm")
+    flags = jnp.asarray(np.random.default_rng(0).random((T, 2)) < 0.5)
+    at = at._replace(side=at.side._replace(aux=flags))
+    detached = layers.with_options(cell, on_d_carry=layers.h_detach)
+    found = drawn(detached, at, jax.random.key(3), chunk=3)
+    g = unrolls.truncation_gains(jax.random.key(3), T, mean_length=L)
+
+    def by_hand(d_carry, aux):
+        detach, gain = aux
+        d_carry = d_carry._replace(h=jnp.where(detach[..., None], 0, d_carry.h))
+        return jax.tree.map(lambda d: gain * d, d_carry)
+
+    both = layers.recurrent(cell, on_d_carry=by_hand)
+    side = at.side._replace(aux=(flags, g))
+
+    def loss(params):
+        return (unrolls.bptt(both, params, *at[1:3], side, chunk=3)[1] ** 2).sum()
+
+    want = jax.grad(loss)(at.params)
+    for a, b in zip(*map(jax.tree.leaves, (found, want)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+    plain = drawn(cell, at._replace(side=at.side._replace(aux=None)), jax.random.key(3))
+    assert np.abs(plain["w_h"] - want["w_h"]).max() > 1e-3
+
+
 def test_what_does_not_fit_is_named():
     cell, at = setting()
     run = functools.partial(unrolls.randomly_truncated, mean_length=L)
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="key: expected a key"):
         run(cell, *at[:3])
-    with pytest.raises(ValueError, match="side.aux: expected None"):
-        run(cell, *at[:3], Side(aux=np.ones(T)), key=key)
-    with pytest.raises(ValueError, match="layer: nothing in it reads side.aux"):
-        run(layers.recurrent(cell), *at[:3], key=key)
+    with pytest.raises(ValueError, match="layer: expected one with a recurrent part"):
+        run(layers.dense(3, 4), layers.dense(3, 4).init(key), (), at.xs, key=key)
     with pytest.raises(ValueError, match="mean_length: expected more than 1"):
         unrolls.randomly_truncated(cell, *at[:3], mean_length=1, key=key)
     with pytest.raises(ValueError, match="alpha: expected a number above 2"):

@@ -36,7 +36,9 @@ def test_every_factory_of_cells_and_layers_is_in_a_member():
     there = set().union(*(parts(member.make()) for member in TABLES.values()))
     wanted = factories(cells, Cell) | factories(layers, Layer)
     assert {"lstm", "zoneout", "dropout"} <= wanted
-    assert wanted - there == set()
+    # Who looks, or edits a gradient, has no plain loop to be compared with.
+    others = {"hooked", "watching", "made"}
+    assert wanted - there - others == set()
 
 
 def test_every_exact_unroll_is_in_a_member():
