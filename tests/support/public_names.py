@@ -5,7 +5,8 @@
 writes `tests/public_names.txt` anew; its differences are what a changelog has to tell.
 
 Of a call of the rooms that docs/stability.md promises the line has the parameters: `*`
-before those that are keywords only, `=` after those that may be left out.
+before those that are keywords only, `=` after those that may be left out. Fields of records
+likewise.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from bptt_jax import cli
 
 FILE = pathlib.Path(__file__).parents[1] / "public_names.txt"
 PROMISED = ("cells", "estimators", "layers", "sweep", "train", "unrolls")
-PROVISIONAL = ("Layer", "Loop", "StepVJP")  # of types
+PROVISIONAL = ("Layer", "Loop", "StepVJP")  # records of types, whose fields may change
 
 
 def public(room) -> list[str]:
@@ -35,16 +36,13 @@ def public(room) -> list[str]:
 
 
 def parameters(f) -> str:
-    shown, keywords = [], False
-    for p in inspect.signature(f).parameters.values():
-        if p.kind is p.KEYWORD_ONLY and not keywords:
-            shown.append("*")
-        keywords |= p.kind in (p.KEYWORD_ONLY, p.VAR_POSITIONAL)
-        stars = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
-        ends = "" if p.default is p.empty else "="
-        only = ", /" if p.kind is p.POSITIONAL_ONLY else ""
-        shown.append(f"{stars}{p.name}{ends}{only}")
-    return f"({", ".join(shown)})"
+    each = [
+        p.replace(
+            annotation=p.empty, default=p.default if p.default is p.empty else ...
+        )
+        for p in inspect.signature(f).parameters.values()
+    ]
+    return str(inspect.Signature(each)).replace("=Ellipsis", "=")
 
 
 def members(kind: type) -> list[str]:
@@ -69,13 +67,13 @@ def of_room(at: str, room, promised: bool) -> list[str]:
 
 
 def of_types() -> list[str]:
-    names = public(bptt_jax.types)
-    return [
-        f"types.{name}"
-        + ("" if name in PROVISIONAL else parameters(getattr(bptt_jax.types, name)))
-        for name in names
-        if inspect.isclass(getattr(bptt_jax.types, name))
-    ]
+    """The records; fields of those that the package's door has."""
+    found = []
+    for name in public(bptt_jax.types):
+        kind = getattr(bptt_jax.types, name)
+        told = name in bptt_jax.__all__ and name not in PROVISIONAL
+        found.append(f"types.{name}" + (parameters(kind) if told else ""))
+    return found
 
 
 def of_command(words: str) -> list[str]:
@@ -83,7 +81,7 @@ def of_command(words: str) -> list[str]:
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
         cli.main([*words.split(), "--help"])
-    options = re.findall(r"^\W? ?(--[\w-]+)", shown.getvalue(), re.MULTILINE)
+    options = re.findall(r"^\W? ?(--[a-z][\w-]*)", shown.getvalue(), re.MULTILINE)
     return [f"bptt-jax {words}", *(f"bptt-jax {words} {o}" for o in sorted(options))]
 
 
