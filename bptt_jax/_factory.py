@@ -280,9 +280,11 @@ def _picklable(value: Any) -> Any:
         return type(value)(*each) if hasattr(value, "_fields") else tuple(each)
     if isinstance(value, dict):
         return {k: _picklable(v) for k, v in value.items()}
+    at = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    if isinstance(value, types.FunctionType) and _inside(value, _named(*at)):
+        return _As(_named, at)  # what wraps it has its name
     if not callable(value) or isinstance(value, type | types.FunctionType | Made):
         return value
-    at = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
     return _As(_named, at) if _named(*at) is value else value
 
 
@@ -304,6 +306,15 @@ def _named(module: str | None, name: str) -> Any:
         return operator.attrgetter(name)(importlib.import_module(module or ""))
     except (ImportError, AttributeError, ValueError):
         return None
+
+
+def _inside(value: Callable, outer: Any) -> bool:
+    """Whether `outer` is another function, around this one (`functools.wraps`)."""
+    while outer is not value and hasattr(outer, "__wrapped__"):
+        outer = outer.__wrapped__
+        if outer is value:
+            return True
+    return False
 
 
 def _mesh(ids: list[int], shape: tuple, names: tuple, kinds: tuple):

@@ -5,26 +5,35 @@ optax's; an objective here only says which axis holds the outputs and computes i
 float32, whatever the dtype of the outputs.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Float32, Inexact, Integer, Num, Real
+
 ROUNDING = 2**-6
 """How far a probability may be outside of [0, 1]: a sum in bfloat16 is, now and then."""
 
 
-def _at_least_float32(ys: Array) -> Array:
+def _at_least_float32(ys: Inexact[Array, "*S"]) -> Inexact[Array, "*S"]:
     return ys.astype(trees.at_least_float32(ys.dtype))
 
 
-def _nan_outside(inside: Array, dtype) -> Array:
+def _nan_outside(inside: Bool[Array, "*S"], dtype) -> Inexact[Array, "*S"]:
     """A factor that makes NaN of a loss, and of what is differentiated of it."""
     return jnp.where(inside, jnp.ones((), dtype), jnp.full((), jnp.nan, dtype))
 
 
-def softmax_cross_entropy(logits: Array, labels: Array) -> Array:
+def softmax_cross_entropy(
+    logits: Float[Array, "K *B O"], labels: Integer[Array, "K *B"]
+) -> Float[Array, "K *B"]:
     """Cross-entropy in nats of `logits [K, ..., O]` against integers `labels [K, ...]`.
 
     Raises:
@@ -45,7 +54,9 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> Array:
     return losses * _nan_outside(inside, losses.dtype)
 
 
-def squared_error(predictions: Array, targets: Array) -> Array:
+def squared_error(
+    predictions: Inexact[Array, "K *B O"], targets: Num[Array, "K *B O"]
+) -> Float[Array, "K *B"]:
     """Squared error, summed over the last axis: `[K, ..., O], [K, ..., O] -> [K, ...]`.
 
     Of complex numbers the square of the modulus.
@@ -57,7 +68,10 @@ def squared_error(predictions: Array, targets: Array) -> Array:
     return jnp.sum(trees.squares(_at_least_float32(predictions) - targets), -1)
 
 
-def sigmoid_cross_entropy(logits: Array, labels: Array) -> Array:
+def sigmoid_cross_entropy(
+    logits: Float[Array, "K *B O"],
+    labels: Real[Array, "K *B O"] | Bool[Array, "K *B O"],
+) -> Float[Array, "K *B"]:
     """Bernoulli cross-entropy in nats, summed over the last axis: `-> [K, ...]`.
 
     `labels [K, ..., O]` are probabilities, or zeros and ones.
@@ -79,7 +93,9 @@ def sigmoid_cross_entropy(logits: Array, labels: Array) -> Array:
     return jnp.sum(each * _nan_outside(inside, each.dtype), -1)
 
 
-def at_last_step(mask: Array, resets: Array | None = None) -> Array:
+def at_last_step(
+    mask: Bool[Array, "T *B"], resets: Bool[Array, "T *B"] | None = None
+) -> Float32[Array, "T *B"]:
     """Weights of a loss that counts at the last real step of each sequence alone.
 
     The last step of a padded sequence is padding, and a loss there is the loss of

@@ -4,8 +4,10 @@
 environment's `done` flags, `packed` puts several short sequences into one row.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,9 @@ from bptt_jax import _pytrees as trees
 from bptt_jax import unrolls
 from bptt_jax._factory import is_whole
 from bptt_jax.types import Batch, Cell, Layer, PyTree, Side, Unroll
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int32
 
 
 def burn_in(
@@ -83,7 +88,9 @@ def burn_in(
     return unroll(layer, params, lax.stop_gradient(carry), *after)
 
 
-def episode_starts(dones: Array, before: Array) -> Array:
+def episode_starts(
+    dones: Bool[Array, "T *B"], before: Bool[Array, "*B"]
+) -> Bool[Array, "T *B"]:
     """`Side.resets` of a rollout: True where a step's observation begins an episode.
 
     `dones[t]` is what the environment said *after* the action of step t, and the
@@ -134,7 +141,7 @@ def packed(
     *,
     length: int,
     rows: int | None = None,
-) -> tuple[Batch, np.ndarray]:
+) -> tuple[Batch, Int32[np.ndarray, "{length} R"]]:
     """Several short sequences in each row, one after another, with resets between them.
 
     Outputs, losses and gradients are those of sequences that have a row each, and less
@@ -191,7 +198,7 @@ def packed(
     return Batch(_placed(inputs, places, shape), side), segments
 
 
-def unpacked(ys: PyTree, segments: np.ndarray) -> list[PyTree]:
+def unpacked(ys: PyTree, segments: Int32[np.ndarray, "T R"]) -> list[PyTree]:
     """The sequences that `packed` put into rows, in the order they came in.
 
     Args:

@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(importlib.util.find_spec("bptt_jax").origin).parent
 # room -> rooms it may import; everything may import `types` and the private helpers.
 ARROWS = {
     "types": set(),
+    "_deprecated": set(),
     "_factory": set(),
     "_files": set(),
     "_jax": set(),
@@ -38,6 +39,7 @@ ARROWS = {
 }
 FOR_ALL = {
     "types",
+    "_deprecated",
     "_factory",
     "_files",
     "_jax",

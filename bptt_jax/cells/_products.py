@@ -1,5 +1,9 @@
 """The matrix products of a cell: over all steps of a stretch at once."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -7,15 +11,27 @@ from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
 from bptt_jax.cells._hold import hold
 
+if TYPE_CHECKING:
+    from jaxtyping import Inexact
 
-def affine(xs: Array, w: Array, b: Array | None = None) -> Array:
+
+def affine(
+    xs: Inexact[Array, "*K I"],
+    w: Inexact[Array, "I O"] | Inexact[Array, "I n H"],
+    b: Inexact[Array, "O"] | Inexact[Array, "n H"] | None = None,
+) -> Inexact[Array, "*K O"] | Inexact[Array, "*K n H"]:
     """`xs @ w + b`: `[..., I] -> [..., O]`, or with w `[I, n, H]` `-> [..., n, H]`."""
     _check_features(xs, w)
     z = jnp.tensordot(xs, w, 1) if w.ndim > 2 else xs @ w
     return z if b is None else z + trees.across(z, b)
 
 
-def by_gate(a: Array, w: Array, n: int, b: Array | None = None) -> list[Array]:
+def by_gate(
+    a: Inexact[Array, "*K I"],
+    w: Inexact[Array, "I nH"],
+    n: int,
+    b: Inexact[Array, "nH"] | None = None,
+) -> list[Inexact[Array, "*K nH//{n}"]]:
     """`a @ w + b` as n gates: `[..., I] -> n × [..., H]`, with w `[I, nH]`.
 
     Gates that a loop over steps reads are arrays of their own: where a gate is cut out
@@ -33,7 +49,9 @@ def _check_features(xs: Array, w: Array) -> None:
         )
 
 
-def pull(d: Array, w: Array) -> Array:
+def pull(
+    d: Inexact[Array, "... H"], w: Inexact[Array, "I H"] | Inexact[Array, "I n H"]
+) -> Inexact[Array, "... I"]:
     """`d @ wᵀ`: `[..., O] -> [..., I]`, in a loop over steps.
 
     With one example some versions of XLA:CPU compute `d`, where it is an expression, anew
@@ -42,7 +60,9 @@ def pull(d: Array, w: Array) -> Array:
     return back(hold(d), w)
 
 
-def back(d: Array, w: Array) -> Array:
+def back(
+    d: Inexact[Array, "... H"], w: Inexact[Array, "I H"] | Inexact[Array, "I n H"]
+) -> Inexact[Array, "... I"]:
     """`d @ wᵀ`: `[..., O] -> [..., I]`, or with w `[I, n, H]` from `[..., n, H]`."""
     if w.ndim == 2:
         return d @ w.T
@@ -51,7 +71,9 @@ def back(d: Array, w: Array) -> Array:
     return lax.dot_general(d, w, ((of_d, of_w), ((), ())))
 
 
-def outer_sum(a: Array, d: Array) -> Array:
+def outer_sum(
+    a: Inexact[Array, "*K I"], d: Inexact[Array, "*K O"] | Inexact[Array, "*K n H"]
+) -> Inexact[Array, "I O"] | Inexact[Array, "I n H"]:
     """Σ a ⊗ d over all steps and examples, `[..., I], [..., O] -> [I, O]`.
 
     With d `[..., n, H]` it is `[I, n, H]`.
@@ -75,7 +97,7 @@ def outer_sum(a: Array, d: Array) -> Array:
     )
 
 
-def total(d: Array, rank: int = 1) -> Array:
+def total(d: Inexact[Array, "... O"], rank: int = 1) -> Inexact[Array, "... O"]:
     """Σ d over all steps and examples, `[..., O] -> [O]`, in at least float32.
 
     rank: the axes that stay, the last ones.

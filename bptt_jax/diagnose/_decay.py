@@ -14,21 +14,27 @@ Aicher, Foti, Fox (2019), "Adaptively truncating backpropagation through time to
 gradient bias".
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 from jax import Array
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int32
+
 FLOOR = -50.0  # of log φ: below it rounding is all there is
 
 
-def _logs(norms: Array) -> tuple[Array, Array]:
+def _logs(norms: Float[Array, "n"]) -> tuple[Float[Array, "n"], Bool[Array, "n"]]:
     """log φ, and which of them are to be believed."""
     fine = norms > jnp.exp(FLOOR).astype(norms.dtype)
     return jnp.log(jnp.where(fine, norms, jnp.ones_like(norms))), fine
 
 
-def fitted_rate(norms: Array, start: int = 0) -> Array:
+def fitted_rate(norms: Float[Array, "n"], start: int = 0) -> Float[Array, ""]:
     """β by least squares: the slope of log φ_k over k ≥ start.
 
     >>> import jax.numpy as jnp
@@ -44,7 +50,7 @@ def fitted_rate(norms: Array, start: int = 0) -> Array:
     return jnp.exp((k * weight * logs).sum() / (k * k * weight).sum())
 
 
-def largest_rate(norms: Array, start: int = 0) -> Array:
+def largest_rate(norms: Float[Array, "n"], start: int = 0) -> Float[Array, ""]:
     """β as the largest mean rate from lag `start` to any later one: the most careful."""
     logs, fine = _logs(norms[start:])
     k = jnp.arange(1, logs.shape[0], dtype=norms.dtype)
@@ -52,7 +58,9 @@ def largest_rate(norms: Array, start: int = 0) -> Array:
     return jnp.exp(jnp.where(fine[1:], slopes, -jnp.inf).max())
 
 
-def quantile_rate(norms: Array, start: int = 0, quantile: float = 0.95) -> Array:
+def quantile_rate(
+    norms: Float[Array, "n"], start: int = 0, quantile: float = 0.95
+) -> Float[Array, ""]:
     """β as a quantile of the mean rates between all pairs of lags from `start` on."""
     logs, fine = _logs(norms[start:])
     i, j = jnp.triu_indices(logs.shape[0], 1)
@@ -61,7 +69,9 @@ def quantile_rate(norms: Array, start: int = 0, quantile: float = 0.95) -> Array
     return jnp.exp(jnp.nanquantile(slopes, quantile))
 
 
-def remainder(norms: Array, rate: Array, start: int = 0) -> Array:
+def remainder(
+    norms: Float[Array, "n"], rate: Float[Array, ""], start: int = 0
+) -> Float[Array, "n"]:
     """E(K) of (1) for K = 0 … n - 1; infinite where the rate is 1 or more.
 
     Args:
@@ -87,7 +97,12 @@ def remainder(norms: Array, rate: Array, start: int = 0) -> Array:
     return jnp.where((rate < 1) | nothing, jnp.where(nothing, before, found), jnp.inf)
 
 
-def relative_bias(norms: Array, sums: Array, rate: Array, start: int = 0) -> Array:
+def relative_bias(
+    norms: Float[Array, "n"],
+    sums: Float[Array, "n"],
+    rate: Float[Array, ""],
+    start: int = 0,
+) -> Float[Array, "n"]:
     """δ(K) of (3) for K = 1 … n: of a gradient that sees the lags below K.
 
     Args: `norms` and `sums` as of `ByLag`, the others as of `remainder`.
@@ -100,13 +115,13 @@ def relative_bias(norms: Array, sums: Array, rate: Array, start: int = 0) -> Arr
 
 
 def window(
-    norms: Array,
-    sums: Array,
+    norms: Float[Array, "n"],
+    sums: Float[Array, "n"],
     *,
     tolerance: float,
-    rate: Callable[..., Array] = fitted_rate,
+    rate: Callable[..., Float[Array, ""]] = fitted_rate,
     start: int = 0,
-) -> Array:
+) -> Int32[Array, ""]:
     """The least number of lags whose relative bias is below the tolerance.
 
     Args:
@@ -129,7 +144,7 @@ def window(
     return jnp.where(fine.any(), jnp.argmax(fine) + 1, n).astype(jnp.int32)
 
 
-def horizon(norms: Array, share: float = 0.95) -> Array:
+def horizon(norms: Float[Array, "n"], share: float = 0.95) -> Int32[Array, ""]:
     """The least number of lags that hold so large a share of Σ_k φ_k.
 
     >>> import jax.numpy as jnp

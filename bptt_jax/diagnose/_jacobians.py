@@ -4,7 +4,10 @@ The backward of a step is linear, d s_{t-1} = J_tᵀ d s_t. Its images of the N 
 are the rows of J_t, for all t at once from the coefficients of the stored states.
 """
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +17,9 @@ from bptt_jax import _pytrees as trees
 from bptt_jax import cells
 from bptt_jax._factory import expect
 from bptt_jax.types import Cell, PyTree
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Inexact
 
 
 def one_sequence(
@@ -38,7 +44,7 @@ def one_sequence(
 @functools.partial(jax.jit, static_argnames=("cell", "length"))
 def jacobians(
     cell: Cell, params: PyTree, carry: PyTree, xs: PyTree, *, length: int | None = None
-) -> Array:
+) -> Float[Array, "T N N"]:
     """∂s_t/∂s_{t-1} of every step of one sequence, from the cell's own backward.
 
     Args:
@@ -85,12 +91,12 @@ def jacobians(
     return lax.map(lambda coeff: rows(coeff, basis), coeffs)
 
 
-def singular_values(Js: Array) -> Array:
+def singular_values(Js: Inexact[Array, "*B N N"]) -> Float[Array, "*B N"]:
     """Of each matrix, from the largest: `[..., N, N]` -> `[..., N]`."""
     return jnp.linalg.svd(Js, compute_uv=False)
 
 
-def spectral_radius(Js: Array) -> Array:
+def spectral_radius(Js: Inexact[Array, "*B N N"]) -> Float[Array, "*B"]:
     """The largest modulus of an eigenvalue of each matrix: `[..., N, N]` -> `[...]`.
 
     JAX has eigenvalues of general matrices on the CPU (and on newer GPU builds).
@@ -98,7 +104,9 @@ def spectral_radius(Js: Array) -> Array:
     return jnp.abs(jnp.linalg.eigvals(Js)).max(-1)
 
 
-def products(Js: Array, window: int) -> Array:
+def products(
+    Js: Inexact[Array, "T N N"], window: int
+) -> Inexact[Array, "T//{window} N N"]:
     """∂s_t/∂s_{t-window} for t = window, 2·window, …: J_t … J_{t-window+1}.
 
     Args:

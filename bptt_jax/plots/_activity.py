@@ -1,12 +1,19 @@
 """States over time."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bptt_jax.plots._axes import PALE, Figure, canvas, labelled, numbers
 
+if TYPE_CHECKING:
+    from jaxtyping import Real
 
-def activity(states: ArrayLike, *, unit: str = "h") -> Figure:
+
+def activity(states: Real[ArrayLike, "T H"], *, unit: str = "h") -> Figure:
     """What each unit does over time, as a raster.
 
     Args:

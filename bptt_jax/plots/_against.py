@@ -1,16 +1,22 @@
 """Scores over a hyperparameter."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bptt_jax.plots._axes import GREY, Figure, canvas, colours, labelled, line, spans
 
+if TYPE_CHECKING:
+    from jaxtyping import Real
+
 
 def against(
-    xs: ArrayLike,
-    scores: ArrayLike,
+    xs: Real[ArrayLike, "N"],
+    scores: Real[ArrayLike, "N"],
     *,
     label: str,
     unit: str = "loss",

@@ -1,9 +1,11 @@
 """What all figures share: canvas, colours, levels, checks."""
 
+from __future__ import annotations
+
 import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import figure as mpl
@@ -13,6 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Real
 
 # Okabe, Ito (2008): told apart without colour vision
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -78,7 +83,7 @@ def labelled(axes: Axes, label: str, unit: str, legend: bool = True) -> None:
         axes.legend(frameon=False, fontsize=9)
 
 
-def spans(values: ArrayLike, ratio: float) -> bool:
+def spans(values: Real[ArrayLike, "..."], ratio: float) -> bool:
     """Whether values are positive and so far apart that their logarithm is better."""
     v = np.asarray(values, float)
     v = v[np.isfinite(v)]
@@ -107,7 +112,7 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def edges(centres: np.ndarray) -> np.ndarray:
+def edges(centres: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N+1"]:
     """`[N + 1]`: where the cells around so many centres end."""
     if len(centres) == 1:
         return centres[0] + np.array([-0.5, 0.5])
@@ -122,7 +127,9 @@ def named(what: str, series: Mapping[str, Any], form: str) -> Mapping[str, Any]:
     return series
 
 
-def numbers(what: str, values: ArrayLike, form: str, ndim: Sequence[int]) -> np.ndarray:
+def numbers(
+    what: str, values: ArrayLike, form: str, ndim: Sequence[int]
+) -> Float[np.ndarray, "..."]:
     """Real numbers of one of these ranks, with no axis of length zero."""
     try:
         found = np.asarray(values, dtype=float)
@@ -136,7 +143,7 @@ def numbers(what: str, values: ArrayLike, form: str, ndim: Sequence[int]) -> np.
 
 def line(
     what: str, pair: Any, forms: tuple[str, str], ndim: Sequence[int] = (1,)
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "*S N"]]:
     """`(xs [N], ys [..., N])`."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ValueError(
@@ -152,7 +159,7 @@ def line(
     return xs, ys
 
 
-def at_steps(steps: ArrayLike | None, n: int) -> np.ndarray:
+def at_steps(steps: Real[ArrayLike, "{n}"] | None, n: int) -> Float[np.ndarray, "{n}"]:
     """`[n]`, rising; without any the first ones."""
     if steps is None:
         return np.arange(n, dtype=float)

@@ -1,6 +1,9 @@
 """Gradient norms over the lag."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,9 +18,12 @@ from bptt_jax.plots._axes import (
     numbers,
 )
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Real
+
 
 def by_lag(
-    norms: Mapping[str, ArrayLike],
+    norms: Mapping[str, Real[ArrayLike, "_K"]],
     *,
     rates: Mapping[str, tuple[int, float]] | None = None,
     unit: str = r"$\|\partial \ell_t / \partial h_{t-k}\|$",
@@ -72,7 +78,9 @@ def by_lag(
     return figure
 
 
-def _rate(name: str, rates, norms: dict[str, np.ndarray]) -> tuple[int, float]:
+def _rate(
+    name: str, rates, norms: dict[str, Float[np.ndarray, "_K"]]
+) -> tuple[int, float]:
     what = f"rates[{name!r}]"
     if name not in norms:
         raise ValueError(f"{what}: expected one of {', '.join(norms)}")

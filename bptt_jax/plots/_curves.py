@@ -1,6 +1,9 @@
 """Named curves, with the spread of their seeds."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,9 +20,12 @@ from bptt_jax.plots._axes import (
     strokes,
 )
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Real
+
 
 def curves(
-    series: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    series: Mapping[str, tuple[Real[ArrayLike, "_N"], Real[ArrayLike, "... _N"]]],
     *,
     label: str = "step",
     unit: str = "loss",
@@ -83,7 +89,9 @@ def curves(
     return figure
 
 
-def _spread(ys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _spread(
+    ys: Float[np.ndarray, "S N"],
+) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
     """Median, least and most over the seeds that are there; NaN where none is."""
     found = np.full((3, ys.shape[1]), np.nan)
     there = ~np.isnan(ys)

@@ -1,5 +1,9 @@
 """Lyapunov exponents while they settle."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import ArrayLike
@@ -13,13 +17,16 @@ from bptt_jax.plots._axes import (
     numbers,
 )
 
+if TYPE_CHECKING:
+    from jaxtyping import Real
+
 NAMED = 6  # more are named by the first and the last
 
 
 def exponents(
-    values: ArrayLike,
+    values: Real[ArrayLike, "S n"],
     *,
-    steps: ArrayLike | None = None,
+    steps: Real[ArrayLike, "S"] | None = None,
     unit: str = "Lyapunov exponent, 1/step",
 ) -> Figure:
     """How the estimates of Lyapunov exponents settle, the longer a system is followed.

@@ -1,5 +1,9 @@
 """Gradient norms over time, while training goes on."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.colors import LogNorm
 from numpy.typing import ArrayLike
@@ -14,9 +18,15 @@ from bptt_jax.plots._axes import (
     numbers,
 )
 
+if TYPE_CHECKING:
+    from jaxtyping import Real
+
 
 def gradient_flow(
-    norms: ArrayLike, *, steps: ArrayLike | None = None, unit: str = r"$\|dL/dh_t\|$"
+    norms: Real[ArrayLike, "S T"],
+    *,
+    steps: Real[ArrayLike, "S"] | None = None,
+    unit: str = r"$\|dL/dh_t\|$",
 ) -> Figure:
     """Where in time a gradient lives, over training: a heat map with a logarithmic scale.
 

@@ -1,15 +1,22 @@
 """Scores over two hyperparameters."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bptt_jax.plots._axes import BEST_IS_DARK, PALE, Figure, canvas, labelled, line
 
+if TYPE_CHECKING:
+    from jaxtyping import Real
+
 
 def heat_map(
-    xs: ArrayLike,
-    ys: ArrayLike,
-    scores: ArrayLike,
+    xs: Real[ArrayLike, "N"],
+    ys: Real[ArrayLike, "N"],
+    scores: Real[ArrayLike, "N"],
     *,
     labels: tuple[str, str],
     unit: str = "loss",

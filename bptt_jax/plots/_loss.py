@@ -1,6 +1,9 @@
 """The loss of one training."""
 
+from __future__ import annotations
+
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,13 +20,16 @@ from bptt_jax.plots._axes import (
     line,
 )
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Real
+
 
 def loss(
-    steps: ArrayLike,
-    losses: ArrayLike,
+    steps: Real[ArrayLike, "N"],
+    losses: Real[ArrayLike, "N"],
     *,
-    held_out_steps: ArrayLike | None = None,
-    held_out: ArrayLike | None = None,
+    held_out_steps: Real[ArrayLike, "M"] | None = None,
+    held_out: Real[ArrayLike, "M"] | None = None,
     marks: dict[str, tuple[float, float]] | None = None,
     baselines: dict[str, float] | None = None,
     unit: str = "loss",
@@ -78,7 +84,9 @@ def loss(
     return figure
 
 
-def _zoom(axes: Axes, smooth: np.ndarray, others: np.ndarray) -> None:
+def _zoom(
+    axes: Axes, smooth: Float[np.ndarray, "N"], others: Float[np.ndarray, "M"]
+) -> None:
     """The first losses, which are far above all others, may be out of sight."""
     smooth, others = smooth[np.isfinite(smooth)], others[np.isfinite(others)]
     if len(smooth):

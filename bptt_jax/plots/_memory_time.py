@@ -1,6 +1,9 @@
 """What memory costs in time."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
@@ -17,13 +20,17 @@ from bptt_jax.plots._axes import (
     spans,
 )
 
+if TYPE_CHECKING:
+    from jaxtyping import Real
+
 FORM = "memory [N]", "time [N]"
 
 
 def memory_time(
-    series: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    series: Mapping[str, tuple[Real[ArrayLike, "_N"], Real[ArrayLike, "_N"]]],
     *,
-    theory: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    theory: Mapping[str, tuple[Real[ArrayLike, "_N"], Real[ArrayLike, "_N"]]]
+    | None = None,
     notes: Mapping[str, Sequence[str]] | None = None,
     label: str = "temporary memory, bytes",
     unit: str = "time, relative",

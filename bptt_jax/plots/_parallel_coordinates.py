@@ -1,6 +1,9 @@
 """Runs as lines through their hyperparameters."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
@@ -16,9 +19,15 @@ from bptt_jax.plots._axes import (
     numbers,
 )
 
+if TYPE_CHECKING:
+    from jaxtyping import Real
+
 
 def parallel_coordinates(
-    columns: Mapping[str, Sequence], scores: ArrayLike, *, unit: str = "loss"
+    columns: Mapping[str, Sequence],
+    scores: Real[ArrayLike, "N"],
+    *,
+    unit: str = "loss",
 ) -> Figure:
     """Each run a line through its hyperparameters to its score; the best are dark.
 

@@ -1,6 +1,9 @@
 """Shares, in percent."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter
@@ -17,9 +20,12 @@ from bptt_jax.plots._axes import (
     strokes,
 )
 
+if TYPE_CHECKING:
+    from jaxtyping import Real
+
 
 def shares(
-    series: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    series: Mapping[str, tuple[Real[ArrayLike, "_N"], Real[ArrayLike, "_N"]]],
     *,
     label: str,
     unit: str = "share solved",

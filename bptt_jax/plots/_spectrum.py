@@ -1,7 +1,10 @@
 """Eigenvalues in the complex plane."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.patches import Circle
@@ -9,10 +12,15 @@ from numpy.typing import ArrayLike
 
 from bptt_jax.plots._axes import GREY, Figure, canvas, colours, labelled, named
 
+if TYPE_CHECKING:
+    from jaxtyping import Complex, Num
+
 MARKS = ("o", "x", "^", "+", "s", "D")
 
 
-def spectrum(eigenvalues: Mapping[str, ArrayLike], *, unit: str = "λ") -> Figure:
+def spectrum(
+    eigenvalues: Mapping[str, Num[ArrayLike, "_N"]], *, unit: str = "λ"
+) -> Figure:
     """Eigenvalues, of recurrent matrices or of state Jacobians, with the unit circle.
 
     What lies inside of the circle fades from step to step, what lies outside grows.
@@ -53,7 +61,7 @@ def spectrum(eigenvalues: Mapping[str, ArrayLike], *, unit: str = "λ") -> Figur
     return figure
 
 
-def _complex(what: str, values: ArrayLike) -> np.ndarray:
+def _complex(what: str, values: ArrayLike) -> Complex[np.ndarray, "N"]:
     try:
         found = np.asarray(values, complex)
     except (TypeError, ValueError):
