@@ -1,9 +1,13 @@
-"""Layers: a stretch of time, forward and back. See `bptt_jax.types.Layer`."""
+"""Layers: a stretch of time, forward and back. See `bptt_jax.types.Layer`.
+
+What is imported as itself is for the other rooms and promised to nobody else.
+"""
 
 from bptt_jax.layers._dropout import dropout, variational_dropout
 from bptt_jax.layers._hooks import clip_d_carry, h_detach, in_turn, scale_d_carry
 from bptt_jax.layers._lift import lift
-from bptt_jax.layers._parts import Part, over, parts, with_options
+from bptt_jax.layers._parts import Part, parts, with_options
+from bptt_jax.layers._parts import over as over
 from bptt_jax.layers._recurrent import made, recurrent
 from bptt_jax.layers._remat import remat
 from bptt_jax.layers._residual import residual
@@ -33,7 +37,6 @@ __all__ = [
     "layer_norm",
     "lift",
     "made",
-    "over",
     "parts",
     "recurrent",
     "remat",
