@@ -1,13 +1,13 @@
 """Gradients of this checkout against those of another one, in turns.
 
 python -m benchmarks.against OTHER            # a folder with another checkout, say a worktree
-python -m benchmarks.against OTHER --quick --saves
+python -m benchmarks.against OTHER --quick --saves GATES COEFFICIENTS
 
 Each case is compiled in a process of each checkout; the two run it in turns (A B B A …),
 so that what else the machine does falls on both. Of each: time of a call, of tracing and
 lowering, of compiling (a fresh compilation each time), XLA's temporary memory, its count
-of floating-point operations, the instructions of the compiled program. `--saves` also
-measures what `save=` chooses, here alone. Writes benchmarks/results/against.json.
+of floating-point operations, the instructions of the compiled program. `--saves` adds what
+`save=` chooses, here alone. Writes benchmarks/results/against.json.
 """
 
 import argparse
@@ -122,18 +122,15 @@ def compare(sides: dict, case: _cases.Case, seconds: float) -> dict:
     rows = {}
     for name, (checkout, save) in sides.items():
         rows[name] = checkout.ask("compile", case, save)
-    if len({id(checkout) for checkout, _ in sides.values()}) == len(sides):
-        calls = {n: lambda c=c: c.ask("run") for n, (c, _) in sides.items()}
-        for call in calls.values():
-            call()
-        once = sum(call() for call in calls.values()) / 1e3
-        times = {name: [] for name in calls}
-        for _ in range(max(4, min(30, round(seconds / (2 * once))))):
-            for name in [*calls, *reversed(calls)]:
-                times[name].append(calls[name]())
-        for name, each in times.items():
-            rows[name] |= _clock.summary(each)
-    return rows
+    calls = {n: lambda c=c: c.ask("run") for n, (c, _) in sides.items()}
+    for call in calls.values():
+        call()
+    once = sum(call() for call in calls.values()) / 1e3
+    times = {name: [] for name in calls}
+    for _ in range(max(4, min(30, round(seconds / (2 * once))))):
+        for name in [*calls, *reversed(calls)]:
+            times[name].append(calls[name]())
+    return {name: row | _clock.summary(times[name]) for name, row in rows.items()}
 
 
 def ratios(rows: dict, name: str, to: str) -> dict:
@@ -158,10 +155,8 @@ def main() -> None:
     other = given.other.resolve()
     if not (other / "bptt_jax").is_dir():
         raise SystemExit(f"other: expected a folder with bptt_jax in it, got {other}")
-    here = {None: Checkout(HERE)}
-    sides = {"other": (Checkout(other), None), "here": (here[None], None)}
-    if given.saves:
-        sides |= {save: (Checkout(HERE), save) for save in SAVES}
+    sides = {"other": (Checkout(other), None), "here": (Checkout(HERE), None)}
+    sides |= {save: (Checkout(HERE), save) for save in given.saves}
     result = _machine.describe("cpu") | dict(cases={})
     for case in _cases.all_cases(_cases.QUICK if given.quick else _cases.SHAPES):
         rows = compare(sides, case, given.seconds)
