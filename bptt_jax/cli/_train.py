@@ -1,5 +1,6 @@
 """`bptt-jax train`: set-up, progress, held-out loss, a sample, a run folder."""
 
+import functools
 import importlib.util
 import json
 import math
@@ -396,4 +397,5 @@ def _figure(
         baselines=baselines,
         unit=unit,
     )
-    figure.savefig(out / "loss.png", dpi=130)
+    draw = functools.partial(figure.savefig, dpi=130, format="png")
+    _files.replace(out / "loss.png", draw)
