@@ -113,6 +113,7 @@ def whole(tmp_path_factory):
         ("4k", "config.json"),
         ("8k", "run.json"),
         ("12k", "metrics.jsonl"),
+        ("12k", "tensorboard"),
         ("100k", "checkpoint"),
         ("300k", "checkpoint"),
         ("400k", "checkpoint"),
@@ -125,6 +126,9 @@ def test_with_room_again_the_same_command_goes_on(tmp_path, whole, size, file):
     disk = tmp_path / "disk"
     disk.mkdir()
     program = [sys.executable, "-m", "bptt_jax", "train", *OPTIONS]
+    if file == "tensorboard":
+        pytest.importorskip("tensorboardX")
+        program.append("--tensorboard")
     done = subprocess.run(
         ["unshare", "-rm", "bash", "-c", SCRIPT, "-", disk, size, *program, "--out",
          disk / "run"],
