@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +39,8 @@ def replace(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _aside(path) as new:
-        write(new)
+        with naming(path, new):
+            write(new)
         new.replace(path)
 
 
@@ -50,7 +51,8 @@ def create(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
       FileExistsError: something has that name by now.
     """
     with _aside(path) as new:
-        write(new)
+        with naming(path, new):
+            write(new)
         try:
             os.link(new, path)  # unlike a renaming it overwrites nothing
         except FileExistsError:
@@ -65,6 +67,52 @@ def replace_text(path: pathlib.Path, text: str) -> None:
 
 def replace_json(path: pathlib.Path, what: Any) -> None:
     replace_text(path, json.dumps(what, indent=1) + "\n")
+
+
+def append(path: pathlib.Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Writes JSON lines behind those that are there."""
+    with naming(path), path.open("a") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+
+FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
+"""What the system says where there is no room for more."""
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path, *aside: pathlib.Path) -> Iterator[None]:
+    """Where a file cannot be written, the error is the system's own, and names it.
+
+    The system names no file where a disk is full, and formats (orbax, safetensors) have
+    errors of their own for that.
+
+    Args:
+      path: what the user knows of.
+      aside: what is written in its place meanwhile.
+    """
+    try:
+        yield
+    except Exception as error:  # formats raise whatever they have
+        code = _code(error, aside)
+        if code is None:
+            raise
+        raise OSError(code, os.strerror(code), str(path)) from error
+
+
+def _code(error: Exception, aside: Iterable[pathlib.Path]) -> int | None:
+    """The system's number of an error that names no file, or the wrong one."""
+    if isinstance(error, OSError) and error.errno is not None:
+        nameless = error.filename is None or str(error.filename) in map(str, aside)
+        return error.errno if nameless or error.errno in FULL else None
+    said = "\n".join(map(str, _causes(error)))
+    return next((code for code in FULL if os.strerror(code) in said), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def is_left_over(path: pathlib.Path) -> bool:
@@ -132,7 +180,7 @@ def read_lines(
 def set_aside(path: pathlib.Path, damaged: list[tuple[int, bytes]]) -> pathlib.Path:
     """Keeps lines that could not be read in a file beside; gives its path."""
     beside = path.with_name(f"{path.name}.damaged")
-    with beside.open("ab") as file:
+    with naming(beside), beside.open("ab") as file:
         file.write(b"".join(line + b"\n" for _, line in damaged))
     return beside
 
@@ -226,8 +274,9 @@ def _take(folder: pathlib.Path, path: pathlib.Path, say: Callable) -> _Held:
             path.unlink(missing_ok=True)
             return held._replace(descriptor=-1)
         if _is_at(descriptor, path):
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, json.dumps(_me()).encode() + b"\n")
+            with contextlib.suppress(OSError):  # a full disk: who it is stays unknown
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, json.dumps(_me()).encode() + b"\n")
             return held
         os.close(descriptor)  # the owner before took the file away: it is another's now
 

@@ -32,10 +32,32 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     for write in (_files.replace, _files.create):
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=f"No space left on device: '{path}'$"):
             write(path, half)
     assert json.loads(path.read_text()) == {"a": "é"}
     assert names(path.parent) == ["a.json"]
+
+
+def test_what_a_full_disk_has_caused_is_the_systems_own_error(tmp_path):
+    """Whatever a format makes of it; of other errors only what names no file."""
+    path, full = tmp_path / "a", os.strerror(errno.ENOSPC)
+    for error in (
+        ValueError(f"INTERNAL: [OS error 28: {full}]"),
+        OSError(errno.ENOSPC, full, "elsewhere"),
+        OSError(errno.ENOSPC, full),
+    ):
+        with (
+            pytest.raises(OSError, match=f"28.*{full}: '{path}'$"),
+            _files.naming(path),
+        ):
+            raise error
+    with pytest.raises(PermissionError, match="b.new"), _files.naming(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "b.new")
+    aside = tmp_path / "a.new"
+    with pytest.raises(PermissionError, match="a'$"), _files.naming(path, aside):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(aside))
+    with pytest.raises(ValueError, match="^other$"), _files.naming(path):
+        raise ValueError("other")
 
 
 def test_what_is_new_takes_the_place_of_nothing(tmp_path, monkeypatch):
@@ -92,7 +114,7 @@ with _files.locked(folder):
         os.write(1, b"forked\\n")
         signal.pause()
     execed = os.posix_spawn("/bin/sleep", ["sleep", "60"], os.environ)
-    print(child, execed, flush=True)
+    os.write(1, f"{child} {execed}\\n".encode())
     signal.pause()
 """
 

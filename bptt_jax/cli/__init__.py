@@ -5,7 +5,6 @@ line; 130 interrupted.
 """
 
 import io
-import logging
 import os
 import sys
 import traceback
@@ -111,16 +110,18 @@ def _write_any_character() -> None:
 def entry() -> None:
     """The console script."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # what fails in a writing thread is raised; asyncio would tell it again on the way out
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     _write_any_character()
+    from bptt_jax.cli._quiet import quiet
+
     try:
-        status = main()
-        if status and JOINED in os.environ:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)  # at once: the way out waits for the other processes
-        sys.exit(status)
+        with quiet():
+            if status := main():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                # at once: the way out waits for the other processes of `launch`, and for
+                # threads of a save that has failed, which would tell it again
+                os._exit(status)
+        sys.exit(0)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

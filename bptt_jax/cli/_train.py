@@ -1,5 +1,6 @@
 """`bptt-jax train`: set-up, progress, held-out loss, a sample, a run folder."""
 
+import functools
 import importlib.util
 import json
 import math
@@ -16,6 +17,7 @@ import bptt_jax
 from bptt_jax import _files, diagnose, plots, tasks, train
 from bptt_jax._processes import first, together
 from bptt_jax.cli import _settings
+from bptt_jax.cli._board import Board
 from bptt_jax.cli._build import Job, fewer_rows, job, lr_of, raw_unit, rows_of
 from bptt_jax.cli._cores import use_cores
 from bptt_jax.cli._interrupts import Interrupts
@@ -249,7 +251,7 @@ class _Screen:
         )
         self.row = self.bar.add_task("compiling", total=work.steps, speed="")
         self.recent: list[float] = []
-        self.board = _board(out) if settings.tensorboard else None
+        self.board = Board(out / "tensorboard") if settings.tensorboard else None
         self.progress = train.Progress(
             self.steps, self.evaluated, console.print, lambda: interrupts.noted
         )
@@ -274,8 +276,8 @@ class _Screen:
             speed=f"{speed:.1f} steps/s" if speed else "",
         )
         if self.board:
-            for i, value in enumerate(losses.tolist(), position - len(losses) + 1):
-                self.board.add_scalar("loss", value, i)
+            steps = range(position - len(losses) + 1, position + 1)
+            self.board.scalars("loss", dict(zip(steps, losses.tolist(), strict=True)))
 
     def evaluated(self, position: int, held_out: float) -> None:
         loss = _in_unit(self.task, self.recent, position)
@@ -284,7 +286,7 @@ class _Screen:
             f"held out {self.factor * held_out:.3f} {self.unit}"
         )
         if self.board:
-            self.board.add_scalar("held_out", held_out, position)
+            self.board.scalars("held_out", {position: held_out})
 
 
 def _needs(s: Settings) -> None:
@@ -292,12 +294,6 @@ def _needs(s: Settings) -> None:
         raise ModuleNotFoundError(
             "--tensorboard needs tensorboardX: pip install tensorboardX"
         )
-
-
-def _board(out: pathlib.Path):
-    import tensorboardX
-
-    return tensorboardX.SummaryWriter(str(out / "tensorboard"))
 
 
 def _finish(console, work: Job, s: Settings, run, out: pathlib.Path, baselines) -> None:
@@ -396,4 +392,5 @@ def _figure(
         baselines=baselines,
         unit=unit,
     )
-    figure.savefig(out / "loss.png", dpi=130)
+    draw = functools.partial(figure.savefig, dpi=130, format="png")
+    _files.replace(out / "loss.png", draw)

@@ -70,8 +70,7 @@ class Rows:
 
     def append(self, rows: list[Row]) -> None:
         if first():
-            with self.path.open("a") as file:
-                file.write(_text(rows))
+            _files.append(self.path, rows)
 
     def write(self, rows: Iterable[Row]) -> None:
         """All of the file anew, in the order in which an unbroken sweep writes it."""

@@ -1,8 +1,6 @@
 """Checkpoints by orbax: written aside and renamed, the last few kept, and checked."""
 
 import contextlib
-import errno
-import os
 import pathlib
 import sys
 import time
@@ -12,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from bptt_jax import _files
 from bptt_jax.train._fingerprint import changes, digest, shapes
 from bptt_jax.train._step import TrainState
 from bptt_jax.types import PyTree
@@ -66,14 +65,16 @@ class Checkpoints:
             about["best"] = best._replace(params=None)._asdict()
         items = {k: ocp.args.StandardSave(part) for k, part in parts.items()}
         items = ocp.args.Composite(digests=ocp.args.JsonSave(about), **items)
-        with _full_disk(self.folder):
+        with _files.naming(self.folder):
             self._manager.save(int(state.position), args=items)
 
     def close(self) -> None:
         """Waits for what is being saved."""
-        with _full_disk(self.folder):
-            self._manager.wait_until_finished()
-            self._manager.close()
+        with _files.naming(self.folder):
+            try:
+                self._manager.wait_until_finished()
+            finally:  # after a failure, too: it has threads
+                self._manager.close()
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest state, in arrays of its own; None where there is none at all.
@@ -154,18 +155,6 @@ def copied(tree: PyTree) -> PyTree:
 
 LATE = 0.3
 """Seconds in which the reads that go on after a failed one end."""
-
-
-@contextlib.contextmanager
-def _full_disk(folder: pathlib.Path):
-    """An error of a format that a full disk has caused, as the system's own."""
-    try:
-        yield
-    except Exception as error:  # orbax raises whatever its formats raise
-        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            if os.strerror(code) in str(error):
-                raise OSError(code, os.strerror(code), str(folder)) from error
-        raise
 
 
 @contextlib.contextmanager

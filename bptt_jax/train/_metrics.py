@@ -69,13 +69,8 @@ class MetricsFile:
             _files.replace_text(self.path, text)
 
     def append(self, lines: list[dict[str, Any]]) -> None:
-        if not first():
-            return
-        try:
-            with self.path.open("a") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in lines))
-        except OSError as error:  # a full disk, of which the system names no file
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        if first():
+            _files.append(self.path, lines)
 
 
 def _is_line(found: dict[str, Any]) -> bool:
