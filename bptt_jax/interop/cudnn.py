@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from bptt_jax._factory import positive
-from bptt_jax.interop import torch, weights
+from bptt_jax.interop import _layouts, torch, weights
 from bptt_jax.interop._arrays import join
 from bptt_jax.interop._named import arrays, as_array, is_path, loaded
 from bptt_jax.interop.weights import LSTM, Network
@@ -133,7 +133,8 @@ def _sizes(
 def _names(num_layers: int, bidirectional: bool) -> list[str]:
     ends = [f"_l{k}{end}" for k in range(num_layers) for end in ("", "_reverse")]
     ends = ends if bidirectional else ends[::2]
-    kinds = (("weight_ih", "weight_hh"), ("bias_ih", "bias_hh"))
+    layout = _layouts.by_kind("torch")[LSTM]
+    kinds = (layout.w_x + layout.w_h, _layouts.biases_of(layout))
     return [name + end for pair in kinds for end in ends for name in pair]
 
 

@@ -15,14 +15,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bptt_jax.interop import weights
-from bptt_jax.interop._arrays import zeros_like
+from bptt_jax.interop import _layouts, weights
 from bptt_jax.interop._named import Group, arrays, grouped, is_path, written
-from bptt_jax.interop.weights import GRU, LSTM, Network
+from bptt_jax.interop.weights import Network, Sizes
 from bptt_jax.types import PyTree
 
-CELLS = ("LSTMCell", "GRUCell")
+GATES = _layouts.names_by_gates("equinox")
+CELLS = tuple(GATES.values())
 LEAVES = ("weight_ih", "weight_hh", "bias", "bias_n")
+_LAYOUTS = _layouts.by_kind("equinox")
+_OF_GATES = {len(a.gates): a for a in _LAYOUTS.values()}
 
 
 def load_cells(source: Any, *, prefix: str = "") -> Network:
@@ -72,7 +74,7 @@ def to_arrays(params: PyTree) -> dict[str, Any]:
     whole = weights.nested(params)
     for p in (p for layer in whole for p in layer):
         kind, _ = weights.kind_of(p)
-        if kind not in (LSTM, GRU):
+        if kind not in _LAYOUTS:
             raise ValueError(f"params: Equinox has no {kind.name}")
     both = weights.directions(whole, "a list of Equinox's cells") == 2
     depth = 2 if both else 1 if len(whole) > 1 else 0
@@ -127,21 +129,13 @@ def _place(name: str) -> tuple[int, int, str] | None:
 
 def _ours(g: Group) -> dict:
     rows, n_hidden = g.shape("weight_hh")
-    n = g.n_gates("weight_hh", rows, n_hidden, {4: "LSTMCell", 3: "GRUCell"})
-    shapes = dict(weight_ih=(rows, g.shape("weight_ih")[1]), weight_hh=(rows, n_hidden))
-    biases = dict(bias=(rows,)) | (dict(bias_n=(n_hidden,)) if n == 3 else {})
-    without = not biases.keys() & g.named.keys()
-    named = g.checked(shapes if without else shapes | biases)
-    params = dict(w_x=named["weight_ih"].T, w_h=named["weight_hh"].T)
-    for ours, theirs in zip(("b", "b_n"), biases, strict=False):
-        zeros = zeros_like(params["w_h"], biases[theirs])
-        params[ours] = zeros if without else named[theirs]
-    return params
+    layout = _OF_GATES[g.n_gates("weight_hh", rows, n_hidden, GATES)]
+    sizes = Sizes(g.shape("weight_ih")[1], n_hidden, n_hidden)
+    return _layouts.ours(layout, _layouts.checked(layout, g, sizes))
 
 
 def _theirs(p: dict) -> dict[str, Any]:
-    named = dict(weight_ih=p["w_x"].T, weight_hh=p["w_h"].T, bias=p["b"])
-    return named | (dict(bias_n=p["b_n"]) if "b_n" in p else {})
+    return _layouts.theirs(_LAYOUTS[weights.kind_of(p)[0]], p)
 
 
 def _cell(p: dict) -> Any:
@@ -149,7 +143,7 @@ def _cell(p: dict) -> Any:
 
     kind, sizes = weights.kind_of(p)
     leaves = {leaf: jnp.asarray(a) for leaf, a in to_arrays(p).items()}
-    make = eqx.nn.LSTMCell if kind is LSTM else eqx.nn.GRUCell
+    make = getattr(eqx.nn, _LAYOUTS[kind].name)
     cell = make(sizes.n_in, sizes.n_hidden, key=jax.random.key(0))
     return eqx.tree_at(
         lambda c: [getattr(c, leaf) for leaf in leaves], cell, list(leaves.values())

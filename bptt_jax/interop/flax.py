@@ -18,13 +18,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_jax.interop import _flax_modules, weights
-from bptt_jax.interop._arrays import by_gate, join, on_host
+from bptt_jax.interop import _flax_modules, _layouts, weights
+from bptt_jax.interop._arrays import on_host
+from bptt_jax.interop._layouts import Layout
 from bptt_jax.interop._named import Arrays, Group, arrays, grouped
-from bptt_jax.interop.weights import ELMAN, GRU, LSTM, MGU, Kind, Network
+from bptt_jax.interop.weights import ELMAN, GRU, LSTM, MGU, Network, Sizes
 from bptt_jax.types import PyTree
 
-KINDS = (LSTM, GRU, MGU, ELMAN)
+_LAYOUTS = _layouts.by_kind("flax.linen")
 
 
 def load_params(
@@ -147,60 +148,36 @@ def _spell_in(found: Arrays) -> Callable:
     return spell
 
 
-def _gates(kind: Kind) -> list[str]:
-    return [""] if kind is ELMAN else list(kind.gates)
-
-
-def _biased(kind: Kind) -> list[str]:
-    """The names whose biases make b, in the order of the gates."""
-    return [f"{'h' if kind is LSTM else 'i'}{gate}/bias" for gate in _gates(kind)]
-
-
-def _kind(g: Group) -> Kind:
+def _layout(g: Group) -> Layout:
     """By the gate that no other kind has."""
     there = {short.split("/")[0][1:] for short in g.named}
     telling = {"g": LSTM, "r": GRU, "f": MGU, "": ELMAN}
     for gate, kind in telling.items():
         if gate in there:
-            return kind
+            return _LAYOUTS[kind]
     raise ValueError(f"{g.name(next(iter(g.named)))}: unknown key")
 
 
 def _ours(g: Group, residual: bool) -> dict:
-    kind = _kind(g)
-    n_in, n_hidden = g.shape(f"i{_gates(kind)[0]}/kernel")
-    shapes = {}
-    for gate in _gates(kind):
-        shapes[f"i{gate}/kernel"] = (n_in, n_hidden)
-        shapes[f"h{gate}/kernel"] = (n_hidden, n_hidden)
-    shapes |= dict.fromkeys(_biased(kind), (n_hidden,))
-    if "b_n" in kind.extra:
-        shapes["hn/bias"] = (n_hidden,)
-    named = g.checked(shapes)
-    params = dict(
-        w_x=join([named[f"i{gate}/kernel"] for gate in _gates(kind)]),
-        w_h=join([named[f"h{gate}/kernel"] for gate in _gates(kind)]),
-        b=join([named[name] for name in _biased(kind)]),
-    )
+    layout = _layout(g)
+    n_in, n_hidden = g.shape(layout.w_x[0])
+    sizes = Sizes(n_in, n_hidden, n_hidden)
+    params = _layouts.ours(layout, g.checked(_layouts.shapes(layout, sizes)))
     if residual:
-        if kind is not ELMAN:
+        if layout.kind is not ELMAN:
             raise ValueError(
-                f"residual: goes with SimpleCell, got the names of {kind.name}"
+                f"residual: goes with SimpleCell, got the names of {layout.kind.name}"
             )
         params["w_h"] = params["w_h"] + np.eye(n_hidden, dtype=params["w_h"].dtype)
-    return params | (dict(b_n=named["hn/bias"]) if "b_n" in kind.extra else {})
+    return params
 
 
-def _theirs(p: dict) -> dict[str, dict[str, Any]]:
+def _theirs(p: dict) -> dict[str, Any]:
     kind, _ = weights.kind_of(p)
-    if kind not in KINDS:
+    if kind not in _LAYOUTS:
         raise ValueError(f"params: flax.linen has no {kind.name}")
-    gates, tree = _gates(kind), {}
-    for end, fused in (("i", p["w_x"]), ("h", p["w_h"])):
-        for gate, kernel in zip(gates, by_gate(fused, len(gates)), strict=True):
-            tree[f"{end}{gate}"] = dict(kernel=kernel)
-    for name, bias in zip(_biased(kind), by_gate(p["b"], len(gates)), strict=True):
-        tree[name.split("/")[0]]["bias"] = bias
-    if "b_n" in p:
-        tree["hn"]["bias"] = p["b_n"]
-    return {name: on_host(leaves) for name, leaves in tree.items()}
+    tree: dict[str, dict[str, Any]] = {}
+    for name, a in on_host(_layouts.theirs(_LAYOUTS[kind], p)).items():
+        dense, leaf = name.split("/")
+        tree.setdefault(dense, {})[leaf] = a
+    return tree

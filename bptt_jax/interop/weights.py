@@ -43,41 +43,41 @@ class Kind(NamedTuple):
     name: in messages.
     gates: our order, a letter each.
     extra: parameters beside `w_x [I, G·H]`, `w_h [O, G·H]`, `b [G·H]`.
-    make: `(sizes, activation) -> Cell`.
+    make: `(sizes, activation, **options) -> Cell`.
     """
 
     name: str
     gates: str
     extra: tuple[str, ...]
-    make: Callable[[Sizes, Callable], Cell]
+    make: Callable[..., Cell]
 
 
-LSTM = Kind("LSTM", "ifgo", (), lambda s, _: cells.lstm(s.n_in, s.n_hidden))
+LSTM = Kind("LSTM", "ifgo", (), lambda s, _, **o: cells.lstm(s.n_in, s.n_hidden, **o))
 PROJECTED_LSTM = Kind(
     "LSTM (projected)",
     "ifgo",
     ("w_r",),
-    lambda s, _: cells.lstm(s.n_in, s.n_hidden, projection=s.n_out),
+    lambda s, _, **o: cells.lstm(s.n_in, s.n_hidden, projection=s.n_out, **o),
 )
 GRU = Kind(
     "GRU (reset after the product)",
     "rzn",
     ("b_n",),
-    lambda s, _: cells.gru(s.n_in, s.n_hidden),
+    lambda s, _, **o: cells.gru(s.n_in, s.n_hidden, **o),
 )
 GRU_RESET_BEFORE = Kind(
     "GRU (reset before the product)",
     "rzn",
     (),
-    lambda s, _: cells.gru(s.n_in, s.n_hidden, reset_after=False),
+    lambda s, _, **o: cells.gru(s.n_in, s.n_hidden, reset_after=False, **o),
 )
 ELMAN = Kind(
     "simple recurrent network",
     "n",
     (),
-    lambda s, activation: cells.elman(s.n_in, s.n_hidden, activation=activation),
+    lambda s, phi, **o: cells.elman(s.n_in, s.n_hidden, activation=phi, **o),
 )
-MGU = Kind("MGU", "fn", ("b_n",), lambda s, _: cells.mgu(s.n_in, s.n_hidden))
+MGU = Kind("MGU", "fn", ("b_n",), lambda s, _, **o: cells.mgu(s.n_in, s.n_hidden, **o))
 KINDS = (LSTM, PROJECTED_LSTM, GRU, GRU_RESET_BEFORE, ELMAN, MGU)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bptt_jax import cells, unrolls
 from bptt_jax.interop import linen
+from bptt_jax.interop.weights import LSTM
 from support.compilations import compilations
 from support.gradients import QUICK, pulled_back, quick_jit, worst
 
@@ -159,9 +160,7 @@ def test_other_cells_have_the_generic_one(name):
 
 @pytest.mark.parametrize("order", tiered(["ifog"], ["figo", "iofg"]))
 def test_gates_in_another_order_are_seen(order, monkeypatch):
-    def swapped(cell, params, dtype):
-        return linen._flax.lstm(linen._fused(params, order, "h"), dtype)
-
+    swapped = linen._KNOWN[nn.LSTMCell]._replace(gates=order)
     monkeypatch.setitem(linen._KNOWN, nn.LSTMCell, swapped)
     cell = KNOWN["lstm"][0]
     assert difference({}, cell, at(cell, inputs(cell)))[0] > 1e-2
@@ -169,11 +168,9 @@ def test_gates_in_another_order_are_seen(order, monkeypatch):
 
 @pytest.mark.slow
 def test_a_carry_the_wrong_way_round_is_seen(monkeypatch):
-    def swapped(cell, params, dtype):
-        known = linen._flax.lstm(linen._fused(params, "ifgo", "h"), dtype)
-        return known._replace(take=lambda carry: cells.LSTMCarry(*carry))
-
-    monkeypatch.setitem(linen._KNOWN, nn.LSTMCell, swapped)
+    _, give = linen._flax.CARRIES[LSTM]
+    swapped = (lambda carry: cells.LSTMCarry(*carry), give)
+    monkeypatch.setitem(linen._flax.CARRIES, LSTM, swapped)
     cell = KNOWN["lstm"][0]
     assert difference({}, cell, at(cell, inputs(cell)))[0] > 1e-2
 
