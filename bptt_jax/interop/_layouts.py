@@ -139,6 +139,13 @@ def by_kind(library: str) -> dict[Kind, Layout]:
     return {a.kind: a for a in LAYOUTS[library]}
 
 
+def check_kinds(whole: tuple, layouts: Mapping, library: str) -> None:
+    """Refuses a network with a cell that a library does not have."""
+    for part in (part for layer in whole for part in layer):
+        if part.kind not in layouts:
+            raise ValueError(f"params: {library} has no {part.kind.name}")
+
+
 def names_by_gates(library: str) -> dict[int, str]:
     """What a library calls its cells, by how many gates they have."""
     return {len(a.gates): a.name for a in LAYOUTS[library]}

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from bptt_jax.interop import _layouts, weights
 from bptt_jax.interop._named import Group, arrays, grouped, is_path, written
-from bptt_jax.interop.weights import Network, Sizes
+from bptt_jax.interop.weights import Network, Part, Sizes
 from bptt_jax.types import PyTree
 
 GATES = _layouts.names_by_gates("equinox")
@@ -58,12 +58,14 @@ def load_cells(source: Any, *, prefix: str = "") -> Network:
     return weights.network([map(_ours, layer) for layer in groups])
 
 
-def to_arrays(params: PyTree) -> dict[str, Any]:
+def to_arrays(params: PyTree, *, cells: Any = None) -> dict[str, Any]:
     """The arrays of Equinox's cells by name, NumPy.
 
     Args:
       params: of a `Network`, a stack of cells, or one cell: LSTM, or GRU with the reset
         after the product.
+      cells: what they are, in the same places, where shapes do not say it. A `Network`
+        has them.
 
     >>> import jax
     >>> from bptt_jax import cells, interop
@@ -71,11 +73,8 @@ def to_arrays(params: PyTree) -> dict[str, Any]:
     >>> sorted(interop.equinox.to_arrays(params))
     ['bias', 'bias_n', 'weight_hh', 'weight_ih']
     """
-    whole = weights.nested(params)
-    for p in (p for layer in whole for p in layer):
-        kind, _ = weights.kind_of(p)
-        if kind not in _LAYOUTS:
-            raise ValueError(f"params: Equinox has no {kind.name}")
+    whole = weights.parts(params, cells)
+    _layouts.check_kinds(whole, _LAYOUTS, "Equinox")
     both = weights.directions(whole, "a list of Equinox's cells") == 2
     depth = 2 if both else 1 if len(whole) > 1 else 0
     return written(whole, _theirs, _speller(depth))
@@ -88,13 +87,14 @@ def _speller(depth: int) -> Callable:
     return spell
 
 
-def to_cells(params: PyTree) -> Any:
+def to_cells(params: PyTree, *, cells: Any = None) -> Any:
     """Equinox's cells: one, a list of layers, or a list of pairs.
 
     Args: as of `to_arrays`. Needs Equinox.
     """
-    whole = weights.nested(params)
-    made = [[_cell(p) for p in layer] for layer in whole]
+    whole = weights.parts(params, cells)
+    _layouts.check_kinds(whole, _LAYOUTS, "Equinox")
+    made = [[*map(_cell, layer)] for layer in whole]
     if len(whole[0]) == 2:
         return made
     each = [cell for (cell,) in made]
@@ -134,17 +134,16 @@ def _ours(g: Group) -> dict:
     return _layouts.ours(layout, _layouts.checked(layout, g, sizes))
 
 
-def _theirs(p: dict) -> dict[str, Any]:
-    return _layouts.theirs(_LAYOUTS[weights.kind_of(p)[0]], p)
+def _theirs(part: Part) -> dict[str, Any]:
+    return _layouts.theirs(_LAYOUTS[part.kind], part.params)
 
 
-def _cell(p: dict) -> Any:
+def _cell(part: Part) -> Any:
     eqx: Any = importlib.import_module("equinox")
 
-    kind, sizes = weights.kind_of(p)
-    leaves = {leaf: jnp.asarray(a) for leaf, a in to_arrays(p).items()}
-    make = getattr(eqx.nn, _LAYOUTS[kind].name)
-    cell = make(sizes.n_in, sizes.n_hidden, key=jax.random.key(0))
+    leaves = {leaf: jnp.array(a) for leaf, a in _theirs(part).items()}
+    make = getattr(eqx.nn, _LAYOUTS[part.kind].name)
+    cell = make(part.sizes.n_in, part.sizes.n_hidden, key=jax.random.key(0))
     return eqx.tree_at(
         lambda c: [getattr(c, leaf) for leaf in leaves], cell, list(leaves.values())
     )

@@ -22,7 +22,7 @@ from bptt_jax.interop import _flax_modules, _layouts, weights
 from bptt_jax.interop._arrays import on_host
 from bptt_jax.interop._layouts import Layout
 from bptt_jax.interop._named import Arrays, Group, arrays, grouped
-from bptt_jax.interop.weights import ELMAN, GRU, LSTM, MGU, Network, Sizes
+from bptt_jax.interop.weights import ELMAN, GRU, LSTM, MGU, Network, Part, Sizes
 from bptt_jax.types import PyTree
 
 _LAYOUTS = _layouts.by_kind("flax.linen")
@@ -81,12 +81,14 @@ def load_params(
     return weights.network(params, activation or jnp.tanh)
 
 
-def to_params(params: PyTree) -> dict:
+def to_params(params: PyTree, *, cells: Any = None) -> dict:
     """The parameters of an `nn.RNN` for one layer, of an `nn.Sequential` of them for more.
 
     Args:
       params: of a `Network`, a stack of cells, or one cell: LSTM, GRU with the reset
         after the product, MGU, or Elman.
+      cells: what they are, in the same places, where shapes do not say it: those of
+        `cells.elman` are those of `cells.ctrnn`, too. A `Network` has them.
 
     Returns:
       A nested dict of NumPy arrays, with `nn.Bidirectional` for two directions. The
@@ -94,12 +96,14 @@ def to_params(params: PyTree) -> dict:
 
     >>> import jax
     >>> from bptt_jax import cells, interop
-    >>> params = cells.elman(3, 4).init(jax.random.key(0))
-    >>> jax.tree.map(jax.numpy.shape, interop.flax.to_params(params))
+    >>> cell = cells.elman(3, 4)
+    >>> params = cell.init(jax.random.key(0))
+    >>> jax.tree.map(jax.numpy.shape, interop.flax.to_params(params, cells=cell))
     {'cell': {'h': {'kernel': (4, 4)}, 'i': {'bias': (4,), 'kernel': (3, 4)}}}
     """
-    whole = weights.nested(params)
-    trees = [_of_layer([{"cell": _theirs(p)} for p in layer]) for layer in whole]
+    whole = weights.parts(params, cells)
+    _layouts.check_kinds(whole, _LAYOUTS, "flax.linen")
+    trees = [_of_layer([{"cell": _theirs(part)} for part in layer]) for layer in whole]
     if len(trees) == 1:
         return trees[0]
     return {f"layers_{k}": tree for k, tree in enumerate(trees)}
@@ -172,12 +176,10 @@ def _ours(g: Group, residual: bool) -> dict:
     return params
 
 
-def _theirs(p: dict) -> dict[str, Any]:
-    kind, _ = weights.kind_of(p)
-    if kind not in _LAYOUTS:
-        raise ValueError(f"params: flax.linen has no {kind.name}")
+def _theirs(part: Part) -> dict[str, Any]:
+    named = _layouts.theirs(_LAYOUTS[part.kind], part.params)
     tree: dict[str, dict[str, Any]] = {}
-    for name, a in on_host(_layouts.theirs(_LAYOUTS[kind], p)).items():
+    for name, a in on_host(named).items():
         dense, leaf = name.split("/")
         tree.setdefault(dense, {})[leaf] = a
     return tree

@@ -34,6 +34,7 @@ from bptt_jax.interop.weights import (
     LSTM,
     Kind,
     Network,
+    Part,
     Sizes,
 )
 from bptt_jax.types import PyTree
@@ -73,7 +74,7 @@ def load_params(source: Any, *, prefix: str = "") -> Network:
 
 def _refuse_skips(params: list) -> None:
     """Layers that see the first inputs beside the outputs of the layer below."""
-    sizes = [weights.kind_of(p)[1] for (p,) in params]
+    sizes = [weights.kind_of(p, loaded=True)[1] for (p,) in params]
     for k, (below, here) in enumerate(itertools.pairwise(sizes), 1):
         if here.n_in == sizes[0].n_in + below.n_out:
             raise ValueError(
@@ -82,7 +83,9 @@ def _refuse_skips(params: list) -> None:
             )
 
 
-def to_params(params: PyTree, *, like: Any = None) -> dict[str, dict[str, Any]]:
+def to_params(
+    params: PyTree, *, like: Any = None, cells: Any = None
+) -> dict[str, dict[str, Any]]:
     """Haiku's parameters of a network of one direction, NumPy arrays.
 
     Args:
@@ -90,6 +93,8 @@ def to_params(params: PyTree, *, like: Any = None) -> dict[str, dict[str, Any]]:
         before the product, or Elman (with relu: Haiku has no other).
       like: what the network was loaded from (as `source`): its names are kept, and its
         biases wherever they have not changed.
+      cells: what they are, in the same places, where shapes do not say it: those of
+        `cells.elman` are those of `cells.ctrnn`, too. A `Network` has them.
 
     >>> import jax
     >>> from bptt_jax import cells, interop
@@ -97,13 +102,10 @@ def to_params(params: PyTree, *, like: Any = None) -> dict[str, dict[str, Any]]:
     >>> jax.tree.map(jax.numpy.shape, interop.haiku.to_params(params))
     {'lstm/linear': {'b': (16,), 'w': (7, 16)}}
     """
-    whole = weights.nested(params)
+    whole = weights.parts(params, cells, loaded=like is not None)
     if any(len(layer) == 2 for layer in whole):
         raise ValueError("params: Haiku's cells have one direction, got two")
-    for (p,) in whole:
-        kind, _ = weights.kind_of(p)
-        if kind not in _LAYOUTS:
-            raise ValueError(f"params: Haiku has no {kind.name}")
+    _layouts.check_kinds(whole, _LAYOUTS, "Haiku")
     groups = None if like is None else _groups(arrays(like, "/"))
     named = written(whole, _theirs, _speller(whole), groups, _as_before)
     tree: dict[str, dict[str, Any]] = {}
@@ -116,8 +118,8 @@ def to_params(params: PyTree, *, like: Any = None) -> dict[str, dict[str, Any]]:
 def _speller(whole: tuple) -> Callable:
     """Haiku numbers the modules of a kind."""
     modules = []
-    for (p,) in whole:
-        name = _LAYOUTS[weights.kind_of(p)[0]].folder
+    for (part,) in whole:
+        name = _LAYOUTS[part.kind].folder
         alike = sum(m.startswith(name) for m in modules)
         modules.append(f"{name}_{alike}" if alike else name)
 
@@ -187,8 +189,8 @@ def _of_kind(kind: Kind, g: Group, n_in: int, n_hidden: int) -> dict:
     return _layouts.ours(layout, g.checked(_layouts.shapes(layout, sizes)))
 
 
-def _theirs(p: dict) -> dict[str, Any]:
-    return _layouts.theirs(_LAYOUTS[weights.kind_of(p)[0]], p)
+def _theirs(part: Part) -> dict[str, Any]:
+    return _layouts.theirs(_LAYOUTS[part.kind], part.params)
 
 
 def _as_before(named: dict, g: Group) -> dict:

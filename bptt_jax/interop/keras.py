@@ -29,7 +29,7 @@ from bptt_jax.interop._named import (
     loaded,
     written,
 )
-from bptt_jax.interop.weights import GRU, GRU_RESET_BEFORE, Network, Sizes
+from bptt_jax.interop.weights import GRU, GRU_RESET_BEFORE, Network, Part, Sizes
 from bptt_jax.types import PyTree
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
@@ -93,7 +93,9 @@ def load_weights(
     return weights.network([[*map(_ours, *of)] for of in each], said)
 
 
-def to_weights(params: PyTree, *, like: Any = None) -> dict[str, Any]:
+def to_weights(
+    params: PyTree, *, like: Any = None, cells: Any = None
+) -> dict[str, Any]:
     """The weights of Keras layers by path, NumPy arrays, in the order of `layer.weights`.
 
     Args:
@@ -101,6 +103,8 @@ def to_weights(params: PyTree, *, like: Any = None) -> dict[str, Any]:
       like: what the network was loaded from (as `source`): its paths are kept, and how
         a sum of two biases was split wherever it has not changed. Without it the paths
         are Keras's own for first layers, and the second bias of z and r is zero.
+      cells: what they are, in the same places, where shapes do not say it: those of
+        `cells.elman` are those of `cells.ctrnn`, too. A `Network` has them.
 
     Returns:
       `layer.set_weights(list(….values()))` takes it.
@@ -111,11 +115,8 @@ def to_weights(params: PyTree, *, like: Any = None) -> dict[str, Any]:
     >>> list(interop.keras.to_weights(params))[0]
     'lstm/lstm_cell/kernel'
     """
-    whole = weights.nested(params)
-    for p in (p for layer in whole for p in layer):
-        kind, _ = weights.kind_of(p)
-        if kind not in _LAYOUTS:
-            raise ValueError(f"params: Keras has no {kind.name}")
+    whole = weights.parts(params, cells, loaded=like is not None)
+    _layouts.check_kinds(whole, _LAYOUTS, "Keras")
     groups = None if like is None else _groups(like, "")
     return written(whole, _theirs, _speller(whole), groups, _as_before)
 
@@ -124,7 +125,7 @@ def _speller(whole: tuple) -> Callable:
     """Keras numbers the layers of a kind."""
     folders, count = [], collections.Counter()
     for layer in whole:
-        name, both = _LAYOUTS[weights.kind_of(layer[0])[0]].folder, len(layer) == 2
+        name, both = _LAYOUTS[layer[0].kind].folder, len(layer) == 2
         outer = "bidirectional" if both else name
         end = f"_{count[outer]}" if count[outer] else ""
         count[outer] += 1
@@ -226,8 +227,8 @@ def _gates_of(g: Group) -> dict[int, str]:
     return {n: a.name for n, a in _OF_GATES.items() if a.folder == found[1]}
 
 
-def _theirs(p: dict) -> dict[str, Any]:
-    return _layouts.theirs(_LAYOUTS[weights.kind_of(p)[0]], p)
+def _theirs(part: Part) -> dict[str, Any]:
+    return _layouts.theirs(_LAYOUTS[part.kind], part.params)
 
 
 def _as_before(named: dict, g: Group) -> dict:

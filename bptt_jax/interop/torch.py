@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from bptt_jax.interop import _layouts, weights
 from bptt_jax.interop._arrays import no_bias, split_as
 from bptt_jax.interop._named import Group, arrays, grouped, loaded, written
-from bptt_jax.interop.weights import PROJECTED_LSTM, Network, Sizes
+from bptt_jax.interop.weights import PROJECTED_LSTM, Network, Part, Sizes
 from bptt_jax.types import PyTree
 
 MODULES = "nn.RNN, nn.LSTM, nn.GRU or one of their cells"
@@ -68,7 +68,7 @@ def load_state_dict(
 
 
 def to_state_dict(
-    params: PyTree, *, prefix: str = "", like: Any = None
+    params: PyTree, *, prefix: str = "", like: Any = None, cells: Any = None
 ) -> dict[str, Any]:
     """The state dict of the PyTorch module with these parameters, NumPy arrays.
 
@@ -79,6 +79,8 @@ def to_state_dict(
       like: what the network was loaded from (as `source`): its names are taken (those of
         a cell), and a sum of two biases is split as there wherever it has not changed,
         so what was loaded comes back bit for bit. Without it the second bias is zero.
+      cells: what they are, in the same places, where shapes do not say it: those of
+        `cells.elman` are those of `cells.ctrnn`, too. A `Network` has them.
 
     Returns:
       `module.load_state_dict({k: torch.from_numpy(v) for k, v in ….items()})` takes it.
@@ -89,7 +91,7 @@ def to_state_dict(
     >>> sorted(interop.torch.to_state_dict(params))
     ['bias_hh_l0', 'bias_ih_l0', 'weight_hh_l0', 'weight_ih_l0']
     """
-    whole = weights.nested(params)
+    whole = weights.parts(params, cells, loaded=like is not None)
     weights.directions(whole, "PyTorch")
     _check_same(whole)
     groups = None if like is None else _groups(like, prefix)
@@ -159,8 +161,8 @@ def _ours(g: Group) -> dict:
     return _layouts.ours(layout, _layouts.checked(layout, g, sizes))
 
 
-def _theirs(p: dict) -> dict[str, Any]:
-    return _layouts.theirs(_LAYOUTS[weights.kind_of(p)[0]], p)
+def _theirs(part: Part) -> dict[str, Any]:
+    return _layouts.theirs(_LAYOUTS[part.kind], part.params)
 
 
 def _as_before(named: dict, g: Group) -> dict:
@@ -181,11 +183,11 @@ def _as_before(named: dict, g: Group) -> dict:
 
 def _check_same(whole: tuple) -> None:
     found = {
-        (kind.name, sizes.n_hidden, sizes.n_out)
+        (part.kind.name, part.sizes.n_hidden, part.sizes.n_out)
         for layer in whole
-        for kind, sizes in map(weights.kind_of, layer)
+        for part in layer
     }
-    kinds = {weights.kind_of(p)[0] for layer in whole for p in layer}
+    kinds = {part.kind for layer in whole for part in layer}
     if len(found) > 1 or not kinds <= _LAYOUTS.keys():
         what = ", ".join(f"{name} of {n}" for name, n, _ in sorted(found))
         raise ValueError(
