@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bptt_jax import Cell, cells
+
 GATES = dict(elman=1, lstm=4, gru=3)
 SHAPES = (
     (1, 1000, 64, 64),
@@ -43,6 +45,16 @@ class Case(NamedTuple):
     def unit(self) -> int:
         """Bytes of T·B·H floats."""
         return 4 * self.T * self.B * self.H
+
+    def cell_of(self, n_in: int) -> Cell:
+        """Of a layer with so many inputs."""
+        make = dict(elman=cells.elman, lstm=cells.lstm, gru=cells.gru)[self.cell]
+        return make(n_in, self.H)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Of each layer."""
+        return [self.cell_of(n) for n in self.sizes]
 
     def products(self) -> int:
         """Floating-point operations of the forward's matrix products."""

@@ -2,12 +2,11 @@
 
 from benchmarks._cases import Case
 from benchmarks._contestants._contract import whole_network
-from bptt_jax import cells, layers, unrolls
+from bptt_jax import layers, unrolls
 
 
 def _network(case: Case, wrap):
-    make = dict(elman=cells.elman, lstm=cells.lstm, gru=cells.gru)[case.cell]
-    stack = layers.stack(*(layers.recurrent(make(n, case.H)) for n in case.sizes))
+    stack = layers.stack(*map(layers.recurrent, case.cells))
     layer = wrap(stack)
 
     def apply(params, xs):

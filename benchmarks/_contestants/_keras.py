@@ -21,7 +21,7 @@ def _make(cell: str, n_in: int, case: Case):
     rest = [v.value for v in layer.non_trainable_variables]
 
     def convert(w):
-        return list(to_weights(w).values())
+        return list(to_weights(w, cells=case.cell_of(n_in)).values())
 
     def apply(params, xs):
         return layer.stateless_call(params, rest, xs)[0]

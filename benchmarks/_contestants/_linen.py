@@ -13,11 +13,10 @@ def layers_of(RNN: type, *, time_major: bool = True):
     """What `by_layer` makes a contestant of: layers of `RNN`, flax's or one like it."""
 
     def make(cell: str, n_in: int, case: Case):
-        del n_in
         rnn = RNN(CELLS[cell](case.H), time_major=time_major)
 
         def convert(w):
-            return {"params": to_params(w)}
+            return {"params": to_params(w, cells=case.cell_of(n_in))}
 
         return convert, rnn.apply
 

@@ -1,5 +1,6 @@
 """PyTorch `nn.RNN`, `nn.LSTM`, `nn.GRU` on all cores; on a GPU that is cuDNN."""
 
+import functools
 import os
 
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ MODULES = dict(elman=nn.RNN, lstm=nn.LSTM, gru=nn.GRU)
 def _build(case: Case, device: str) -> Program:
     torch.set_num_threads(os.cpu_count() or 1)
     module = MODULES[case.cell](case.I, case.H, num_layers=case.depth)
-    state = to_state_dict(weights(case))
+    ours = functools.partial(to_state_dict, cells=case.cells)
+    state = ours(weights(case))
     module.load_state_dict({n: torch.tensor(np.asarray(a)) for n, a in state.items()})
     module = module.to(device)
     xs = torch.tensor(inputs(case), device=device, requires_grad=True)
@@ -44,7 +46,7 @@ def _build(case: Case, device: str) -> Program:
         }
         return (
             forward().cpu().numpy(),
-            back(to_state_dict, weights(case), grads),
+            back(ours, weights(case), grads),
             xs.grad.cpu().numpy(),
         )
 

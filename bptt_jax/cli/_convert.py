@@ -43,10 +43,10 @@ class Convert:
 
 
 class Library(NamedTuple):
-    """load: `(path, settings) -> Network`. named: `(params) -> arrays by name`."""
+    """load: `(path, settings) -> Network`. named: `(network) -> arrays by name`."""
 
     load: Callable[[pathlib.Path, Convert], Network]
-    named: Callable[[Any], dict[str, Any]]
+    named: Callable[[Network], dict[str, Any]]
     nonlinearity: str = "tanh"
     only: bool = False
     """Whether it has no other."""
@@ -71,11 +71,11 @@ LIBRARIES = {
     ),
     "flax": Library(
         lambda path, s: flax.load_params(path, prefix=s.prefix),
-        lambda params: files.flat(flax.to_params(params), "/"),
+        lambda net: files.flat(flax.to_params(net), "/"),
     ),
     "haiku": Library(
         lambda path, s: haiku.load_params(path, prefix=s.prefix),
-        lambda params: files.flat(haiku.to_params(params), "/"),
+        lambda net: files.flat(haiku.to_params(net), "/"),
         nonlinearity="relu",
         only=True,
     ),
@@ -83,7 +83,7 @@ LIBRARIES = {
         lambda path, s: equinox.load_cells(path, prefix=s.prefix),
         equinox.to_arrays,
     ),
-    "cudnn": Library(_load_cudnn, lambda params: {cudnn.KEY: cudnn.to_flat(params)}),
+    "cudnn": Library(_load_cudnn, lambda net: {cudnn.KEY: cudnn.to_flat(net)}),
 }
 
 
@@ -92,11 +92,11 @@ def command(argv: list[str]) -> int:
     _check(s)
     files.check_new(s.out)
     net = LIBRARIES[s.from_].load(s.source, s)
-    whole = weights.nested(net)
-    simple = any(weights.kind_of(p)[0] is ELMAN for layer in whole for p in layer)
+    whole = weights.parts(net)
+    simple = any(part.kind is ELMAN for layer in whole for part in layer)
     nonlinearity = _nonlinearity(s) if simple else None
-    named = LIBRARIES[s.to].named(whole)
-    sizes = cudnn.sizes_of(whole) if s.to == "cudnn" else {}
+    named = LIBRARIES[s.to].named(net)
+    sizes = cudnn.sizes_of(net) if s.to == "cudnn" else {}
     files.write(s.out, named, {name: str(n) for name, n in sizes.items()} or None)
     print(f"{s.out}: {_shown(whole, nonlinearity)}, as {s.to} has it")
     return 0
@@ -135,8 +135,8 @@ def _nonlinearity(s: Convert) -> str:
 
 def _shown(whole: tuple, nonlinearity: str | None) -> str:
     layers = len(whole)
-    kinds = dict.fromkeys(weights.kind_of(p)[0].name for layer in whole for p in layer)
-    _, sizes = weights.kind_of(whole[0][0])
+    kinds = dict.fromkeys(part.kind.name for layer in whole for part in layer)
+    sizes = whole[0][0].sizes
     both = sum(len(layer) == 2 for layer in whole)
     of = f" in {both} of them" if 0 < both < layers else ""
     return ", ".join(
@@ -145,6 +145,6 @@ def _shown(whole: tuple, nonlinearity: str | None) -> str:
             f"{sizes.n_in} inputs, {sizes.n_hidden} hidden units",
             *([f"both directions{of}"] if both else []),
             *([nonlinearity] if nonlinearity else []),
-            str(whole[0][0]["w_x"].dtype),
+            str(whole[0][0].params["w_x"].dtype),
         ]
     )

@@ -1,6 +1,6 @@
 """Arrays of NumPy or JAX, traced or not: gates and biases of cells."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,14 @@ def zeros_like(a: Any, shape: tuple[int, ...]) -> Any:
     return namespace(a).zeros(shape, a.dtype)
 
 
-def reordered(a: Any, given: str, wanted: str) -> Any:
-    """The gates of the last axis in another order, a letter each."""
+def reordered(
+    a: Any, given: str, wanted: str, change: Mapping[str, Callable] = {}
+) -> Any:
+    """The gates of the last axis in another order, a letter each, and some changed."""
+    if given == wanted and not change:
+        return a
     parts = dict(zip(given, by_gate(a, len(given)), strict=True))
-    return join([parts[gate] for gate in wanted])
+    return join([change.get(gate, lambda part: part)(parts[gate]) for gate in wanted])
 
 
 def halves(b: Any, like: Sequence | None = None) -> tuple[Any, Any]:

@@ -10,6 +10,9 @@ from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import cells, unrolls
+from bptt_jax.interop import _layouts
+from bptt_jax.interop._layouts import Layout
+from bptt_jax.interop.weights import ELMAN, LSTM, Sizes
 from bptt_jax.types import Cell, PyTree, Side
 
 ACTIVATIONS = {
@@ -19,11 +22,6 @@ ACTIVATIONS = {
     jax.nn.sigmoid: jax.nn.sigmoid,
 }
 """Functions that are known to be elementwise, as the hand derivation takes them."""
-
-
-def chosen(given, own):
-    """An option of the call, or where it is None that of the module."""
-    return own if given is None else given
 
 
 class Known(NamedTuple):
@@ -40,39 +38,32 @@ class Known(NamedTuple):
     give: Callable = lambda carry: carry
 
 
-def elman(params: dict, activation: Callable, residual: bool, dtype) -> Known | None:
-    """`φ(x W_x + b + h W_h)`; with `residual` `… + h`, so the weight is W_h + 1."""
-    phi, w_h = known_function(activation), params["w_h"]
-    if phi is None:
-        return None
-    if residual:
-        w_h = w_h + jnp.eye(w_h.shape[0], dtype=w_h.dtype)
-    sizes = jnp.shape(params["w_x"])
-    cell = cells.elman(*sizes, activation=phi, dtype=dtype)
-    return Known(cell, params | dict(w_h=w_h))
-
-
-def lstm(params: dict, dtype) -> Known:
-    """Gates in the order i, f, g, o; flax's carry is `(c, h)`."""
-    n_in, n_hidden = params["w_x"].shape[0], params["w_h"].shape[0]
-    return Known(
-        cells.lstm(n_in, n_hidden, dtype=dtype),
-        params,
+CARRIES = {
+    LSTM: (
         lambda carry: cells.LSTMCarry(h=carry[1], c=carry[0]),
         lambda carry: (carry.c, carry.h),
     )
+}
+"""`take` and `give` where flax's carry, `(c, h)` of an LSTM, is not ours."""
 
 
-def gru(params: dict, dtype) -> Known:
-    """Gates in the order r, z, n, the reset gate after the recurrent product."""
-    n_in, n_hidden = params["w_x"].shape[0], params["w_h"].shape[0]
-    return Known(cells.gru(n_in, n_hidden, dtype=dtype), params)
-
-
-def mgu(params: dict, dtype) -> Known:
-    """Gate and candidate in the order f, n, the gate after the recurrent product."""
-    n_in, n_hidden = params["w_x"].shape[0], params["w_h"].shape[0]
-    return Known(cells.mgu(n_in, n_hidden, dtype=dtype), params)
+def known(cell: Any, layout: Layout, named: dict, dtype) -> Known | None:
+    """A cell of flax as one of ours; None: it has other functions, or lacks an array
+    (flax says which).
+    """
+    kind, phi = layout.kind, known_function(cell.activation_fn)
+    if not (phi is not None if kind is ELMAN else usual_gates(cell)):
+        return None
+    try:
+        params = _layouts.ours(layout, named)
+    except KeyError:
+        return None
+    w_h = params["w_h"]
+    if kind is ELMAN and cell.residual:  # φ(x W_x + b + h W_h + h)
+        params["w_h"] = w_h + jnp.eye(w_h.shape[0], dtype=w_h.dtype)
+    sizes = Sizes(params["w_x"].shape[0], w_h.shape[0], w_h.shape[0])
+    ours = kind.make(sizes, phi, dtype=dtype)
+    return Known(ours, params, *CARRIES.get(kind, ()))
 
 
 def known_function(f: Any) -> Callable | None:
@@ -81,9 +72,10 @@ def known_function(f: Any) -> Callable | None:
 
 
 def usual_gates(cell: Any) -> bool:
-    """Whether gates are σ and what they gate is tanh."""
+    """Whether gates are σ, and what they gate is tanh; an MGU has its reset."""
     gate, activation = known_function(cell.gate_fn), known_function(cell.activation_fn)
-    return gate is jax.nn.sigmoid and activation is jnp.tanh
+    usual = gate is jax.nn.sigmoid and activation is jnp.tanh
+    return usual and getattr(cell, "reset_gate", True)
 
 
 def joint_dtype(dtype: Any, carry: PyTree, *arrays: PyTree):
@@ -97,11 +89,31 @@ def joint_dtype(dtype: Any, carry: PyTree, *arrays: PyTree):
     return of if one and jnp.issubdtype(of, jnp.floating) else None
 
 
-def hand_derived(known: Known, through, carry, xs: Array, side: Side, dtype):
-    """`known` through time, with flax's carry in and out."""
-    xs = xs if trees.is_floating(xs) else xs.astype(dtype)
-    carry, ys = through(known.cell, known.params, known.take(carry), xs, side)
-    return known.give(carry), ys
+def hand_derived(rnn: Any, found, inputs: Array, carry: PyTree) -> Callable | None:
+    """The cell of an `RNN` through time as one of ours, flax's carry in and out.
+
+    Its parameters are put side by side here: once a call, before time begins.
+
+    Args:
+      found: the cell's layout and arrays; None: there are none.
+
+    Returns:
+      `(xs, side) -> (carry, ys)`; None: it is none of ours, or has several dtypes.
+    """
+    if found is None:
+        return None
+    layout, named = found
+    dtype = joint_dtype(rnn.cell.dtype, carry, inputs, named)
+    ours = None if dtype is None else known(rnn.cell, layout, named, dtype)
+    if ours is None:
+        return None
+
+    def unrolled(xs: Array, side: Side):
+        xs = xs if trees.is_floating(xs) else xs.astype(dtype)
+        after, ys = rnn.through(ours.cell, ours.params, ours.take(carry), xs, side)
+        return ours.give(after), ys
+
+    return unrolled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +166,7 @@ def refuse(through: Callable, why: str) -> None:
         )
 
 
-class Layout(NamedTuple):
+class Order(NamedTuple):
     """Where the time of an array is, and in which order it is run.
 
     time_axis: of inputs and outputs.
@@ -169,7 +181,7 @@ class Layout(NamedTuple):
     keep_order: bool
 
     def run(self, unrolled: Callable, inputs: Array) -> tuple[PyTree, PyTree]:
-        """`unrolled: (xs [T, *batch, ...], side) -> (carry, ys)`, in this layout."""
+        """`unrolled: (xs [T, *batch, ...], side) -> (carry, ys)`, in this order."""
         xs = jnp.moveaxis(inputs, self.time_axis, 0)
         side, lengths = Side(), self.seq_lengths
         if lengths is not None:
@@ -183,9 +195,42 @@ class Layout(NamedTuple):
         return carry, jax.tree.map(outward, ys)
 
 
-def layout(
+def call(
+    rnn: Any, inputs: Array, carry: PyTree, seq_lengths, given: dict, *, begin: Callable,
+    unrolled: Callable, otherwise: Callable,
+) -> Any:  # fmt: skip
+    """`RNN.__call__` of either half of flax.
+
+    Args:
+      carry: before the first step; None: that of `begin`, `(shape of x_t) -> carry`.
+      given: options of the call; those that are None are the module's attributes.
+      unrolled: `(inputs, carry) -> (xs, side) -> (carry, ys)`, or to None where time is to
+        be flax's own scan.
+      otherwise: flax's own `__call__`.
+    """
+    inputs = jnp.asarray(inputs)
+    options = {
+        name: getattr(rnn, name) if own is None else own for name, own in given.items()
+    }
+    with_carry = options.pop("return_carry")
+    here = order_of(inputs, rnn.cell.num_feature_axes, seq_lengths, **options)
+    if carry is None:
+        shape = list(inputs.shape)
+        del shape[here.time_axis]
+        carry = begin(tuple(shape))
+    run = unrolled(inputs, carry)
+    if run is None:
+        return otherwise(
+            inputs, initial_carry=carry, return_carry=with_carry,
+            seq_lengths=seq_lengths, **options,
+        )  # fmt: skip
+    carry, ys = here.run(run, inputs)
+    return (carry, ys) if with_carry else ys
+
+
+def order_of(
     inputs: Array, feature_axes: int, seq_lengths, time_major, reverse, keep_order
-) -> Layout:
+) -> Order:
     """Refuses inputs and lengths that do not fit."""
     axis = 0 if time_major else inputs.ndim - feature_axes - 1
     if inputs.ndim <= feature_axes:
@@ -201,7 +246,7 @@ def layout(
                 f"seq_lengths: expected {list(batch)}, one for each sequence, got "
                 f"{list(seq_lengths.shape)}"
             )
-    return Layout(axis, batch, seq_lengths, bool(reverse), bool(keep_order))
+    return Order(axis, batch, seq_lengths, bool(reverse), bool(keep_order))
 
 
 def flip(xs: Array, seq_lengths: Array | None) -> Array:

@@ -225,8 +225,8 @@ def written(
     """The arrays of a network by another library's names.
 
     Args:
-      whole: params as of `weights.nested`.
-      theirs: `(params) -> arrays` by short names, of one cell.
+      whole: as of `weights.parts`.
+      theirs: `(part) -> arrays` by short names, of one cell.
       spell: `(layer, direction, short name) -> name`.
       like: groups of arrays whose names are taken instead, and more by
       as_before: `(arrays, group) -> arrays`.
@@ -238,8 +238,8 @@ def written(
         )
     named = {}
     for k, layer in enumerate(whole):
-        for d, p in enumerate(layer):
-            of_cell = theirs(p)
+        for d, part in enumerate(layer):
+            of_cell = theirs(part)
             if like is None or as_before is None:
                 named |= {spell(k, d, short): a for short, a in of_cell.items()}
                 continue

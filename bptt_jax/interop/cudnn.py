@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from bptt_jax._factory import positive
-from bptt_jax.interop import torch, weights
+from bptt_jax.interop import _layouts, torch, weights
 from bptt_jax.interop._arrays import join
 from bptt_jax.interop._named import arrays, as_array, is_path, loaded
 from bptt_jax.interop.weights import LSTM, Network
@@ -58,37 +58,38 @@ def load_flat(
     return torch.load_state_dict(_unpacked(where, vector, *sizes))
 
 
-def to_flat(params: PyTree, *, like: Any = None) -> Any:
+def to_flat(params: PyTree, *, like: Any = None, cells: Any = None) -> Any:
     """The flat vector of an LSTM network; its second biases are zero.
 
     Args:
       params: of a `Network`, a stack of cells, or one cell: LSTMs of one size.
       like: the vector that was loaded: how it splits biases is kept (see
         `torch.to_state_dict`).
+      cells: what they are, in the same places, where shapes do not say it. A `Network`
+        has them.
 
     >>> import jax
     >>> from bptt_jax import cells, interop
     >>> interop.cudnn.to_flat(cells.lstm(3, 4).init(jax.random.key(0))).shape
     (144,)
     """
-    whole = weights.nested(params)
-    sizes = sizes_of(whole)
+    sizes = sizes_of(params, cells=cells)
     if like is not None:
         like = _unpacked("like", _vector(like)[1], *sizes.values())
-    state = torch.to_state_dict(whole, like=like)
+    state = torch.to_state_dict(params, like=like, cells=cells)
     names = _names(sizes["num_layers"], sizes["bidirectional"])
     return join([state[name].reshape(-1) for name in names])
 
 
-def sizes_of(params: PyTree) -> dict[str, Any]:
+def sizes_of(params: PyTree, *, cells: Any = None) -> dict[str, Any]:
     """The sizes of an LSTM network, by the arguments of `jax.experimental.rnn.lstm`."""
-    whole = weights.nested(params)
-    kinds = {weights.kind_of(p)[0] for layer in whole for p in layer}
+    whole = weights.parts(params, cells, loaded=True)
+    kinds = {part.kind for layer in whole for part in layer}
     if kinds != {LSTM}:
         names = ", ".join(sorted(kind.name for kind in kinds))
         raise ValueError(f"params: expected LSTM layers, got {names}")
     both = weights.directions(whole, "cuDNN") == 2
-    sizes = weights.kind_of(whole[0][0])[1]
+    sizes = whole[0][0].sizes
     return dict(
         input_size=sizes.n_in,
         hidden_size=sizes.n_hidden,
@@ -133,7 +134,8 @@ def _sizes(
 def _names(num_layers: int, bidirectional: bool) -> list[str]:
     ends = [f"_l{k}{end}" for k in range(num_layers) for end in ("", "_reverse")]
     ends = ends if bidirectional else ends[::2]
-    kinds = (("weight_ih", "weight_hh"), ("bias_ih", "bias_hh"))
+    layout = _layouts.by_kind("torch")[LSTM]
+    kinds = (layout.w_x + layout.w_h, _layouts.biases_of(layout))
     return [name + end for pair in kinds for end in ends for name in pair]
 
 

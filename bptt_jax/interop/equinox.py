@@ -15,14 +15,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bptt_jax.interop import weights
-from bptt_jax.interop._arrays import zeros_like
+from bptt_jax.interop import _layouts, weights
 from bptt_jax.interop._named import Group, arrays, grouped, is_path, written
-from bptt_jax.interop.weights import GRU, LSTM, Network
+from bptt_jax.interop.weights import Network, Part, Sizes
 from bptt_jax.types import PyTree
 
-CELLS = ("LSTMCell", "GRUCell")
+GATES = _layouts.names_by_gates("equinox")
+CELLS = tuple(GATES.values())
 LEAVES = ("weight_ih", "weight_hh", "bias", "bias_n")
+_LAYOUTS = _layouts.by_kind("equinox")
+_OF_GATES = {len(a.gates): a for a in _LAYOUTS.values()}
 
 
 def load_cells(source: Any, *, prefix: str = "") -> Network:
@@ -56,12 +58,14 @@ def load_cells(source: Any, *, prefix: str = "") -> Network:
     return weights.network([map(_ours, layer) for layer in groups])
 
 
-def to_arrays(params: PyTree) -> dict[str, Any]:
+def to_arrays(params: PyTree, *, cells: Any = None) -> dict[str, Any]:
     """The arrays of Equinox's cells by name, NumPy.
 
     Args:
       params: of a `Network`, a stack of cells, or one cell: LSTM, or GRU with the reset
         after the product.
+      cells: what they are, in the same places, where shapes do not say it. A `Network`
+        has them.
 
     >>> import jax
     >>> from bptt_jax import cells, interop
@@ -69,11 +73,8 @@ def to_arrays(params: PyTree) -> dict[str, Any]:
     >>> sorted(interop.equinox.to_arrays(params))
     ['bias', 'bias_n', 'weight_hh', 'weight_ih']
     """
-    whole = weights.nested(params)
-    for p in (p for layer in whole for p in layer):
-        kind, _ = weights.kind_of(p)
-        if kind not in (LSTM, GRU):
-            raise ValueError(f"params: Equinox has no {kind.name}")
+    whole = weights.parts(params, cells)
+    _layouts.check_kinds(whole, _LAYOUTS, "Equinox")
     both = weights.directions(whole, "a list of Equinox's cells") == 2
     depth = 2 if both else 1 if len(whole) > 1 else 0
     return written(whole, _theirs, _speller(depth))
@@ -86,13 +87,14 @@ def _speller(depth: int) -> Callable:
     return spell
 
 
-def to_cells(params: PyTree) -> Any:
+def to_cells(params: PyTree, *, cells: Any = None) -> Any:
     """Equinox's cells: one, a list of layers, or a list of pairs.
 
     Args: as of `to_arrays`. Needs Equinox.
     """
-    whole = weights.nested(params)
-    made = [[_cell(p) for p in layer] for layer in whole]
+    whole = weights.parts(params, cells)
+    _layouts.check_kinds(whole, _LAYOUTS, "Equinox")
+    made = [[*map(_cell, layer)] for layer in whole]
     if len(whole[0]) == 2:
         return made
     each = [cell for (cell,) in made]
@@ -127,30 +129,21 @@ def _place(name: str) -> tuple[int, int, str] | None:
 
 def _ours(g: Group) -> dict:
     rows, n_hidden = g.shape("weight_hh")
-    n = g.n_gates("weight_hh", rows, n_hidden, {4: "LSTMCell", 3: "GRUCell"})
-    shapes = dict(weight_ih=(rows, g.shape("weight_ih")[1]), weight_hh=(rows, n_hidden))
-    biases = dict(bias=(rows,)) | (dict(bias_n=(n_hidden,)) if n == 3 else {})
-    without = not biases.keys() & g.named.keys()
-    named = g.checked(shapes if without else shapes | biases)
-    params = dict(w_x=named["weight_ih"].T, w_h=named["weight_hh"].T)
-    for ours, theirs in zip(("b", "b_n"), biases, strict=False):
-        zeros = zeros_like(params["w_h"], biases[theirs])
-        params[ours] = zeros if without else named[theirs]
-    return params
+    layout = _OF_GATES[g.n_gates("weight_hh", rows, n_hidden, GATES)]
+    sizes = Sizes(g.shape("weight_ih")[1], n_hidden, n_hidden)
+    return _layouts.ours(layout, _layouts.checked(layout, g, sizes))
 
 
-def _theirs(p: dict) -> dict[str, Any]:
-    named = dict(weight_ih=p["w_x"].T, weight_hh=p["w_h"].T, bias=p["b"])
-    return named | (dict(bias_n=p["b_n"]) if "b_n" in p else {})
+def _theirs(part: Part) -> dict[str, Any]:
+    return _layouts.theirs(_LAYOUTS[part.kind], part.params)
 
 
-def _cell(p: dict) -> Any:
+def _cell(part: Part) -> Any:
     eqx: Any = importlib.import_module("equinox")
 
-    kind, sizes = weights.kind_of(p)
-    leaves = {leaf: jnp.asarray(a) for leaf, a in to_arrays(p).items()}
-    make = eqx.nn.LSTMCell if kind is LSTM else eqx.nn.GRUCell
-    cell = make(sizes.n_in, sizes.n_hidden, key=jax.random.key(0))
+    leaves = {leaf: jnp.array(a) for leaf, a in _theirs(part).items()}
+    make = getattr(eqx.nn, _LAYOUTS[part.kind].name)
+    cell = make(part.sizes.n_in, part.sizes.n_hidden, key=jax.random.key(0))
     return eqx.tree_at(
         lambda c: [getattr(c, leaf) for leaf in leaves], cell, list(leaves.values())
     )

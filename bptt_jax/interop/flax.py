@@ -18,13 +18,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_jax.interop import _flax_modules, weights
-from bptt_jax.interop._arrays import by_gate, join, on_host
+from bptt_jax.interop import _flax_modules, _layouts, weights
+from bptt_jax.interop._arrays import on_host
+from bptt_jax.interop._layouts import Layout
 from bptt_jax.interop._named import Arrays, Group, arrays, grouped
-from bptt_jax.interop.weights import ELMAN, GRU, LSTM, MGU, Kind, Network
+from bptt_jax.interop.weights import ELMAN, GRU, LSTM, MGU, Network, Part, Sizes
 from bptt_jax.types import PyTree
 
-KINDS = (LSTM, GRU, MGU, ELMAN)
+_LAYOUTS = _layouts.by_kind("flax.linen")
 
 
 def load_params(
@@ -80,12 +81,14 @@ def load_params(
     return weights.network(params, activation or jnp.tanh)
 
 
-def to_params(params: PyTree) -> dict:
+def to_params(params: PyTree, *, cells: Any = None) -> dict:
     """The parameters of an `nn.RNN` for one layer, of an `nn.Sequential` of them for more.
 
     Args:
       params: of a `Network`, a stack of cells, or one cell: LSTM, GRU with the reset
         after the product, MGU, or Elman.
+      cells: what they are, in the same places, where shapes do not say it: those of
+        `cells.elman` are those of `cells.ctrnn`, too. A `Network` has them.
 
     Returns:
       A nested dict of NumPy arrays, with `nn.Bidirectional` for two directions. The
@@ -93,12 +96,14 @@ def to_params(params: PyTree) -> dict:
 
     >>> import jax
     >>> from bptt_jax import cells, interop
-    >>> params = cells.elman(3, 4).init(jax.random.key(0))
-    >>> jax.tree.map(jax.numpy.shape, interop.flax.to_params(params))
+    >>> cell = cells.elman(3, 4)
+    >>> params = cell.init(jax.random.key(0))
+    >>> jax.tree.map(jax.numpy.shape, interop.flax.to_params(params, cells=cell))
     {'cell': {'h': {'kernel': (4, 4)}, 'i': {'bias': (4,), 'kernel': (3, 4)}}}
     """
-    whole = weights.nested(params)
-    trees = [_of_layer([{"cell": _theirs(p)} for p in layer]) for layer in whole]
+    whole = weights.parts(params, cells)
+    _layouts.check_kinds(whole, _LAYOUTS, "flax.linen")
+    trees = [_of_layer([{"cell": _theirs(part)} for part in layer]) for layer in whole]
     if len(trees) == 1:
         return trees[0]
     return {f"layers_{k}": tree for k, tree in enumerate(trees)}
@@ -147,60 +152,34 @@ def _spell_in(found: Arrays) -> Callable:
     return spell
 
 
-def _gates(kind: Kind) -> list[str]:
-    return [""] if kind is ELMAN else list(kind.gates)
-
-
-def _biased(kind: Kind) -> list[str]:
-    """The names whose biases make b, in the order of the gates."""
-    return [f"{'h' if kind is LSTM else 'i'}{gate}/bias" for gate in _gates(kind)]
-
-
-def _kind(g: Group) -> Kind:
+def _layout(g: Group) -> Layout:
     """By the gate that no other kind has."""
     there = {short.split("/")[0][1:] for short in g.named}
     telling = {"g": LSTM, "r": GRU, "f": MGU, "": ELMAN}
     for gate, kind in telling.items():
         if gate in there:
-            return kind
+            return _LAYOUTS[kind]
     raise ValueError(f"{g.name(next(iter(g.named)))}: unknown key")
 
 
 def _ours(g: Group, residual: bool) -> dict:
-    kind = _kind(g)
-    n_in, n_hidden = g.shape(f"i{_gates(kind)[0]}/kernel")
-    shapes = {}
-    for gate in _gates(kind):
-        shapes[f"i{gate}/kernel"] = (n_in, n_hidden)
-        shapes[f"h{gate}/kernel"] = (n_hidden, n_hidden)
-    shapes |= dict.fromkeys(_biased(kind), (n_hidden,))
-    if "b_n" in kind.extra:
-        shapes["hn/bias"] = (n_hidden,)
-    named = g.checked(shapes)
-    params = dict(
-        w_x=join([named[f"i{gate}/kernel"] for gate in _gates(kind)]),
-        w_h=join([named[f"h{gate}/kernel"] for gate in _gates(kind)]),
-        b=join([named[name] for name in _biased(kind)]),
-    )
+    layout = _layout(g)
+    n_in, n_hidden = g.shape(layout.w_x[0])
+    sizes = Sizes(n_in, n_hidden, n_hidden)
+    params = _layouts.ours(layout, g.checked(_layouts.shapes(layout, sizes)))
     if residual:
-        if kind is not ELMAN:
+        if layout.kind is not ELMAN:
             raise ValueError(
-                f"residual: goes with SimpleCell, got the names of {kind.name}"
+                f"residual: goes with SimpleCell, got the names of {layout.kind.name}"
             )
         params["w_h"] = params["w_h"] + np.eye(n_hidden, dtype=params["w_h"].dtype)
-    return params | (dict(b_n=named["hn/bias"]) if "b_n" in kind.extra else {})
+    return params
 
 
-def _theirs(p: dict) -> dict[str, dict[str, Any]]:
-    kind, _ = weights.kind_of(p)
-    if kind not in KINDS:
-        raise ValueError(f"params: flax.linen has no {kind.name}")
-    gates, tree = _gates(kind), {}
-    for end, fused in (("i", p["w_x"]), ("h", p["w_h"])):
-        for gate, kernel in zip(gates, by_gate(fused, len(gates)), strict=True):
-            tree[f"{end}{gate}"] = dict(kernel=kernel)
-    for name, bias in zip(_biased(kind), by_gate(p["b"], len(gates)), strict=True):
-        tree[name.split("/")[0]]["bias"] = bias
-    if "b_n" in p:
-        tree["hn"]["bias"] = p["b_n"]
-    return {name: on_host(leaves) for name, leaves in tree.items()}
+def _theirs(part: Part) -> dict[str, Any]:
+    named = _layouts.theirs(_LAYOUTS[part.kind], part.params)
+    tree: dict[str, dict[str, Any]] = {}
+    for name, a in on_host(named).items():
+        dense, leaf = name.split("/")
+        tree.setdefault(dense, {})[leaf] = a
+    return tree

@@ -17,15 +17,8 @@ from typing import Any
 
 import jax
 
-from bptt_jax.interop import weights
-from bptt_jax.interop._arrays import (
-    by_gate,
-    halves,
-    join,
-    namespace,
-    reordered,
-    split_as,
-)
+from bptt_jax.interop import _layouts, weights
+from bptt_jax.interop._arrays import by_gate, join, namespace, split_as
 from bptt_jax.interop._named import (
     Arrays,
     Group,
@@ -35,10 +28,18 @@ from bptt_jax.interop._named import (
     loaded,
     written,
 )
-from bptt_jax.interop.weights import ELMAN, GRU_RESET_BEFORE, LSTM, Network
+from bptt_jax.interop.weights import (
+    ELMAN,
+    GRU_RESET_BEFORE,
+    LSTM,
+    Kind,
+    Network,
+    Part,
+    Sizes,
+)
 from bptt_jax.types import PyTree
 
-MODULES = {LSTM: "lstm", GRU_RESET_BEFORE: "gru", ELMAN: "vanilla_rnn"}
+_LAYOUTS = _layouts.by_kind("haiku")
 _SHORT = ("linear/w", "linear/b", "linear_1/w", "linear_1/b", "w_i", "w_h", "b")
 
 
@@ -73,7 +74,7 @@ def load_params(source: Any, *, prefix: str = "") -> Network:
 
 def _refuse_skips(params: list) -> None:
     """Layers that see the first inputs beside the outputs of the layer below."""
-    sizes = [weights.kind_of(p)[1] for (p,) in params]
+    sizes = [weights.kind_of(p, loaded=True)[1] for (p,) in params]
     for k, (below, here) in enumerate(itertools.pairwise(sizes), 1):
         if here.n_in == sizes[0].n_in + below.n_out:
             raise ValueError(
@@ -82,7 +83,9 @@ def _refuse_skips(params: list) -> None:
             )
 
 
-def to_params(params: PyTree, *, like: Any = None) -> dict[str, dict[str, Any]]:
+def to_params(
+    params: PyTree, *, like: Any = None, cells: Any = None
+) -> dict[str, dict[str, Any]]:
     """Haiku's parameters of a network of one direction, NumPy arrays.
 
     Args:
@@ -90,6 +93,8 @@ def to_params(params: PyTree, *, like: Any = None) -> dict[str, dict[str, Any]]:
         before the product, or Elman (with relu: Haiku has no other).
       like: what the network was loaded from (as `source`): its names are kept, and its
         biases wherever they have not changed.
+      cells: what they are, in the same places, where shapes do not say it: those of
+        `cells.elman` are those of `cells.ctrnn`, too. A `Network` has them.
 
     >>> import jax
     >>> from bptt_jax import cells, interop
@@ -97,13 +102,10 @@ def to_params(params: PyTree, *, like: Any = None) -> dict[str, dict[str, Any]]:
     >>> jax.tree.map(jax.numpy.shape, interop.haiku.to_params(params))
     {'lstm/linear': {'b': (16,), 'w': (7, 16)}}
     """
-    whole = weights.nested(params)
+    whole = weights.parts(params, cells, loaded=like is not None)
     if any(len(layer) == 2 for layer in whole):
         raise ValueError("params: Haiku's cells have one direction, got two")
-    for (p,) in whole:
-        kind, _ = weights.kind_of(p)
-        if kind not in MODULES:
-            raise ValueError(f"params: Haiku has no {kind.name}")
+    _layouts.check_kinds(whole, _LAYOUTS, "Haiku")
     groups = None if like is None else _groups(arrays(like, "/"))
     named = written(whole, _theirs, _speller(whole), groups, _as_before)
     tree: dict[str, dict[str, Any]] = {}
@@ -116,8 +118,8 @@ def to_params(params: PyTree, *, like: Any = None) -> dict[str, dict[str, Any]]:
 def _speller(whole: tuple) -> Callable:
     """Haiku numbers the modules of a kind."""
     modules = []
-    for (p,) in whole:
-        name = MODULES[weights.kind_of(p)[0]]
+    for (part,) in whole:
+        name = _LAYOUTS[part.kind].folder
         alike = sum(m.startswith(name) for m in modules)
         modules.append(f"{name}_{alike}" if alike else name)
 
@@ -166,60 +168,29 @@ def _lstm(g: Group) -> dict:
         raise ValueError(
             f"{g.name('linear/w')}: expected [I + H, 4H], got [{rows}, {columns}]"
         )
-    named = g.checked({"linear/w": (rows, columns), "linear/b": (columns,)})
-    w = reordered(named["linear/w"], "igfo", "ifgo")
-    i, candidate, f, o = by_gate(named["linear/b"], 4)
-    return dict(
-        w_x=w[: rows - n_hidden],
-        w_h=w[rows - n_hidden :],
-        b=join([i, f + 1, candidate, o]),
-    )
+    return _of_kind(LSTM, g, rows - n_hidden, n_hidden)
 
 
 def _gru(g: Group) -> dict:
     n_hidden, columns = g.shape("w_h")
     g.n_gates("w_h", columns, n_hidden, {3: "GRU"})
-    shapes = dict(
-        w_i=(g.shape("w_i")[0], columns), w_h=(n_hidden, columns), b=(columns,)
-    )
-    named = g.checked(shapes)
-    w_x, w_h, b = (_z_turned(reordered(named[n], "zrn", "rzn")) for n in shapes)
-    return dict(w_x=w_x, w_h=w_h, b=b)
-
-
-def _z_turned(a: Any) -> Any:
-    """1 - σ(a) = σ(-a)."""
-    r, z, n = by_gate(a, 3)
-    return join([r, -z, n])
+    return _of_kind(GRU_RESET_BEFORE, g, g.shape("w_i")[0], n_hidden)
 
 
 def _vanilla(g: Group) -> dict:
-    n_in, n_hidden = g.shape("linear/w")
-    shapes = {
-        "linear/w": (n_in, n_hidden),
-        "linear_1/w": (n_hidden, n_hidden),
-        "linear/b": (n_hidden,),
-        "linear_1/b": (n_hidden,),
-    }
-    named = g.checked(shapes, optional=("linear_1/b",))
-    b = named["linear/b"]
-    if "linear_1/b" in named:
-        b = b + named["linear_1/b"]
-    return dict(w_x=named["linear/w"], w_h=named["linear_1/w"], b=b)
+    return _of_kind(ELMAN, g, *g.shape("linear/w"))
 
 
-def _theirs(p: dict) -> dict[str, Any]:
-    kind, _ = weights.kind_of(p)
-    if kind is LSTM:
-        i, f, candidate, o = by_gate(p["b"], 4)
-        w = reordered(join([p["w_x"], p["w_h"]], 0), "ifgo", "igfo")
-        return {"linear/w": w, "linear/b": join([i, candidate, f - 1, o])}
-    if kind is GRU_RESET_BEFORE:
-        turned = [reordered(_z_turned(p[n]), "rzn", "zrn") for n in ("w_x", "w_h", "b")]
-        return dict(zip(("w_i", "w_h", "b"), turned, strict=True))
-    first, second = halves(p["b"])
-    named = {"linear/w": p["w_x"], "linear/b": first}
-    return named | {"linear_1/w": p["w_h"], "linear_1/b": second}
+def _of_kind(kind: Kind, g: Group, n_in: int, n_hidden: int) -> dict:
+    layout = _LAYOUTS[kind]
+    if len(layout.biases) == 2 and "linear_1/b" not in g.named:
+        layout = layout._replace(biases=layout.biases[:1])
+    sizes = Sizes(n_in, n_hidden, n_hidden)
+    return _layouts.ours(layout, g.checked(_layouts.shapes(layout, sizes)))
+
+
+def _theirs(part: Part) -> dict[str, Any]:
+    return _layouts.theirs(_LAYOUTS[part.kind], part.params)
 
 
 def _as_before(named: dict, g: Group) -> dict:

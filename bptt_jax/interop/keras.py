@@ -18,17 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bptt_jax.interop import _keras, weights
-from bptt_jax.interop._arrays import (
-    gru_biases,
-    halves,
-    join,
-    namespace,
-    no_bias,
-    reordered,
-    split_as,
-    zeros_like,
-)
+from bptt_jax.interop import _keras, _layouts, weights
+from bptt_jax.interop._arrays import namespace, no_bias, split_as
 from bptt_jax.interop._named import (
     Group,
     arrays,
@@ -38,13 +29,13 @@ from bptt_jax.interop._named import (
     loaded,
     written,
 )
-from bptt_jax.interop.weights import ELMAN, GRU, GRU_RESET_BEFORE, LSTM, Network
+from bptt_jax.interop.weights import GRU, GRU_RESET_BEFORE, Network, Part, Sizes
 from bptt_jax.types import PyTree
 
-LAYERS = {LSTM: "lstm", GRU: "gru", GRU_RESET_BEFORE: "gru", ELMAN: "simple_rnn"}
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
-GATES = {4: "LSTM", 3: "GRU", 1: "SimpleRNN"}
-LAYER_OF = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "simple_rnn"}
+GATES = _layouts.names_by_gates("keras")
+_LAYOUTS = _layouts.by_kind("keras")
+_OF_GATES = {len(a.gates): a for a in _LAYOUTS.values()}
 
 
 def load_weights(
@@ -102,7 +93,9 @@ def load_weights(
     return weights.network([[*map(_ours, *of)] for of in each], said)
 
 
-def to_weights(params: PyTree, *, like: Any = None) -> dict[str, Any]:
+def to_weights(
+    params: PyTree, *, like: Any = None, cells: Any = None
+) -> dict[str, Any]:
     """The weights of Keras layers by path, NumPy arrays, in the order of `layer.weights`.
 
     Args:
@@ -110,6 +103,8 @@ def to_weights(params: PyTree, *, like: Any = None) -> dict[str, Any]:
       like: what the network was loaded from (as `source`): its paths are kept, and how
         a sum of two biases was split wherever it has not changed. Without it the paths
         are Keras's own for first layers, and the second bias of z and r is zero.
+      cells: what they are, in the same places, where shapes do not say it: those of
+        `cells.elman` are those of `cells.ctrnn`, too. A `Network` has them.
 
     Returns:
       `layer.set_weights(list(….values()))` takes it.
@@ -120,11 +115,8 @@ def to_weights(params: PyTree, *, like: Any = None) -> dict[str, Any]:
     >>> list(interop.keras.to_weights(params))[0]
     'lstm/lstm_cell/kernel'
     """
-    whole = weights.nested(params)
-    for p in (p for layer in whole for p in layer):
-        kind, _ = weights.kind_of(p)
-        if kind not in LAYERS:
-            raise ValueError(f"params: Keras has no {kind.name}")
+    whole = weights.parts(params, cells, loaded=like is not None)
+    _layouts.check_kinds(whole, _LAYOUTS, "Keras")
     groups = None if like is None else _groups(like, "")
     return written(whole, _theirs, _speller(whole), groups, _as_before)
 
@@ -133,7 +125,7 @@ def _speller(whole: tuple) -> Callable:
     """Keras numbers the layers of a kind."""
     folders, count = [], collections.Counter()
     for layer in whole:
-        name, both = LAYERS[weights.kind_of(layer[0])[0]], len(layer) == 2
+        name, both = _LAYOUTS[layer[0].kind].folder, len(layer) == 2
         outer = "bidirectional" if both else name
         end = f"_{count[outer]}" if count[outer] else ""
         count[outer] += 1
@@ -218,21 +210,13 @@ def _parts(name: str) -> tuple[str, int, str] | None:
 def _ours(g: Group, reset_after: bool) -> dict:
     n_hidden, columns = g.shape("recurrent_kernel")
     n = g.n_gates("recurrent_kernel", columns, n_hidden, _gates_of(g))
-    two = n == 3 and (
-        len(g.named["bias"].shape) == 2 if "bias" in g.named else reset_after
-    )
-    shapes = dict(
-        kernel=(g.shape("kernel")[0], columns),
-        recurrent_kernel=(n_hidden, columns),
-        bias=(2, columns) if two else (columns,),
-    )
-    named = g.checked(shapes, optional=("bias",))
-    if "bias" not in named:
-        named["bias"] = zeros_like(named["kernel"], shapes["bias"])
-    ours = "rzn" if n == 3 else "ifgo"[:n]
-    theirs = "zrn" if n == 3 else ours
-    w_x, w_h, b = (reordered(named[name], theirs, ours) for name in shapes)
-    return dict(w_x=w_x, w_h=w_h) | (gru_biases(*b) if two else dict(b=b))
+    layout = _OF_GATES[n]
+    if n == 3:
+        if "bias" in g.named:
+            reset_after = len(g.named["bias"].shape) == 2
+        layout = _LAYOUTS[GRU if reset_after else GRU_RESET_BEFORE]
+    sizes = Sizes(g.shape("kernel")[0], n_hidden, n_hidden)
+    return _layouts.ours(layout, _layouts.checked(layout, g, sizes))
 
 
 def _gates_of(g: Group) -> dict[int, str]:
@@ -240,19 +224,11 @@ def _gates_of(g: Group) -> dict[int, str]:
     found = _OF_CELL.search(g.full["recurrent_kernel"])
     if not found:
         return GATES
-    return {n: kind for n, kind in GATES.items() if LAYER_OF[kind] == found[1]}
+    return {n: a.name for n, a in _OF_GATES.items() if a.folder == found[1]}
 
 
-def _theirs(p: dict) -> dict[str, Any]:
-    kind, _ = weights.kind_of(p)
-    b = p["b"]
-    if kind is GRU:
-        first, second = halves(b)
-        second = join([second[: 2 * len(p["b_n"])], p["b_n"]])
-        b = namespace(b).stack([first, second])
-    order = "zrn" if kind.gates == "rzn" else kind.gates
-    named = dict(kernel=p["w_x"], recurrent_kernel=p["w_h"], bias=b)
-    return {name: reordered(a, kind.gates, order) for name, a in named.items()}
+def _theirs(part: Part) -> dict[str, Any]:
+    return _layouts.theirs(_LAYOUTS[part.kind], part.params)
 
 
 def _as_before(named: dict, g: Group) -> dict:

@@ -5,6 +5,7 @@ ys = RNN(nn.LSTMCell(64)).apply(variables, xs)  # variables as they were
 """
 
 import dataclasses
+import functools
 import inspect
 from typing import Any
 
@@ -15,8 +16,9 @@ from flax.core.scope import in_filter
 from jax import Array
 
 from bptt_jax import unrolls
-from bptt_jax.interop import _flax
-from bptt_jax.types import PyTree, Side, Unroll
+from bptt_jax.interop import _flax, files
+from bptt_jax.interop._layouts import LAYOUTS, Layout
+from bptt_jax.types import PyTree, Unroll
 
 Bidirectional = nn.Bidirectional
 """flax's own: it runs the two `RNN`s that it is given, whosever they are."""
@@ -94,28 +96,20 @@ class RNN(nn.RNN):
         Returns:
           The outputs, or with `return_carry` the last real state and the outputs.
         """
-        inputs = jnp.asarray(inputs)
-        options: dict[str, Any] = dict(
-            seq_lengths=seq_lengths,
-            time_major=_flax.chosen(time_major, self.time_major),
-            reverse=_flax.chosen(reverse, self.reverse),
-            keep_order=_flax.chosen(keep_order, self.keep_order),
-        )
-        return_carry = _flax.chosen(return_carry, self.return_carry)
-        layout = _flax.layout(inputs, self.cell.num_feature_axes, **options)
-        if initial_carry is None:
+
+        def begin(shape):
             key = jax.random.key(0) if init_key is None else init_key
-            shape = list(inputs.shape)
-            del shape[layout.time_axis]
-            initial_carry = self.cell.initialize_carry(key, tuple(shape))
-        unrolled = _unrolled(self, inputs, initial_carry)
-        if unrolled is None:
-            return _of_flax(
-                self, inputs, initial_carry=initial_carry, return_carry=return_carry,
-                **options,
-            )  # fmt: skip
-        carry, ys = layout.run(unrolled, inputs)
-        return (carry, ys) if return_carry else ys
+            return self.cell.initialize_carry(key, shape)
+
+        given = dict(
+            return_carry=return_carry, time_major=time_major, reverse=reverse,
+            keep_order=keep_order,
+        )  # fmt: skip
+        return _flax.call(
+            self, inputs, initial_carry, seq_lengths, given,
+            begin=begin, unrolled=functools.partial(_unrolled, self),
+            otherwise=functools.partial(_of_flax, self),
+        )  # fmt: skip
 
 
 _of_flax = inspect.unwrap(nn.RNN.__call__)  # not once more a method of the module
@@ -125,13 +119,9 @@ def _unrolled(rnn: RNN, inputs: Array, carry: PyTree):
     """`(xs, side) -> (carry, ys)`; None: flax's own scan is to be taken."""
     if rnn.is_initializing():
         return None
-    known = _known(rnn, inputs, carry)
-    if known is not None:
-        known, dtype = known
-
-        def by_hand(xs: Array, side: Side):
-            return _flax.hand_derived(known, rnn.through, carry, xs, side, dtype)
-
+    found = arrays_of(rnn.cell) if inputs.size and _broadcast(rnn) else None
+    by_hand = _flax.hand_derived(rnn, found, inputs, carry)
+    if by_hand is not None:
         return by_hand
     why = _why_not_pure(rnn, inputs)
     if why is None:
@@ -194,85 +184,25 @@ def _owns_its_modules(module: nn.Module, path: tuple) -> bool:
     return True
 
 
-def _known(rnn: RNN, inputs: Array, carry: PyTree):
-    """The cell as one of ours and the dtype of its arithmetic; None: it is not."""
-    broadcast = in_filter(rnn.variable_broadcast, "params") and not (
-        in_filter(rnn.variable_carry, "params")
-        or any(in_filter(axes, "params") for axes in rnn.variable_axes)
+def _broadcast(rnn: RNN) -> bool:
+    """Whether all steps see the same parameters."""
+    others = rnn.variable_carry, *rnn.variable_axes
+    return in_filter(rnn.variable_broadcast, "params") and not any(
+        in_filter(other, "params") for other in others
     )
-    params = params_of(rnn.cell)
-    if params is None or not (broadcast and inputs.size):
-        return None
-    dtype = _flax.joint_dtype(rnn.cell.dtype, carry, inputs, params)
-    known = None if dtype is None else known_cell(rnn.cell, params, dtype)
-    return None if known is None else (known, dtype)
 
 
-def params_of(cell: nn.Module) -> dict | None:
-    """The parameters of a cell of flax by its names; None: of another cell, or of none."""
+def arrays_of(cell: nn.Module) -> tuple[Layout, dict[str, Array]] | None:
+    """Where a cell of flax has its parameters, and these by name; None: it is another
+    cell, or has none.
+    """
     params = cell.variables.get("params")
     if type(cell) not in _KNOWN or params is None:
         return None
-    return jax.tree.map(jnp.asarray, nn.unbox(params))
+    named = files.flat(nn.unbox(params), "/")
+    return _KNOWN[type(cell)], {name: jnp.asarray(a) for name, a in named.items()}
 
 
-def known_cell(cell: nn.Module, params: dict, dtype) -> _flax.Known | None:
-    """The cell as one of ours; None: it is none."""
-    try:
-        return _KNOWN[type(cell)](cell, params, dtype)
-    except KeyError:  # a parameter is not there: flax says which
-        return None
-
-
-def _beside(params: dict, names: list[str], leaf: str) -> Array:
-    return jnp.concatenate([params[name][leaf] for name in names], -1)
-
-
-def _fused(params: dict, gates: str, biased: str) -> dict:
-    """Gates side by side; `biased`: whether biases are with the input's or the state's."""
-    of = {side: [side + gate for gate in gates] for side in "ih"}
-    return dict(
-        w_x=_beside(params, of["i"], "kernel"),
-        w_h=_beside(params, of["h"], "kernel"),
-        b=_beside(params, of[biased], "bias"),
-    )
-
-
-def _simple(cell, params: dict, dtype):
-    ours = dict(
-        w_x=params["i"]["kernel"], w_h=params["h"]["kernel"], b=params["i"]["bias"]
-    )
-    return _flax.elman(ours, cell.activation_fn, cell.residual, dtype)
-
-
-def _lstm(cell, params: dict, dtype):
-    if _flax.usual_gates(cell):
-        return _flax.lstm(_fused(params, "ifgo", "h"), dtype)
-    return None
-
-
-def _gru(cell, params: dict, dtype):
-    if _flax.usual_gates(cell):
-        return _flax.gru(
-            _fused(params, "rzn", "i") | dict(b_n=params["hn"]["bias"]), dtype
-        )
-    return None
-
-
-def _mgu(cell, params: dict, dtype):
-    if _flax.usual_gates(cell) and cell.reset_gate:
-        return _flax.mgu(
-            _fused(params, "fn", "i") | dict(b_n=params["hn"]["bias"]), dtype
-        )
-    return None
-
-
-_KNOWN = {
-    nn.SimpleCell: _simple,
-    nn.LSTMCell: _lstm,
-    nn.OptimizedLSTMCell: _lstm,
-    nn.GRUCell: _gru,
-    nn.MGUCell: _mgu,
-}
+_KNOWN = {getattr(nn, layout.name): layout for layout in LAYOUTS["flax.linen"]}
 CELLS = tuple(_KNOWN)
 """Those with a hand-derived backward."""

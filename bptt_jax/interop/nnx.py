@@ -5,18 +5,18 @@ ys = RNN(nnx.LSTMCell(32, 64, rngs=rngs))(xs)
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn import dtypes
 from jax import Array, lax
 
 from bptt_jax import unrolls
-from bptt_jax.interop import _flax
-from bptt_jax.types import PyTree, Side, Unroll
+from bptt_jax.interop import _flax, files
+from bptt_jax.interop._layouts import LAYOUTS, Layout
+from bptt_jax.types import PyTree, Unroll
 
 Bidirectional = nnx.Bidirectional
 """flax's own: it runs the two `RNN`s that it is given, whosever they are."""
@@ -94,44 +94,27 @@ class RNN(nnx.RNN):
         Returns:
           The outputs, or with `return_carry` the last real state and the outputs.
         """
-        inputs = jnp.asarray(inputs)
-        options: dict[str, Any] = dict(
-            seq_lengths=seq_lengths,
-            time_major=_flax.chosen(time_major, self.time_major),
-            reverse=_flax.chosen(reverse, self.reverse),
-            keep_order=_flax.chosen(keep_order, self.keep_order),
-        )
-        return_carry = _flax.chosen(return_carry, self.return_carry)
-        layout = _flax.layout(inputs, self.cell.num_feature_axes, **options)
         if rngs is None:
             rngs = self.rngs
         if isinstance(rngs, nnx.Rngs):
             rngs = rngs.carry.fork()
-        if initial_carry is None:
-            shape = list(inputs.shape)
-            del shape[layout.time_axis]
-            initial_carry = self.cell.initialize_carry(tuple(shape), rngs)
-        unrolled = _unrolled(self, inputs, initial_carry, seq_lengths is not None)
-        if unrolled is None:
-            return super().__call__(
-                inputs,
-                initial_carry=initial_carry,
-                return_carry=return_carry,
-                **options,
-            )
-        carry, ys = layout.run(unrolled, inputs)
-        return (carry, ys) if return_carry else ys
+        given = dict(
+            return_carry=return_carry, time_major=time_major, reverse=reverse,
+            keep_order=keep_order,
+        )  # fmt: skip
+        return _flax.call(
+            self, inputs, initial_carry, seq_lengths, given,
+            begin=lambda shape: self.cell.initialize_carry(shape, rngs),
+            unrolled=functools.partial(_unrolled, self, seq_lengths is not None),
+            otherwise=super().__call__,
+        )  # fmt: skip
 
 
-def _unrolled(rnn: RNN, inputs: Array, carry: PyTree, masked: bool):
+def _unrolled(rnn: RNN, masked: bool, inputs: Array, carry: PyTree):
     """`(xs, side) -> (carry, ys)`; None: flax's own scan is to be taken."""
-    known = _known(rnn, inputs, carry)
-    if known is not None:
-        known, dtype = known
-
-        def by_hand(xs: Array, side: Side):
-            return _flax.hand_derived(known, rnn.through, carry, xs, side, dtype)
-
+    found = arrays_of(rnn.cell) if inputs.size and _whole(rnn) else None
+    by_hand = _flax.hand_derived(rnn, found, inputs, carry)
+    if by_hand is not None:
         return by_hand
     graph, params, rest = nnx.split(rnn.cell, nnx.Param, ...)
     (leaves, structure), (state, rest) = map(jax.tree.flatten, (params, rest))
@@ -195,42 +178,29 @@ def _whole(rnn: RNN) -> bool:
     return all(axis is None or axis is nnx.Carry for axis in rnn.state_axes.values())
 
 
-def _known(rnn: RNN, inputs: Array, carry: PyTree):
-    """The cell as one of ours and the dtype of its arithmetic; None: it is not."""
-    cell: Any = rnn.cell
-    params = params_of(cell) if _whole(rnn) and inputs.size else None
-    if params is None:
-        return None
-    dtype = _flax.joint_dtype(cell.dtype, carry, inputs, params)
-    known = None if dtype is None else known_cell(cell, params, dtype)
-    return None if known is None else (known, dtype)
-
-
-def params_of(cell: Any) -> dict | None:
-    """The parameters of a cell of flax by its names; None: of another cell, or with
-    another linear map in it.
+def arrays_of(cell: Any) -> tuple[Layout, dict[str, Array]] | None:
+    """Where a cell of flax has its parameters, and these by name; None: it is another
+    cell, or has another linear map in it.
     """
-    if type(cell) not in _KNOWN or not _plain(cell):
+    layout = _KNOWN.get(type(cell))
+    if layout is None:
         return None
-    return {name: _weights(getattr(cell, name)) for name in _LINEAR[type(cell)]}
+    kernels = dict.fromkeys(name.split("/")[0] for name in layout.w_x + layout.w_h)
+    linears = {name: getattr(cell, name) for name in kernels}
+    if not (_promotes_plainly(cell) and all(_plain(a, cell) for a in linears.values())):
+        return None
+    return layout, files.flat({n: _weights(a) for n, a in linears.items()}, "/")
 
 
-def known_cell(cell: Any, params: dict, dtype) -> _flax.Known | None:
-    """The cell as one of ours; None: it is none."""
-    return _KNOWN[type(cell)](cell, params, dtype)
-
-
-def _plain(cell: Any) -> bool:
-    """Whether the linear maps inside are those that flax's cell made."""
-    linears = [getattr(cell, name) for name in _LINEAR[type(cell)]]
-    return _promotes_plainly(cell) and all(
+def _plain(linear: Any, cell: Any) -> bool:
+    """Whether it is a linear map as flax's cell makes it."""
+    return (
         type(linear) is nnx.Linear
         and linear.dtype == cell.dtype
         and linear.precision is None
         and linear.dot_general is lax.dot_general
         and _promotes_plainly(linear)
         and linear.preferred_element_type is None
-        for linear in linears
     )
 
 
@@ -246,55 +216,6 @@ def _weights(linear: Any) -> dict:
     return weights if linear.bias is None else weights | dict(bias=linear.bias[...])
 
 
-def _simple(cell, p: dict, dtype):
-    ours = dict(
-        w_x=p["dense_i"]["kernel"], w_h=p["dense_h"]["kernel"], b=p["dense_i"]["bias"]
-    )
-    return _flax.elman(ours, cell.activation_fn, cell.residual, dtype)
-
-
-def _lstm(cell, p: dict, dtype):
-    if not _flax.usual_gates(cell):
-        return None
-
-    def beside(side: str, leaf: str) -> Array:
-        names = [n for n in _LINEAR[type(cell)] if n.startswith(side)]
-        return jnp.concatenate([p[name][leaf] for name in names], -1)
-
-    ours = dict(
-        w_x=beside("i", "kernel"), w_h=beside("h", "kernel"), b=beside("h", "bias")
-    )
-    return _flax.lstm(ours, dtype)
-
-
-def _fused_lstm(cell, p: dict, dtype):
-    if not _flax.usual_gates(cell):
-        return None
-    (w_x, of_h) = p["dense_i"]["kernel"], p["dense_h"]
-    return _flax.lstm(dict(w_x=w_x, w_h=of_h["kernel"], b=of_h["bias"]), dtype)
-
-
-def _gru(cell, p: dict, dtype):
-    if not _flax.usual_gates(cell):
-        return None
-    of_i, w_h = p["dense_i"], p["dense_h"]["kernel"]
-    b_n = jnp.zeros(w_h.shape[0], of_i["bias"].dtype)  # flax has none here
-    ours = dict(w_x=of_i["kernel"], w_h=w_h, b=of_i["bias"], b_n=b_n)
-    return _flax.gru(ours, dtype)
-
-
-_KNOWN: dict[type, Callable] = {
-    nnx.SimpleCell: _simple,
-    nnx.LSTMCell: _lstm,
-    nnx.OptimizedLSTMCell: _fused_lstm,
-    nnx.GRUCell: _gru,
-}
+_KNOWN = {getattr(nnx, layout.name): layout for layout in LAYOUTS["flax.nnx"]}
 CELLS = tuple(_KNOWN)
 """Those with a hand-derived backward."""
-_FUSED = ("dense_i", "dense_h")
-_LINEAR = {
-    nnx.SimpleCell: _FUSED,
-    nnx.LSTMCell: ("ii", "if_", "ig", "io", "hi", "hf", "hg", "ho"),
-    nnx.OptimizedLSTMCell: _FUSED,
-    nnx.GRUCell: _FUSED,
-}

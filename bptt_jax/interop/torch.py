@@ -20,22 +20,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bptt_jax.interop import weights
-from bptt_jax.interop._arrays import (
-    gru_biases,
-    halves,
-    join,
-    no_bias,
-    split_as,
-    zeros_like,
-)
+from bptt_jax.interop import _layouts, weights
+from bptt_jax.interop._arrays import no_bias, split_as
 from bptt_jax.interop._named import Group, arrays, grouped, loaded, written
-from bptt_jax.interop.weights import ELMAN, GRU, LSTM, PROJECTED_LSTM, Network
+from bptt_jax.interop.weights import PROJECTED_LSTM, Network, Part, Sizes
 from bptt_jax.types import PyTree
 
 MODULES = "nn.RNN, nn.LSTM, nn.GRU or one of their cells"
-GATES = {4: "nn.LSTM", 3: "nn.GRU", 1: "nn.RNN"}
+GATES = _layouts.names_by_gates("torch")
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+_LAYOUTS = _layouts.by_kind("torch")
+_OF_GATES = {len(a.gates): a for a in _LAYOUTS.values() if not a.w_r}
 
 
 def load_state_dict(
@@ -73,7 +68,7 @@ def load_state_dict(
 
 
 def to_state_dict(
-    params: PyTree, *, prefix: str = "", like: Any = None
+    params: PyTree, *, prefix: str = "", like: Any = None, cells: Any = None
 ) -> dict[str, Any]:
     """The state dict of the PyTorch module with these parameters, NumPy arrays.
 
@@ -84,6 +79,8 @@ def to_state_dict(
       like: what the network was loaded from (as `source`): its names are taken (those of
         a cell), and a sum of two biases is split as there wherever it has not changed,
         so what was loaded comes back bit for bit. Without it the second bias is zero.
+      cells: what they are, in the same places, where shapes do not say it: those of
+        `cells.elman` are those of `cells.ctrnn`, too. A `Network` has them.
 
     Returns:
       `module.load_state_dict({k: torch.from_numpy(v) for k, v in ….items()})` takes it.
@@ -94,7 +91,7 @@ def to_state_dict(
     >>> sorted(interop.torch.to_state_dict(params))
     ['bias_hh_l0', 'bias_ih_l0', 'weight_hh_l0', 'weight_ih_l0']
     """
-    whole = weights.nested(params)
+    whole = weights.parts(params, cells, loaded=like is not None)
     weights.directions(whole, "PyTorch")
     _check_same(whole)
     groups = None if like is None else _groups(like, prefix)
@@ -155,34 +152,17 @@ def _spell(k: int, d: int, short: str) -> str:
 
 def _ours(g: Group) -> dict:
     rows, n_out = g.shape("weight_hh")
-    n_hidden = g.shape("weight_hr")[1] if "weight_hr" in g.named else n_out
-    known = {4: GATES[4]} if "weight_hr" in g.named else GATES
+    projected = "weight_hr" in g.named
+    n_hidden = g.shape("weight_hr")[1] if projected else n_out
+    known = {4: GATES[4]} if projected else GATES
     n = g.n_gates("weight_hh", rows, n_hidden, known)
-    shapes = dict(weight_ih=(rows, g.shape("weight_ih")[1]), weight_hh=(rows, n_out))
-    if "weight_hr" in g.named:
-        shapes |= dict(weight_hr=(n_out, n_hidden))
-    biases = dict(bias_ih=(rows,), bias_hh=(rows,))
-    without = not biases.keys() & g.named.keys()
-    named = g.checked(shapes if without else shapes | biases)
-    params = dict(w_x=named["weight_ih"].T, w_h=named["weight_hh"].T)
-    if "weight_hr" in named:
-        params["w_r"] = named["weight_hr"].T
-    if without:
-        named = {n: zeros_like(params["w_h"], s) for n, s in biases.items()}
-    if n == 3:
-        return params | gru_biases(named["bias_ih"], named["bias_hh"])
-    return params | dict(b=named["bias_ih"] + named["bias_hh"])
+    layout = _LAYOUTS[PROJECTED_LSTM] if projected else _OF_GATES[n]
+    sizes = Sizes(g.shape("weight_ih")[1], n_hidden, n_out)
+    return _layouts.ours(layout, _layouts.checked(layout, g, sizes))
 
 
-def _theirs(p: dict) -> dict[str, Any]:
-    named = dict(weight_ih=p["w_x"].T, weight_hh=p["w_h"].T)
-    if "w_r" in p:
-        named["weight_hr"] = p["w_r"].T
-    named["bias_ih"], named["bias_hh"] = halves(p["b"])
-    if "b_n" in p:
-        of_n = p["b_n"].shape[-1]
-        named["bias_hh"] = join([named["bias_hh"][:-of_n], p["b_n"]])
-    return named
+def _theirs(part: Part) -> dict[str, Any]:
+    return _layouts.theirs(_LAYOUTS[part.kind], part.params)
 
 
 def _as_before(named: dict, g: Group) -> dict:
@@ -203,12 +183,12 @@ def _as_before(named: dict, g: Group) -> dict:
 
 def _check_same(whole: tuple) -> None:
     found = {
-        (kind.name, sizes.n_hidden, sizes.n_out)
+        (part.kind.name, part.sizes.n_hidden, part.sizes.n_out)
         for layer in whole
-        for kind, sizes in map(weights.kind_of, layer)
+        for part in layer
     }
-    kinds = {weights.kind_of(p)[0] for layer in whole for p in layer}
-    if len(found) > 1 or not kinds <= {LSTM, PROJECTED_LSTM, GRU, ELMAN}:
+    kinds = {part.kind for layer in whole for part in layer}
+    if len(found) > 1 or not kinds <= _LAYOUTS.keys():
         what = ", ".join(f"{name} of {n}" for name, n, _ in sorted(found))
         raise ValueError(
             "params: expected an LSTM, GRU (reset after) or simple recurrent network "

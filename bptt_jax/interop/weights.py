@@ -1,8 +1,8 @@
 """Networks as the modules of this room read and write them, and the unroll of one.
 
 A network is a tuple of layers, a layer a tuple of one or two directions of time. Each of
-its cells is of a `Kind` that other libraries have too; which one is read off the names
-and shapes of its parameters.
+its cells is of a `Kind` that other libraries have too. Which one, the cell says; of bare
+parameters it is read off their names and shapes, where these say it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_jax import cells, layers, models, unrolls
-from bptt_jax._factory import factory
+from bptt_jax._factory import expect, factory
 from bptt_jax.interop._arrays import on_host
 from bptt_jax.types import Cell, PyTree, Side, Unroll
 
@@ -41,52 +41,75 @@ class Kind(NamedTuple):
     """A cell that other libraries have, too.
 
     name: in messages.
+    cell: the name of ours.
     gates: our order, a letter each.
     extra: parameters beside `w_x [I, G·H]`, `w_h [O, G·H]`, `b [G·H]`.
-    make: `(sizes, activation) -> Cell`.
+    make: `(sizes, activation, **options) -> Cell`.
+    alike: cells of ours with the same parameters that compute something else.
     """
 
     name: str
+    cell: str
     gates: str
     extra: tuple[str, ...]
-    make: Callable[[Sizes, Callable], Cell]
+    make: Callable[..., Cell]
+    alike: tuple[str, ...] = ()
 
 
-LSTM = Kind("LSTM", "ifgo", (), lambda s, _: cells.lstm(s.n_in, s.n_hidden))
+LSTM = Kind(
+    "LSTM", "lstm", "ifgo", (), lambda s, _, **o: cells.lstm(s.n_in, s.n_hidden, **o)
+)
 PROJECTED_LSTM = Kind(
     "LSTM (projected)",
+    "lstm",
     "ifgo",
     ("w_r",),
-    lambda s, _: cells.lstm(s.n_in, s.n_hidden, projection=s.n_out),
+    lambda s, _, **o: cells.lstm(s.n_in, s.n_hidden, projection=s.n_out, **o),
 )
 GRU = Kind(
     "GRU (reset after the product)",
+    "gru",
     "rzn",
     ("b_n",),
-    lambda s, _: cells.gru(s.n_in, s.n_hidden),
+    lambda s, _, **o: cells.gru(s.n_in, s.n_hidden, **o),
 )
 GRU_RESET_BEFORE = Kind(
     "GRU (reset before the product)",
+    "gru",
     "rzn",
     (),
-    lambda s, _: cells.gru(s.n_in, s.n_hidden, reset_after=False),
+    lambda s, _, **o: cells.gru(s.n_in, s.n_hidden, reset_after=False, **o),
 )
 ELMAN = Kind(
     "simple recurrent network",
+    "elman",
     "n",
     (),
-    lambda s, activation: cells.elman(s.n_in, s.n_hidden, activation=activation),
+    lambda s, phi, **o: cells.elman(s.n_in, s.n_hidden, activation=phi, **o),
+    alike=("ctrnn",),
 )
-MGU = Kind("MGU", "fn", ("b_n",), lambda s, _: cells.mgu(s.n_in, s.n_hidden))
+MGU = Kind(
+    "MGU", "mgu", "fn", ("b_n",), lambda s, _, **o: cells.mgu(s.n_in, s.n_hidden, **o)
+)
 KINDS = (LSTM, PROJECTED_LSTM, GRU, GRU_RESET_BEFORE, ELMAN, MGU)
 
 
-def kind_of(params: Mapping) -> tuple[Kind, Sizes]:
+def kind_of(
+    params: Mapping, cell: Cell | None = None, *, loaded: bool = False
+) -> tuple[Kind, Sizes]:
     """Which cell has these parameters, and its sizes.
 
+    Args:
+      params: of one cell.
+      cell: whose they are; None, or one without a name: their names and shapes are all
+        there is to say it. (Those of `cells.zoneout` are then taken for those of the cell
+        within.)
+      loaded: whether they are from another library, of which none has a cell that is
+        `alike`.
+
     Raises:
-      ValueError: none that other libraries have. (The parameters of `cells.ctrnn` with a
-        fixed τ are those of `cells.elman`, for which they are taken.)
+      ValueError: none that other libraries have; or more than one cell has such
+        parameters (`cells.elman`, and `cells.ctrnn` with a fixed τ), and none is given.
 
     >>> from bptt_jax import cells, interop
     >>> import jax
@@ -95,15 +118,48 @@ def kind_of(params: Mapping) -> tuple[Kind, Sizes]:
     >>> kind is interop.weights.GRU, sizes.n_hidden
     (True, 8)
     """
+    name = "" if cell is None else _kind_of_cell(cell)
+    kinds = _kinds_of(name) if name else KINDS
     found = {name: tuple(np.shape(a)) for name, a in params.items()}
     w_x, w_h = found.get("w_x", ()), found.get("w_h", ())
     if len(w_x) == len(w_h) == 2:
-        for kind in KINDS:
+        for kind in kinds:
             sizes = Sizes(w_x[0], w_h[1] // len(kind.gates), w_h[0])
             if found == _shapes(kind, sizes):
+                if kind.alike and not (name or loaded):
+                    raise ValueError(_tie(kind, sizes))
                 return kind, sizes
-    known = ", ".join(kind.name for kind in KINDS)
+    known = ", ".join(kind.name for kind in kinds)
     raise ValueError(f"params: expected those of one of {known}; got {found}")
+
+
+def _tie(kind: Kind, s: Sizes) -> str:
+    return (
+        f"params: {' and '.join((kind.cell, *kind.alike))} have parameters of these names "
+        "and shapes; expected cells=, which says what they are "
+        f"(cells=cells.{kind.cell}({s.n_in}, {s.n_hidden}), say)"
+    )
+
+
+def _kinds_of(name: str) -> tuple[Kind, ...]:
+    """The kinds that a cell of ours can be, by its options."""
+    kinds = tuple(kind for kind in KINDS if kind.cell == name)
+    if not kinds:
+        known = ", ".join(dict.fromkeys(kind.cell for kind in KINDS))
+        raise ValueError(
+            f"cells: expected one of {known}, which other libraries have, too, got {name}"
+        )
+    return kinds
+
+
+def _kind_of_cell(cell: Cell) -> str:
+    """The name of a cell, whatever its dtype; "": it has none, and says nothing."""
+    expect(Cell, cells=cell)
+    made = vars(cell).get("made")
+    while made and made.func is cells.in_dtype:
+        made = vars(made.args[0]).get("made")
+    name = made.func.__name__ if made else ""
+    return name if made and getattr(cells, name, None) is made.func else ""
 
 
 def _shapes(kind: Kind, s: Sizes) -> dict[str, tuple[int, ...]] | None:
@@ -117,36 +173,100 @@ def _shapes(kind: Kind, s: Sizes) -> dict[str, tuple[int, ...]] | None:
     }
 
 
-def nested(params: PyTree) -> tuple[tuple[dict, ...], ...]:
-    """Parameters as those of a `Network`: layers of directions.
+class Part(NamedTuple):
+    """The cell of one direction of a layer.
+
+    kind, sizes: what it is.
+    params: its parameters.
+    """
+
+    kind: Kind
+    sizes: Sizes
+    params: Mapping
+
+
+def parts(
+    params: PyTree, cells: Any = None, *, loaded: bool = False
+) -> tuple[tuple[Part, ...], ...]:
+    """What each cell of a network is, in layers of directions.
 
     Args:
       params: of one cell, of a stack of cells, of a network's layers and directions, or
         a `Network`.
+      cells: whose they are, in the same places; None: those of a `Network`, else see
+        `kind_of`.
+      loaded: as of `kind_of`.
 
     Raises:
-      ValueError: layers that do not fit together, or parameters of no `Kind`.
+      ValueError: layers that do not fit together, parameters of no `Kind`, or of two
+        cells of which neither is given.
+      TypeError: cells that are none.
     """
     if isinstance(params, Network):
-        params = params.params
-    if isinstance(params, Mapping):
-        params = ((params,),)
-    whole: Any = tuple((p,) if isinstance(p, Mapping) else tuple(p) for p in params)
+        params, cells = params.params, params.cells if cells is None else cells
+    whole = _in_layers(params, Mapping, "params")
+    each: Any = [[None] * len(layer) for layer in whole]
+    if cells is not None:
+        each = in_layers(cells)
+        if [*map(len, each)] != [*map(len, whole)]:
+            raise ValueError(
+                "cells: expected as many layers and directions as params have, "
+                f"{[*map(len, whole)]}, got {[*map(len, each)]}"
+            )
+    found = tuple(
+        tuple(Part(*kind_of(p, c, loaded=loaded), p) for p, c in zip(*of, strict=True))
+        for of in zip(whole, each, strict=True)
+    )
+    _check_sizes(found)
+    return found
+
+
+def in_layers(cells: Any) -> tuple[tuple[Cell, ...], ...]:
+    """Cells as those of a `Network`: from one, a stack, or layers of directions."""
+    of = cells if type(cells) in (tuple, list) else (cells,)
+    for layer in of:
+        if type(layer) not in (tuple, list):
+            expect(Cell, cells=layer)
+    return _in_layers(cells, Cell, "cells")
+
+
+def _in_layers(tree: Any, kind: type, name: str) -> tuple[tuple[Any, ...], ...]:
+    if isinstance(tree, kind):
+        tree = ((tree,),)
+    whole = tuple((a,) if isinstance(a, kind) else tuple(a) for a in tree)
     if not whole or not {len(layer) for layer in whole} <= {1, 2}:
         raise ValueError(
-            "params: expected layers of one direction or of two, got "
+            f"{name}: expected layers of one direction or of two, got "
             f"{[len(layer) for layer in whole]}"
         )
+    return whole
+
+
+def _check_sizes(whole: tuple[tuple[Part, ...], ...]) -> None:
     before = None
     for k, layer in enumerate(whole):
-        sizes = [kind_of(p)[1] for p in layer]
+        sizes = [part.sizes for part in layer]
         for s in sizes:
             if s.n_in != (before or sizes[0].n_in):
                 raise ValueError(
                     f"layer {k}: expected {before or sizes[0].n_in} inputs, got {s.n_in}"
                 )
         before = sum(s.n_out for s in sizes)
-    return whole
+
+
+def nested(params: PyTree) -> tuple[tuple[dict, ...], ...]:
+    """Parameters as those of a `Network`: layers of directions.
+
+    Args:
+      params: as of `parts`.
+
+    Raises:
+      ValueError: layers that do not fit together, or parameters of no `Kind`.
+    """
+    if isinstance(params, Network):
+        params = params.params
+    whole = parts(params, loaded=True)
+    return tuple(tuple(dict(part.params) for part in layer) for layer in whole)
 
 
 def directions(whole: tuple, library: str) -> int:
@@ -164,13 +284,16 @@ def directions(whole: tuple, library: str) -> int:
     return each[0]
 
 
-def network(params: PyTree, activation: Callable | Sequence = jnp.tanh) -> Network:
-    """The cells that go with parameters (see `nested`), whose arrays are copied.
+def network(
+    params: PyTree, activation: Callable | Sequence | None = None, cells: Any = None
+) -> Network:
+    """The cells that go with parameters, whose arrays are copied.
 
     Args:
-      params: as of `nested`.
-      activation: of simple recurrent networks; one for all, or one for each cell, in
-        layers of directions.
+      params: as of `parts`.
+      activation: of simple recurrent networks, which those of `cells.elman` are where it
+        is given; one for all, or one for each cell, in layers of directions.
+      cells: what they are, as of `parts`; these are then the network's.
 
     >>> from bptt_jax import cells, interop
     >>> import jax
@@ -178,18 +301,21 @@ def network(params: PyTree, activation: Callable | Sequence = jnp.tanh) -> Netwo
     >>> interop.weights.network(params).cells == ((cells.lstm(3, 8),),)
     True
     """
-    whole = nested(params)
-    if callable(activation):
-        activation = [[activation] * len(layer) for layer in whole]
+    if isinstance(params, Network) and cells is None and activation is None:
+        cells = params.cells
+    whole = parts(params, cells, loaded=activation is not None)
+    copied = tuple(tuple(on_host(part.params) for part in layer) for layer in whole)
+    if cells is not None:
+        return Network(in_layers(cells), copied)
+    phi = activation or jnp.tanh
+    if callable(phi):
+        phi = [[phi] * len(layer) for layer in whole]
+    made = tuple(tuple(map(_cell, *of)) for of in zip(whole, phi, strict=True))
+    return Network(made, copied)
 
-    def cell(p, phi):
-        kind, sizes = kind_of(p)
-        return kind.make(sizes, phi)
 
-    return Network(
-        tuple(tuple(map(cell, *of)) for of in zip(whole, activation, strict=True)),
-        tuple(tuple(map(on_host, layer)) for layer in whole),
-    )
+def _cell(part: Part, activation: Callable) -> Cell:
+    return part.kind.make(part.sizes, activation)
 
 
 def init_carry(net: Network, batch_shape: tuple[int, ...]) -> PyTree:

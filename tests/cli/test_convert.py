@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bptt_jax import cells, cli
-from bptt_jax.interop import cudnn, equinox, files, flax, haiku, keras, torch
+from bptt_jax.interop import cudnn, equinox, files, flax, haiku, keras, torch, weights
 from support.interop import random_like, same_bits
 from support.training import listing
 
@@ -31,7 +31,7 @@ LSTM = params_of((cells.lstm(3, 4),), (cells.lstm(4, 4),))
 BOTH = params_of((cells.lstm(3, 4),) * 2, (cells.lstm(8, 4),) * 2)
 GRU = params_of((cells.gru(3, 4),))
 BEFORE = params_of((cells.gru(3, 4, reset_after=False),))
-ELMAN = params_of((cells.elman(3, 4),))
+ELMAN = weights.Network(((cells.elman(3, 4),),), params_of((cells.elman(3, 4),)))
 
 LOADS = dict(
     torch=torch.load_state_dict,
@@ -62,7 +62,8 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_there_and_back(way, folder, capsys):
-    params, said = WAYS[way]
+    net, said = WAYS[way]
+    params = net.params if isinstance(net, weights.Network) else net
     there, here = way.split(",")[0].split()
     first = {
         "torch": torch.to_state_dict,
@@ -73,7 +74,7 @@ def test_there_and_back(way, folder, capsys):
         "cudnn": lambda p: dict(weights=cudnn.to_flat(p)),
     }[there]
     sizes = cudnn.sizes_of(params) if there == "cudnn" else {}
-    files.write("a.safetensors", first(params), {k: str(n) for k, n in sizes.items()})
+    files.write("a.safetensors", first(net), {k: str(n) for k, n in sizes.items()})
     assert convert("a.safetensors", "b.safetensors", "--from", there, "--to", here) == 0
     assert said in capsys.readouterr().out
     assert same_bits(LOADS[here]("b.safetensors").params, params)

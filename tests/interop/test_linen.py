@@ -10,6 +10,8 @@ import pytest
 
 from bptt_jax import cells, unrolls
 from bptt_jax.interop import linen
+from bptt_jax.interop.weights import LSTM
+from support import hlo
 from support.compilations import compilations
 from support.gradients import QUICK, pulled_back, quick_jit, worst
 
@@ -159,21 +161,42 @@ def test_other_cells_have_the_generic_one(name):
 
 @pytest.mark.parametrize("order", tiered(["ifog"], ["figo", "iofg"]))
 def test_gates_in_another_order_are_seen(order, monkeypatch):
-    def swapped(cell, params, dtype):
-        return linen._flax.lstm(linen._fused(params, order, "h"), dtype)
-
+    swapped = linen._KNOWN[nn.LSTMCell]._replace(gates=order)
     monkeypatch.setitem(linen._KNOWN, nn.LSTMCell, swapped)
     cell = KNOWN["lstm"][0]
     assert difference({}, cell, at(cell, inputs(cell)))[0] > 1e-2
 
 
+def test_kernels_are_put_together_once_and_before_time():
+    cell = KNOWN["lstm"][0]
+    variables, carry, xs = at(cell, inputs(cell))
+
+    def loss(variables):
+        rnn = linen.RNN(cell, through=functools.partial(unrolls.bptt, chunk=2))
+        return (rnn.apply(variables, xs, initial_carry=carry) ** 2).sum()
+
+    module = hlo.parse(jax.jit(jax.grad(loss)).lower(variables).compile().as_text())
+    in_loops = {i.name for body in bodies(module) for i in hlo.inside(module, body)}
+    for kernel in ((I, 4 * H), (H, 4 * H)):
+        found = [
+            i.name
+            for of in module.values()
+            for i in of
+            if i.op == "concatenate" and i.shapes == [kernel]
+        ]
+        assert len(found) == 1
+        assert not set(found) & in_loops
+
+
+def bodies(module: hlo.Module) -> list[str]:
+    return [i.body for of in module.values() for i in of if i.body]
+
+
 @pytest.mark.slow
 def test_a_carry_the_wrong_way_round_is_seen(monkeypatch):
-    def swapped(cell, params, dtype):
-        known = linen._flax.lstm(linen._fused(params, "ifgo", "h"), dtype)
-        return known._replace(take=lambda carry: cells.LSTMCarry(*carry))
-
-    monkeypatch.setitem(linen._KNOWN, nn.LSTMCell, swapped)
+    _, give = linen._flax.CARRIES[LSTM]
+    swapped = (lambda carry: cells.LSTMCarry(*carry), give)
+    monkeypatch.setitem(linen._flax.CARRIES, LSTM, swapped)
     cell = KNOWN["lstm"][0]
     assert difference({}, cell, at(cell, inputs(cell)))[0] > 1e-2
 
