@@ -146,9 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("other", type=pathlib.Path, help="a folder with a checkout")
     parser.add_argument("--quick", action="store_true", help="two shapes")
-    parser.add_argument(
-        "--saves", action="store_true", help="what `save=` chooses, too"
-    )
+    parser.add_argument("--saves", nargs="*", default=[], choices=SAVES)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for each case")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     given = parser.parse_args()

@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax.cells._products import outer_sum, total
-from verify.mutants._table import in_backward, in_contract, in_local, in_move
+from bptt_jax.types import Blocks, Outer
+from verify.mutants._table import (
+    in_backward,
+    in_contract,
+    in_factors,
+    in_gates,
+    in_local,
+    in_move,
+)
 
 
 def thirds(a):
@@ -237,3 +245,28 @@ def params_from_the_last_step_only(right, p, xs, hs, coeffs, deltas):
 def forward_unlike_the_step(right, p, g, h):
     after, y = right(p, g, h)
     return after, y * (1 + 1e-6)
+
+
+@in_gates("gru")
+def gates_of_all_steps_from_the_first_state(right, p, h, u):
+    at_once = u[0].ndim == 3  # the values are right, for these are made step by step
+    return right(p, jnp.broadcast_to(h[:1], h.shape) if at_once else h, u)
+
+
+@in_gates("mgu", "w_x w_h b b_n carry xs ys final_carry")
+def gate_that_does_not_see_the_state(right, p, h, u):
+    g, blind = right(p, h, u), right(p, jnp.zeros_like(h), u)
+    return g._replace(named=g.named | dict(f=blind.named["f"]))
+
+
+@in_factors("elman", "w_h")
+def factors_the_other_way_round(right, p, xs, hs, slopes, deltas):
+    of_p, d_xs = right(p, xs, hs, slopes, deltas)
+    return of_p | dict(w_h=Outer(of_p["w_h"].d, of_p["w_h"].a)), d_xs
+
+
+@in_factors("gru, reset before", "w_h")
+def blocks_in_the_wrong_order(right, p, xs, hs, coeffs, deltas):
+    of_p, d_xs = right(p, xs, hs, coeffs, deltas)
+    first, second = of_p["w_h"].blocks
+    return of_p | dict(w_h=Blocks((second, first), of_p["w_h"].axis)), d_xs

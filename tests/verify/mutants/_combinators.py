@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import cells
+from bptt_jax.types import Terms
 from verify.mutants._originals import WITHOUT_KEYS
-from verify.mutants._table import in_backward, in_contract, in_local
+from verify.mutants._table import in_backward, in_contract, in_factors, in_local
 
 
 @in_backward("masked")
@@ -63,6 +64,12 @@ def resets_give_the_initial_state_no_gradient(right, p, inputs, hs, coeffs, delt
 def every_step_gives_the_initial_state_a_gradient(right, p, inputs, hs, coeffs, deltas):
     d_p, d_xs = right(p, inputs, hs, coeffs, deltas)
     return d_p._replace(carry=deltas[1].sum((0, 1))), d_xs
+
+
+@in_factors("resets of a learned carry", "params.carry")
+def the_term_of_the_initial_state_dropped(right, p, inputs, hs, coeffs, deltas):
+    of_p, d_xs = right(p, inputs, hs, coeffs, deltas)
+    return of_p._replace(carry=Terms(of_p.carry.terms[:1])), d_xs
 
 
 @in_backward("resets and mask, reversed")

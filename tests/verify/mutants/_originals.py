@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from bptt_jax import cells, layers, objectives, unrolls
+from bptt_jax import cells, layers, loops, objectives, unrolls
 from bptt_jax.types import Side, Weighted
 from bptt_jax.verify import CELLS, LAYERS, Member
 
@@ -151,6 +151,15 @@ ORIGINALS: dict[str, Member] = {
     "reverse": narrow(
         CELLS["elman"]._replace(reference=None),
         IN_STRETCHES | _both(*map(with_side(flags), BACKWARD)),
+    ),
+    "lstm, gates kept": cell(
+        lambda: layers.recurrent(cells.lstm(3, 4), save=layers.GATES)
+    ),
+    "gru, coefficients kept": cell(
+        lambda: layers.recurrent(cells.gru(3, 4), save=layers.COEFFICIENTS)
+    ),
+    "elman, in a loop": cell(
+        lambda: layers.recurrent(cells.elman(3, 4), loop=loops.step_by_step)
     ),
     "stack": cell(
         lambda: layers.stack(*[layers.recurrent(square_elman())] * 2), inputs=4

@@ -111,9 +111,9 @@ def _revolve_backward(wrong: Callable) -> Callable:
     return _unrolled(mutant)
 
 
-in_gates, in_move, in_local, in_backward, in_contract = (
+in_gates, in_move, in_local, in_backward, in_factors, in_contract = (
     _decorator(_part(name))
-    for name in ("gates", "move", "local", "backward", "contract")
+    for name in ("gates", "move", "local", "backward", "factors", "contract")
 )
 in_layer = _decorator(_remade)
 in_bwd = _decorator(_bwd)
