@@ -30,6 +30,7 @@ from bptt_jax.types import (
     Batch,
     Cell,
     Estimator,
+    Gradient,
     Layer,
     Side,
     StepVJP,
@@ -46,8 +47,8 @@ _ROOMS = (
 )  # fmt: skip
 
 __all__ = [
-    "Batch", "Cell", "Estimator", "Layer", "Side", "StepVJP", "Stream", "Task", "Weighted",
-    "cells", "layers", "unrolls", *_ROOMS,
+    "Batch", "Cell", "Estimator", "Gradient", "Layer", "Side", "StepVJP", "Stream", "Task",
+    "Weighted", "cells", "layers", "unrolls", *_ROOMS,
 ]  # fmt: skip
 
 

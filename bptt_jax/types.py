@@ -298,14 +298,29 @@ class Batch(NamedTuple):
     side: Side
 
 
+class Gradient(NamedTuple):
+    """What an estimator finds on a batch.
+
+    loss: scalar, the mean over the real steps.
+    grads: its gradient, or what is taken for it; like the parameters.
+    state: of the estimator, for the next batch.
+    steps: scalar, how many real steps the loss is a mean over.
+    metrics: scalars by name, what else there is to tell.
+    """
+
+    loss: Array
+    grads: PyTree
+    state: PyTree
+    steps: Array
+    metrics: dict[str, Array]
+
+
 @record
 class Estimator(NamedTuple):
     """A way to get a gradient: the waist between models and training.
 
     init: `(params, batch) -> state`, what is handed from one batch to the next.
-    grad: `(params, state, batch, key) -> (loss, grads, state, metrics)`; metrics is a
-        dict of scalars, with `steps`, how many real steps the loss is a mean over, where
-        `estimators.data_parallel` is to take it.
+    grad: `(params, state, batch, key) -> Gradient`.
     """
 
     init: Callable

@@ -78,7 +78,7 @@ def train(lr, key, bias=0.0):
     def update(state, step):
         params, opt_state = state
         batch = task.train.batch(step, jax.random.fold_in(k_data, step))
-        loss, grads, _, _ = estimator.grad(params, (), batch, k_data)
+        loss, grads, *_ = estimator.grad(params, (), batch, k_data)
         updates, opt_state = adam.update(grads, opt_state)
         return (optax.apply_updates(params, updates), opt_state), loss
 

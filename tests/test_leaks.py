@@ -28,7 +28,7 @@ def training():
     def step(state, batch):
         params, opt_state, carry, key = state
         key, now = jax.random.split(key)
-        _, grads, carry, _ = estimator.grad(params, carry, batch, now)
+        _, grads, carry, *_ = estimator.grad(params, carry, batch, now)
         updates, opt_state = optimizer.update(grads, opt_state)
         return optax.apply_updates(params, updates), opt_state, carry, key
 

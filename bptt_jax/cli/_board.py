@@ -21,7 +21,7 @@ class Board:
 
     def scalars(self, name: str, values: dict[int, float]) -> None:
         """Step -> value."""
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboardX.summary import scalar
 
         with _files.naming(self.folder):

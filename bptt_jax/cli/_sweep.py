@@ -1,31 +1,25 @@
 """`bptt-jax sweep`: many trainings as one program; `bptt-jax sweep show RUN`: its table."""
 
 import dataclasses
-import functools
-import math
 import pathlib
-import re
 from typing import Any
 
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 import bptt_jax
-from bptt_jax import _files, plots, sweep
+from bptt_jax import sweep
 from bptt_jax._processes import first as first_process
 from bptt_jax.cli import _build, _parse, _settings
 from bptt_jax.cli._cores import use_cores
 from bptt_jax.cli._interrupts import Interrupts
+from bptt_jax.cli._lists import split
 from bptt_jax.cli._owner import owned
 from bptt_jax.cli._settings import Settings
+from bptt_jax.cli._table import report
 
 TRACED = ("lr", "clip", "seed")
-SINGLE = (
-    "text", "quick", "tensorboard", "out", "config", "patience", "evaluate_every",
-    "checkpoint_every", "epochs", "remat", "mesh",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,36 +63,18 @@ def _run(
         + ", ".join(f"{len(v)} × {k}" for k, v in lists.items())
         + f" -> {out}"
     )
-    jobs: dict[frozenset, _build.Job] = {}
-    chunks = _chunks_of(out)
-
-    def of(**choice) -> _build.Job:
-        key = frozenset(choice.items())
-        if key not in jobs:
-            chunk = chunks.get(_label(choice))
-            jobs[key] = _build.job(_with(settings, choice), chunk)
-        return jobs[key]
-
-    def training(**choice) -> sweep.Training:
-        s, job = _with(settings, choice), of(**choice)
-        return sweep.training(
-            job.task, job.model, job.estimator,
-            lambda lr, clip: _build.optimizer_of(s, job.steps, lr, clip),
-            held_out_batches=10,
-        )  # fmt: skip
-
-    steps = max(of(**choice).steps for choice, _ in sweep.groups(space))
-    tasks = [of(**choice).task for choice, _ in sweep.groups(space)]
-    for text in sorted(set(filter(None, (_build.fewer_rows(given, t) for t in tasks)))):
+    jobs = _Jobs(settings, _chunks_of(out))
+    choices = [choice for choice, _ in sweep.groups(space)]
+    each = [jobs.of(**choice) for choice in choices]
+    for text in sorted(
+        set(filter(None, (_build.fewer_rows(given, job.task) for job in each)))
+    ):
         console.print(text)
-    unit = " or ".join(sorted({_build.raw_unit(task) for task in tasks}))
-    every = given.evaluate_every
-    if "evaluate_every" not in said:
-        every = min(every, max(1, steps // 10))
+    unit = " or ".join(sorted({_build.raw_unit(job.task) for job in each}))
     record = dict(
         settings=_settings.saved(settings),
         unit=unit,
-        chunks={_label(c): of(**c).chunk for c, _ in sweep.groups(space)},
+        chunks={_label(c): job.chunk for c, job in zip(choices, each, strict=True)},
         versions=dict(bptt_jax=bptt_jax.__version__, jax=jax.__version__),
     )
     with (
@@ -106,15 +82,45 @@ def _run(
         _Screen(console, interrupts, unit) as screen,
     ):
         result = sweep.run(
-            training if space.static else training(), space, out=out,
-            steps=lambda **choice: of(**choice).steps,
-            evaluate_every=every, lanes=given.lanes, keep=given.keep, record=record,
+            jobs.training if space.static else jobs.training(), space, out=out,
+            steps=lambda **choice: jobs.of(**choice).steps,
+            evaluate_every=_every(given, said, max(job.steps for job in each)),
+            lanes=given.lanes, keep=given.keep, record=record,
             halving=sweep.halving(given.halving) if given.halving else None,
             progress=screen.progress,
         )  # fmt: skip
     if first_process():
-        _report(console, out, result)
+        report(console, out, result)
     return 0
+
+
+def _every(given: Sweep, said: set[str], steps: int) -> int:
+    """Steps between evaluations: where nothing was said, at least ten of them."""
+    every = given.evaluate_every
+    return every if "evaluate_every" in said else min(every, max(1, steps // 10))
+
+
+class _Jobs:
+    """The job of each static choice, built once."""
+
+    def __init__(self, settings: Settings, chunks: dict[str, int | None]):
+        self.settings, self.chunks = settings, chunks
+        self.made: dict[frozenset, _build.Job] = {}
+
+    def of(self, **choice: Any) -> _build.Job:
+        key = frozenset(choice.items())
+        if key not in self.made:
+            chunk = self.chunks.get(_label(choice))
+            self.made[key] = _build.job(_with(self.settings, choice), chunk)
+        return self.made[key]
+
+    def training(self, **choice: Any) -> sweep.Training:
+        s, job = _with(self.settings, choice), self.of(**choice)
+        return sweep.training(
+            job.task, job.model, job.estimator,
+            lambda lr, clip: _build.optimizer_of(s, job.steps, lr, clip),
+            held_out_batches=10,
+        )  # fmt: skip
 
 
 def _label(choice: dict[str, Any]) -> str:
@@ -126,79 +132,6 @@ def _chunks_of(out: pathlib.Path) -> dict[str, int | None]:
     if not (out / "sweep.json").exists():
         return {}
     return sweep.read_config(out).get("record", {}).get("chunks", {})
-
-
-def split(argv: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """The arguments with the first of each list, and the lists by option."""
-    first, lists, name = [], {}, None
-    fields = {f.name for f in dataclasses.fields(Settings)}
-    for word in argv:
-        if word.startswith("--"):
-            option, equals, value = word.partition("=")
-            name = option[2:].replace("-", "_")
-            if equals and name in fields and name not in SINGLE:
-                values = _values(name, value)
-                lists |= {name: values} if len(values) > 1 else {}
-                word = f"{option}={values[0]}"
-            elif equals and name in SINGLE:
-                _refuse_list(name, value)
-        elif name in fields and name not in SINGLE:
-            values = _values(name, word)
-            lists |= {name: values} if len(values) > 1 else {}
-            word = values[0]
-        elif name in fields:
-            _refuse_list(name, word)
-        first.append(word)
-    return first, lists
-
-
-def _refuse_list(name: str, word: str) -> None:
-    """Names of files may have commas and colons; other single values not."""
-    if name in ("text", "out", "config"):
-        return
-    if "," in word or re.search(r"\d:\d", word):
-        raise ValueError(f"--{name.replace('_', '-')} takes one value, got {word}")
-
-
-def _values(name: str, text: str) -> list[str]:
-    """`0:8`, `1e-4:1e-1:log:16`, `0.1:0.9:lin:5`, `a,b,c`, or one value."""
-    option = f"--{name.replace('_', '-')} {text}"
-    if "," in text:
-        values = [v for part in text.split(",") for v in _values(name, part)]
-        if len(set(values)) < len(values):
-            raise ValueError(f"{option}: a value more than once")
-        return values
-    parts = text.split(":")
-    if len(parts) == 1:
-        if not text:
-            raise ValueError(f"{option}: an empty value")
-        return [text]
-    try:
-        if len(parts) == 2:
-            low, high = map(int, parts)
-            if not low < high:
-                raise ValueError
-            return [str(i) for i in range(low, high)]
-        low, high, n = float(parts[0]), float(parts[1]), int(parts[3])
-        spaced = dict(log=_log, lin=_lin)[parts[2]]
-        if n < 2 or len(parts) > 4:
-            raise ValueError
-        return [repr(v) for v in spaced(low, high, n)]
-    except (ValueError, KeyError, IndexError):
-        raise ValueError(
-            f"{option}: expected a list a,b,c, a range 0:8, or low:high:log:n "
-            "(or lin) with n of at least 2"
-        ) from None
-
-
-def _log(low: float, high: float, n: int) -> list[float]:
-    if not (low > 0 and high > 0):
-        raise ValueError
-    return [float(f"{low * (high / low) ** (i / (n - 1)):.6g}") for i in range(n)]
-
-
-def _lin(low: float, high: float, n: int) -> list[float]:
-    return [float(f"{low + (high - low) * i / (n - 1):.6g}") for i in range(n)]
 
 
 def _refuse(given: Sweep, said: set[str]) -> None:
@@ -289,83 +222,6 @@ class _Screen:
             self.console.print(f"{10 * tenth:3} %  {text}")
 
 
-def _report(console: Console, out: pathlib.Path, result: sweep.Result) -> None:
-    ended = ended_rows(result)
-    diverged = sum(row["diverged_at"] is not None for row in ended)
-    console.print(f"\n{len(ended):,} settings, {diverged:,} diverged")
-    names = [k for k in result.table.column_names if k not in _NOT_SHOWN]
-    score = "held_out" if "held_out" in names else "loss"
-    options = [
-        k
-        for k in names[: names.index("rung")]
-        if k != "config" and len({row[k] for row in ended}) > 1
-    ]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    unit = sweep.read_config(out).get("record", {}).get("unit", "")
-    for name in (*options, "steps", f"{score} ({unit})" if unit else score):
-        table.add_column(name, justify="right")
-    for row in sorted(ended, key=lambda r: _worth(r, score))[:SHOWN]:
-        value = "diverged" if row[score] is None else f"{row[score]:.5g}"
-        table.add_row(*(f"{row[k]}" for k in options), f"{row['step']}", value)
-    console.print(table)
-    if len(ended) > SHOWN:
-        console.print(
-            f"the best {SHOWN} of {len(ended):,}; all are in {out}/results.parquet",
-            soft_wrap=True,
-        )
-    written = figures(out, result, options, score, unit)
-    files = ", ".join(["results.parquet", "best/", *written])
-    console.print(f"\n{out}: {files}", soft_wrap=True)
-
-
-SHOWN = 10
-_NOT_SHOWN = ("grad_norm", "update_norm")
-
-
-def ended_rows(result: sweep.Result) -> list[dict[str, Any]]:
-    """The last row of each setting."""
-    last = {row["config"]: row for row in result.table.to_pylist()}
-    return list(last.values())
-
-
-def _worth(row: dict[str, Any], score: str) -> tuple:
-    return -row["step"], math.inf if row[score] is None else row[score]
-
-
-def figures(
-    out: pathlib.Path,
-    result: sweep.Result,
-    options: list[str],
-    score: str,
-    unit: str = "",
-) -> list[str]:
-    rows = ended_rows(result)
-    varied = [k for k in options if len({row[k] for row in rows}) > 1]
-    columns = {k: [row[k] for row in rows] for k in varied}
-    scores = [math.nan if row[score] is None else row[score] for row in rows]
-    numbers = [
-        k for k in varied if k != "seed" and isinstance(columns[k][0], int | float)
-    ]
-    lines = [k for k in varied if k not in numbers and k != "seed"]
-    drawn, named = {}, f"{score}, {unit}" if unit else score
-    if numbers:
-        drawn[f"{score}-{numbers[0]}.png"] = plots.against(
-            columns[numbers[0]], scores, label=numbers[0], unit=named,
-            by=[" ".join(str(columns[k][i]) for k in lines) for i in range(len(rows))],
-        )  # fmt: skip
-    if len(numbers) > 1:
-        drawn[f"{score}-{numbers[0]}-{numbers[1]}.png"] = plots.heat_map(
-            columns[numbers[0]], columns[numbers[1]], scores,
-            labels=(numbers[0], numbers[1]), unit=named,
-        )  # fmt: skip
-    if len(varied) > 1:
-        drawn["parallel.png"] = plots.parallel_coordinates(columns, scores, unit=named)
-    for name, figure in drawn.items():
-        draw = functools.partial(figure.savefig, dpi=130, format="png")
-        _files.replace(out / name, draw)
-    return list(drawn)
-
-
 @dataclasses.dataclass(frozen=True)
 class Show:
     """Show what a sweep has found."""
@@ -380,5 +236,5 @@ def _show(argv: list[str]) -> int:
     console = Console(highlight=False)
     for text in result.layouts:
         console.print(text, soft_wrap=True)
-    _report(console, s.run, result)
+    report(console, s.run, result)
     return 0

@@ -74,9 +74,8 @@ def adaptive_truncation(
     >>> batch = task.train.batch(jnp.int32(0), jax.random.key(1))
     >>> params = model.init(jax.random.key(0))
     >>> state = estimator.init(params, batch)
-    >>> loss, grads, state, metrics = estimator.grad(params, state, batch,
-    ...                                              jax.random.key(2))
-    >>> int(metrics["window"]) in (4, 8, 16)
+    >>> found = estimator.grad(params, state, batch, jax.random.key(2))
+    >>> int(found.metrics["window"]) in (4, 8, 16)
     True
     """
     layers.lift(model, "model")
@@ -112,16 +111,16 @@ def adaptive_truncation(
         T, due = trees.length(batch.inputs), state.age >= every
         index = lax.cond(due, lambda: choose(params, state, batch), lambda: state.index)
         each = [
-            functools.partial(lambda e, *at: e.grad(*at), estimator(w, T))
-            for w in windows
+            functools.partial(estimators.gradient, estimator(w, T)) for w in windows
         ]
-        loss, grads, after, metrics = lax.switch(
-            index, each, params, state.state, batch, key
-        )
+        found = lax.switch(index, each, params, state.state, batch, key)
         age = jnp.where(due, jnp.int32(1), state.age + jnp.int32(1))
         if (real := estimators.any_real(batch)) is not True:  # nothing was measured
             age = jnp.where(real, age, state.age)
         taken = jnp.asarray(windows, jnp.int32)[index]
-        return loss, grads, Adaptive(after, index, age), metrics | dict(window=taken)
+        return found._replace(
+            state=Adaptive(found.state, index, age),
+            metrics=found.metrics | dict(window=taken),
+        )
 
     return Estimator(init, grad)

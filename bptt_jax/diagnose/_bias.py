@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import estimators
 from bptt_jax.types import Batch, Estimator, PyTree
 
 
@@ -71,7 +72,9 @@ def bias(
     keys = jax.random.split(key, draws)
 
     def mean(of: Estimator, at: PyTree):
-        grads = jax.lax.map(lambda k: of.grad(params, at, batch, k)[1], keys)
+        grads = jax.lax.map(
+            lambda k: estimators.gradient(of, params, at, batch, k).grads, keys
+        )
         return [trees.widened(a).mean(0) for a in trees.floats(params, grads)]
 
     found, want = mean(estimator, state), mean(exact, exact.init(params, batch))

@@ -23,7 +23,16 @@ from bptt_jax import _pytrees as trees
 from bptt_jax import estimators, layers, unrolls
 from bptt_jax._factory import factory
 from bptt_jax.diagnose._gradient_flow import pulled, squares, states_of
-from bptt_jax.types import Batch, Cell, Estimator, Layer, Objective, PyTree, Seen
+from bptt_jax.types import (
+    Batch,
+    Cell,
+    Estimator,
+    Gradient,
+    Layer,
+    Objective,
+    PyTree,
+    Seen,
+)
 
 SMALLEST = 1e-20  # of |δ|²: below it the ratio is one of roundings
 
@@ -147,7 +156,7 @@ def regularised(
         grads = jax.tree.map(
             lambda g, d: g + (alpha * d).astype(g.dtype), found.grads, found.d_params
         )
-        metrics = dict(steps=estimators.real_steps(batch), omega=found.value)
-        return found.loss, grads, state, metrics
+        steps, metrics = estimators.real_steps(batch), dict(omega=found.value)
+        return Gradient(found.loss, grads, state, steps, metrics)
 
     return Estimator(init, grad)

@@ -15,6 +15,7 @@ from bptt_jax.estimators._batches import (
 )
 from bptt_jax.estimators._data_parallel import data_parallel
 from bptt_jax.estimators._exact import exact
+from bptt_jax.estimators._gradient import gradient
 from bptt_jax.estimators._stream import Recent, stream
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "any_real",
     "data_parallel",
     "exact",
+    "gradient",
     "init_carry",
     "per_real_step",
     "real_steps",

@@ -9,7 +9,8 @@ from bptt_jax import _pytrees as trees
 from bptt_jax._factory import expect, factory
 from bptt_jax._processes import auto
 from bptt_jax.estimators._batches import any_real
-from bptt_jax.types import Estimator
+from bptt_jax.estimators._gradient import gradient
+from bptt_jax.types import Estimator, Gradient
 
 
 @factory
@@ -26,7 +27,7 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
       mesh: of one axis, whose size divides the examples of a batch.
 
     Returns:
-      An estimator; params and gradients are on every device.
+      An estimator; params and gradients are on every device. It has no metrics.
 
     Cost: the gradient's time on a part of the batch, and one sum over all devices of as
     many numbers as there are parameters.
@@ -39,7 +40,7 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
     >>> parallel = estimators.data_parallel(estimator, mesh)
     >>> task, params = tasks.adding(batch=4, T=6), model.init(jax.random.key(0))
     >>> batch = task.train.batch(jnp.int32(0), jax.random.key(1))
-    >>> loss, grads, _, _ = parallel.grad(params, (), batch, jax.random.key(2))
+    >>> loss, grads, *_ = parallel.grad(params, (), batch, jax.random.key(2))
     """
     expect(Estimator, estimator=estimator)
     (axis,), mesh = mesh.axis_names, auto(mesh)
@@ -48,21 +49,15 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
 
     def part(params, state, batch, key):
         key = jax.random.fold_in(key, lax.axis_index(axis))
-        loss, grads, state, metrics = estimator.grad(params, state, batch, key)
-        if "steps" not in metrics:
-            raise ValueError(
-                "estimator: expected metrics with 'steps', how many real steps its loss is "
-                f"a mean over, got {sorted(metrics)}; parts of a batch are weighted by it"
-            )
-        steps, total = metrics["steps"], lax.psum(metrics["steps"], axis)
-        real = any_real(batch)
+        found = gradient(estimator, params, state, batch, key)
+        total, real = lax.psum(found.steps, axis), any_real(batch)
 
         def summed(a):  # a part without a real step has no loss
-            part = a * (steps / total).astype(a.dtype)
+            part = a * (found.steps / total).astype(a.dtype)
             return lax.psum(jnp.where(real, part, jnp.zeros_like(a)), axis)
 
-        loss, grads = jax.tree.map(summed, (loss, grads))
-        return loss, grads, state, dict(steps=total)
+        loss, grads = jax.tree.map(summed, (found.loss, found.grads))
+        return Gradient(loss, grads, found.state, total, {})
 
     def grad(params, state, batch, key):
         count = jax.tree.leaves(batch.inputs)[0].shape[1]
@@ -75,7 +70,7 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
         batch = batch._replace(side=batch.side._replace(keys=keys))
         spread = jax.tree.map(lambda a: by_time if a.ndim > 1 else whole, batch)
         in_specs = whole, examples, spread, whole
-        out_specs = whole, whole, examples, whole
+        out_specs = Gradient._make((whole, whole, examples, whole, {}))
         # the sum over devices is the one above, so JAX need not find where it belongs
         return jax.shard_map(
             part, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False

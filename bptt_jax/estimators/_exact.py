@@ -11,7 +11,7 @@ from bptt_jax.estimators._batches import (
     total_loss,
     with_keys,
 )
-from bptt_jax.types import Cell, Estimator, Layer, Objective, Unroll
+from bptt_jax.types import Cell, Estimator, Gradient, Layer, Objective, Unroll
 
 
 @factory
@@ -42,6 +42,6 @@ def exact(
             return per_real_step(losses, batch)
 
         value, grads = jax.value_and_grad(loss)(params)
-        return value, grads, state, dict(steps=real_steps(batch))
+        return Gradient(value, grads, state, real_steps(batch), {})
 
     return Estimator(init, grad)

@@ -16,7 +16,16 @@ from bptt_jax.estimators._batches import (
     total_loss,
     with_keys,
 )
-from bptt_jax.types import Batch, Cell, Estimator, Layer, Objective, PyTree, Unroll
+from bptt_jax.types import (
+    Batch,
+    Cell,
+    Estimator,
+    Gradient,
+    Layer,
+    Objective,
+    PyTree,
+    Unroll,
+)
 
 
 class Recent(NamedTuple):
@@ -90,7 +99,8 @@ def _consecutive(
             return per_real_step(losses, batch), carry
 
         (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        return value, grads, jax.lax.stop_gradient(carry), dict(steps=real_steps(batch))
+        carry = jax.lax.stop_gradient(carry)
+        return Gradient(value, grads, carry, real_steps(batch), {})
 
     return Estimator(init, grad)
 
@@ -130,7 +140,7 @@ def _overlapping(
         first = trees.cut(joined, 0, T)
         carry, _ = unrolls.bptt(layer, params, state.carry, *first)
         recent = Recent(carry, jax.tree.map(lambda a: a[T:], joined))
-        return value, grads, recent, dict(steps=real_steps(batch))
+        return Gradient(value, grads, recent, real_steps(batch), {})
 
     return Estimator(init, grad)
 

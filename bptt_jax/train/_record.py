@@ -18,7 +18,7 @@ import bptt_jax
 from bptt_jax import estimators, layers
 from bptt_jax.train._fingerprint import changes, digest, fingerprint, shapes
 from bptt_jax.train._step import TrainState, update
-from bptt_jax.types import Batch, Estimator, Layer, Side, Task, Weighted
+from bptt_jax.types import Batch, Estimator, Gradient, Layer, Side, Task, Weighted
 
 FILE = "run.json"
 OF_A_RUN = (
@@ -115,7 +115,7 @@ def _of_optimizer(optimizer: optax.GradientTransformation, state: TrainState) ->
     """Of an update whose gradient is given, and of what comes before the first."""
 
     def given(params, carry, batch, key):
-        return jnp.zeros(()), params, carry, {}
+        return Gradient(jnp.zeros(()), params, carry, jnp.ones(()), {})
 
     estimator = Estimator(lambda params, batch: (), given)
 

@@ -119,7 +119,8 @@ def update(
     """`step`, whatever its metrics: one that is not finite changes the state, too."""
     key, k_data = jax.random.split(jax.random.fold_in(state.key, state.position))
     made = batch(item, k_data)
-    loss, grads, carry, told = estimator.grad(state.params, state.carry, made, key)
+    found = estimators.gradient(estimator, state.params, state.carry, made, key)
+    loss, grads = found.loss, found.grads
     grads = trees.conjugate(grads)  # where the loss rises: JAX's are ∂L/∂x - i ∂L/∂y
     _refuse_lbfgs(state.opt_state)
     value_fn = _value_fn(estimator, state.carry, made, key)
@@ -130,14 +131,13 @@ def update(
         )
     params = optax.apply_updates(state.params, updates)
     norm, moved = (trees.norm(jax.tree.leaves(a)) for a in (grads, updates))
-    metrics = dict(loss=loss, grad_norm=norm, update_norm=moved)
-    metrics |= {name: a for name, a in told.items() if name != "steps"}
+    metrics = dict(loss=loss, grad_norm=norm, update_norm=moved) | found.metrics
     if (real := estimators.any_real(made)) is not True:
         before = state.params, state.opt_state
         params, opt_state = trees.where(real, (params, opt_state), before)
         metrics = trees.only(real, metrics) | dict(real=real)
     after = TrainState(
-        params, opt_state, carry, state.position + 1, state.key, state.bad
+        params, opt_state, found.state, state.position + 1, state.key, state.bad
     )
     return after, metrics
 
@@ -147,10 +147,11 @@ def _value_fn(estimator: Estimator, carry: PyTree, batch: Batch, key: Array):
 
     @jax.custom_vjp
     def value(params, carry, batch, key):
-        return estimator.grad(params, carry, batch, key)[0]
+        return estimators.gradient(estimator, params, carry, batch, key).loss
 
     def forward(params, carry, batch, key):
-        return estimator.grad(params, carry, batch, key)[:2]
+        found = estimators.gradient(estimator, params, carry, batch, key)
+        return found.loss, found.grads
 
     def backward(grads, d_value):
         d_params = jax.tree.map(lambda g: d_value.astype(g.dtype) * g, grads)
@@ -277,7 +278,9 @@ def timings(
         return total(params, fresh, batch)[1], None
 
     def gradient(params, batch):
-        return estimator.grad(params, state.carry, batch, state.key)[:2]
+        at = params, state.carry, batch, state.key
+        found = estimators.gradient(estimator, *at)
+        return found.loss, found.grads
 
     def update(params, opt_state):
         value_fn = _value_fn(estimator, state.carry, first, state.key)

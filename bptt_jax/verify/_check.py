@@ -15,25 +15,18 @@ gradient with respect to it is JAX's, ∂L/∂x - i ∂L/∂y.
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import chex
 import jax
 import numpy as np
-from jax import lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import unrolls
-from bptt_jax._files import joined
 from bptt_jax._jax import enable_x64
 from bptt_jax.types import Cell, Layer, Unroll
-from bptt_jax.verify import _cases, _differences
+from bptt_jax.verify import _cases, _differences, _verdict
 from bptt_jax.verify._cases import Arguments, Case
 from bptt_jax.verify._report import Report, Row
-
-DIFFERENCES = 1e-7
-"""Relative error that fourth-order differences may have (mostly 1e-10)."""
-
 
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
@@ -201,7 +194,7 @@ def _compare(
             _reference, reference, at, merge, [a.shape for _, a in results]
         )
         truth_out = values(theta)
-    v = _differences.directions(rng, [_as_reals(a).size for a in theta])
+    v = _differences.directions(rng, [_differences.as_reals(a).size for a in theta])
     truth = [np.full(len(d), np.nan) for d in v]
     if reference is not None or not quick:
         truth = _truth(values, theta, v, cotangents, jitted=reference is None)
@@ -209,13 +202,15 @@ def _compare(
         options = {} if chunk is None else dict(chunk=chunk)
         hand_out, hand = _gradient(partial(run, unroll, options), theta, cotangents)
         label = case.label(chunk)
-        floor = 1e-3 * max(filter(np.isfinite, map(_largest, hand)), default=0.0)
+        floor = 1e-3 * max(
+            filter(np.isfinite, map(_verdict.largest_of, hand)), default=0.0
+        )
         for leaf, *each in zip(names, hand, grad, v, truth, strict=True):
-            yield _row(leaf, *each, floor, tolerance, label)
+            yield _verdict.row(leaf, *each, floor, tolerance, label)
         for (leaf, _), *each in zip(
             results, hand_out, grad_out, truth_out, strict=True
         ):
-            yield _result_row(leaf, *each, tolerance, label)
+            yield _verdict.result_row(leaf, *each, tolerance, label)
 
 
 def _floats(at: Arguments):
@@ -279,12 +274,14 @@ def _gradient(
 
 def _truth(values: Callable, theta, v, cotangents, jitted: bool) -> list[np.ndarray]:
     """The derivative of (1) along each leaf's directions, from values of L alone."""
-    flats = [_as_reals(a) for a in theta]
+    flats = [_differences.as_reals(a) for a in theta]
     starts, flat = np.cumsum([0, *map(len, flats)]), np.concatenate(flats)
 
     def loss(point):
         pieces = [point[i:j] for i, j in zip(starts, starts[1:], strict=False)]
-        point = [_from_reals(x, a) for x, a in zip(pieces, theta, strict=True)]
+        point = [
+            _differences.from_reals(x, a) for x, a in zip(pieces, theta, strict=True)
+        ]
         each = zip(cotangents, values(point), strict=True)
         return sum((w * a).sum().real for w, a in each)
 
@@ -304,19 +301,6 @@ def _truth(values: Callable, theta, v, cotangents, jitted: bool) -> list[np.ndar
     return np.split(found, np.cumsum([len(d) for d in v])[:-1])
 
 
-def _as_reals(a: Any) -> np.ndarray:
-    """All numbers in a row; of complex ones the real parts, then the imaginary ones."""
-    parts = [a.real, a.imag] if np.iscomplexobj(a) else [a]
-    return np.concatenate([np.ravel(part) for part in parts])
-
-
-def _from_reals(flat: Any, like: np.ndarray):
-    if np.iscomplexobj(like):
-        join: Callable = lax.complex if isinstance(flat, jax.Array) else joined
-        flat = join(flat[: like.size], flat[like.size :])
-    return flat.reshape(like.shape)
-
-
 def _reference(reference, at: Arguments, merge, shapes, theta: list) -> list:
     full, side = jax.tree.map(_in_numpy, (merge(theta), at.side))
     side = side._replace(targets=full["targets"])
@@ -328,66 +312,3 @@ def _reference(reference, at: Arguments, merge, shapes, theta: list) -> list:
 
 def _in_numpy(a):
     return a if trees.is_key(a) else np.asarray(a)
-
-
-def _largest(a) -> float:
-    """0 where there is none."""
-    return 0.0 if a is None else float(np.max(np.abs(a), initial=0.0))
-
-
-def _error(a, b, floor: float = 0.0) -> float:
-    """The largest difference, relative to the largest entry; infinite where NaN.
-
-    NaN where one of the two was not computed.
-    """
-    if a is None or b is None:
-        return float("nan")
-    difference = _largest(np.asarray(a) - np.asarray(b))
-    scale = max(_largest(a), _largest(b), floor)
-    if not np.isfinite(difference):
-        return float("inf")
-    return difference / scale if difference else 0.0
-
-
-def _row(leaf, hand, grad, v, truth, floor, tolerance, label) -> Row:
-    smooth = np.isfinite(truth)
-    by_truth = [float("nan")] * 2
-    if smooth.any():
-        with np.errstate(invalid="ignore"):  # of gradients that are not finite
-            slopes = [
-                g if g is None else v[smooth] @ _as_reals(g.conj())
-                for g in (hand, grad)
-            ]
-        by_truth = [_error(slope, truth[smooth], floor) for slope in slopes]
-    each = (_error(hand, grad, floor), *by_truth)
-    largest = max(_largest(grad), _largest(hand), _largest(truth[smooth]))
-    return Row(leaf, largest, *each, _verdict(*each, tolerance), label)
-
-
-def _result_row(leaf, hand, grad, truth, tolerance, label) -> Row:
-    each = _error(hand, grad), _error(hand, truth), _error(grad, truth)
-    wrong = [
-        arm
-        for arm, error in zip(("hand-derived", "jax.grad"), each[1:], strict=True)
-        if error > tolerance
-    ]
-    verdict = "both" if len(wrong) > 1 else "".join(wrong)
-    return Row(leaf, max(_largest(truth), _largest(hand)), *each, verdict, label)
-
-
-def _verdict(hand_grad, hand_truth, grad_truth, tolerance) -> str:
-    """Which is wrong. Between two that differ by less than differences can tell apart,
-    the one that is ten times further from them.
-    """
-    hand_off, grad_off = hand_truth > DIFFERENCES, grad_truth > DIFFERENCES
-    if hand_off and grad_off:
-        return "both"
-    if hand_off or grad_off:
-        return "hand-derived" if hand_off else "jax.grad"
-    if np.isnan([hand_grad, hand_truth, grad_truth]).all():
-        return "undecided"
-    if not hand_grad > tolerance:
-        return ""
-    if hand_truth > 10 * grad_truth:
-        return "hand-derived"
-    return "jax.grad" if grad_truth > 10 * hand_truth else "undecided"

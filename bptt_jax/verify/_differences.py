@@ -1,5 +1,7 @@
 """Derivatives from values alone: fourth-order central differences along directions.
 
+A complex number is two real ones, along which differences are taken.
+
 With d(s) = (f(θ + s v) - f(θ - s v)) / 2s,
 
     (1)  f'(θ) v = (4 d(s) - d(2s)) / 3 + O(s⁴)
@@ -8,8 +10,13 @@ With d(s) = (f(θ + s v) - f(θ - s v)) / 2s,
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import numpy as np
+from jax import lax
+
+from bptt_jax._files import joined
 
 STEP = 3e-4
 SMOOTH = 1e-4
@@ -40,3 +47,17 @@ def along(f: Callable, theta: np.ndarray, v: np.ndarray) -> np.ndarray:
     scale = np.maximum(np.abs(near), np.abs(far)).max(initial=0.0)
     kinked = np.abs(near - far) > SMOOTH * max(1.0, scale)  # (2)
     return np.where(kinked, np.nan, (4 * near - far) / 3)  # (1)
+
+
+def as_reals(a: Any) -> np.ndarray:
+    """All numbers in a row; of complex ones the real parts, then the imaginary ones."""
+    parts = [a.real, a.imag] if np.iscomplexobj(a) else [a]
+    return np.concatenate([np.ravel(part) for part in parts])
+
+
+def from_reals(flat: Any, like: np.ndarray):
+    """The inverse of `as_reals`."""
+    if np.iscomplexobj(like):
+        join: Callable = lax.complex if isinstance(flat, jax.Array) else joined
+        flat = join(flat[: like.size], flat[like.size :])
+    return flat.reshape(like.shape)

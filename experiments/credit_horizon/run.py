@@ -63,7 +63,7 @@ def trained(carried: bool, window: int, init, updates: int) -> float:
 
     def update(at, i):
         params, state = at
-        _, grads, _, _ = estimator.grad(
+        _, grads, *_ = estimator.grad(
             params, (), batch(task.train, i), jax.random.key(i)
         )
         moves, state = optimizer.update(grads, state, params)

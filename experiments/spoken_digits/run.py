@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_jax import cells, estimators, layers, models, plots, tasks, unrolls
-from bptt_jax.types import Estimator
+from bptt_jax.types import Estimator, Gradient
 
 HERE = pathlib.Path(__file__).parent
 sys.path.append(str(HERE.parent))
@@ -76,7 +76,8 @@ def exact(model: BothWays, objective: Callable) -> Estimator:
 
     def grad(params, state, batch, key):
         del key
-        return *value_and_grad(params, batch), state, {}
+        rows = jnp.float32(batch.inputs.shape[1])
+        return Gradient(*value_and_grad(params, batch), state, rows, {})
 
     return Estimator(lambda params, batch: (), grad)
 

@@ -9,7 +9,7 @@ import pytest
 
 from bptt_jax import cli, sweep
 from bptt_jax.cli import _sweep
-from bptt_jax.cli._sweep import split
+from bptt_jax.cli._lists import split
 
 TINY = (
     "sweep", "--task", "adding", "--hidden", "4", "--length", "8", "--batch", "3",

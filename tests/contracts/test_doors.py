@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bptt_jax import (
@@ -16,6 +17,7 @@ from bptt_jax import (
     layers,
     models,
     objectives,
+    train,
     unrolls,
 )
 from bptt_jax.types import Estimator
@@ -78,7 +80,7 @@ def test_estimators_take_a_cell(make):
     for model in (CELL, LAYER):
         estimator = make(model, LOSS)
         state = estimator.init(params_of(), BATCH)
-        loss, grads, _, _ = estimator.grad(params_of(), state, BATCH, KEY)
+        loss, grads, *_ = estimator.grad(params_of(), state, BATCH, KEY)
         losses.append((loss, grads["w_h"]))
     for a, b in zip(*losses, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -176,16 +178,26 @@ def test_an_objective_without_targets():
     assert losses.shape == (T,)
 
 
-def test_an_estimator_that_counts_no_steps():
+def test_an_estimator_that_gives_no_gradient():
     exact = estimators.exact(CELL, LOSS)
-
-    def grad(*at):
-        return *exact.grad(*at)[:3], dict(other=jnp.zeros(()))
-
     mesh = jax.make_mesh((1,), ("data",))
-    parallel = estimators.data_parallel(Estimator(exact.init, grad), mesh)
-    with pytest.raises(ValueError, match=r"estimator: .*'steps'.*\['other'\]"):
-        parallel.grad(params_of(), (), BATCH, KEY)
+    for cut, got in ((tuple, "a tuple of 5"), (lambda found: found.loss, "Tracer")):
+        own = Estimator(exact.init, lambda *at, cut=cut: cut(exact.grad(*at)))
+        refused = pytest.raises(TypeError, match=rf"estimator: .*Gradient\(.*{got}")
+        with refused:
+            estimators.data_parallel(own, mesh).grad(params_of(), (), BATCH, KEY)
+        with refused:
+            diagnose.bias(own, exact, params_of(), BATCH, KEY)
+        with refused:
+            make = lambda model, objective, own=own, **at: own
+            adaptive = diagnose.adaptive_truncation(CELL, LOSS, make=make)
+            adaptive.grad(params_of(), adaptive.init(params_of(), BATCH), BATCH, KEY)
+        with refused:
+            state = train.TrainState(
+                params_of(), (), (), jnp.int32(0), KEY, jnp.int32(0)
+            )
+            batch = lambda item, key: BATCH
+            train.step(own, optax.sgd(0.1), batch, state, ())
 
 
 # A carry of another kind; a step that raises; shapes as they were given

@@ -10,6 +10,7 @@ import pytest
 from bptt_jax import (
     Batch,
     Estimator,
+    Gradient,
     Side,
     cells,
     diagnose,
@@ -66,7 +67,8 @@ def constant(value):
 
     def grad(params, state, batch, key):
         del batch, key
-        return 0.0, jax.tree.map(lambda a: jnp.full_like(a, value), params), state, {}
+        grads = jax.tree.map(lambda a: jnp.full_like(a, value), params)
+        return Gradient(jnp.zeros(()), grads, state, jnp.ones(()), {})
 
     return Estimator(lambda params, batch: (), grad)
 
@@ -106,8 +108,8 @@ def test_longer_windows_are_nearer():
 def test_a_scaled_gradient_and_one_of_the_other_sign():
     def scaled(by):
         def grad(params, state, batch, key):
-            value, grads, *rest = EXACT.grad(params, state, batch, key)
-            return value, jax.tree.map(lambda a: by * a, grads), *rest
+            found = EXACT.grad(params, state, batch, key)
+            return found._replace(grads=jax.tree.map(lambda a: by * a, found.grads))
 
         return Estimator(EXACT.init, grad)
 

@@ -1,6 +1,7 @@
 """Gradients by lag, what a window leaves out, and truncation that chooses its window."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +134,7 @@ def test_adaptive_is_truncation_by_the_chosen_window(tolerance, window):
     estimator = adaptive(tolerance, make=estimators.exact)
     state = estimator.init(params, batch)
     grad = jax.jit(estimator.grad)
-    _, got, state, metrics = grad(params, state, batch, KEY)
+    _, got, state, _, metrics = grad(params, state, batch, KEY)
     assert int(metrics["window"]) == window
     cut = functools.partial(unrolls.truncated, window=2 * window, stride=window)
     if window == 8:
@@ -152,10 +153,29 @@ def test_adaptive_chooses_anew_and_hands_the_carry_on():
     grad = jax.jit(estimator.grad)
     state, taken = estimator.init(slow, batch), []
     for params in (slow, quick, quick):
-        _, _, state, metrics = grad(params, state, batch, KEY)
+        _, _, state, _, metrics = grad(params, state, batch, KEY)
         taken.append(int(metrics["window"]))
     assert taken[0] == taken[1] > taken[2]
     assert np.abs(state.state).max() > 0
+
+
+def kept(factory):
+    """How many objects a factory keeps."""
+    return len(inspect.getclosurevars(factory).nonlocals["kept"])
+
+
+@pytest.mark.parametrize("make", [estimators.exact, estimators.stream])
+def test_adaptive_leaves_nothing_in_factories_however_often_it_is_traced(make):
+    """Its windows are equal arguments each time; nor does what looks by lag leave any."""
+    factories = make, estimators.total_loss, layers.with_loss, layers.recurrent
+    estimator, params = adaptive(0.5, make=make), watching.params_of(LINEAR)
+    counts = []
+    for steps in (16, 20, 24, 16):
+        batch = linear_batch(steps)
+        state = estimator.init(params, batch)
+        jax.eval_shape(lambda *at: estimator.grad(*at), params, state, batch, KEY)
+        counts.append([kept(factory) for factory in factories])
+    assert counts[1:] == counts[:1] * 3
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def test_regularised_adds_omega_at_the_recurrent_weights():
     params = watching.params_of(model)
     found = diagnose.omega(model, LOSS, params, batch)
     estimator = diagnose.regularised(model, LOSS, alpha=0.5)
-    loss, grads, _, metrics = estimator.grad(params, (), batch, KEY)
+    loss, grads, _, _, metrics = estimator.grad(params, (), batch, KEY)
     np.testing.assert_allclose(loss, found.loss)
     np.testing.assert_allclose(metrics["omega"], found.value)
     for g, a, b in zip(*map(jax.tree.leaves, (grads, found.grads, found.d_params)),

@@ -107,7 +107,7 @@ def test_exact(kind):
     params, batch = parameters(), batch_of(kind)
     estimator = estimators.exact(model(), OBJECTIVE)
     state = estimator.init(params, batch)
-    loss, grads, after, metrics = quick_jit(estimator.grad)(params, state, batch, KEY)
+    loss, grads, after, steps, _ = quick_jit(estimator.grad)(params, state, batch, KEY)
 
     def by_hand(params):  # the initial carry is a parameter, too
         carry = model().init_carry(params, (B,))
@@ -117,7 +117,7 @@ def test_exact(kind):
     np.testing.assert_allclose(loss, value, rtol=TOLERANCE)
     same(grads, expected)
     assert after == state == ()
-    np.testing.assert_allclose(metrics["steps"], counts_of(batch).sum(), rtol=1e-6)
+    np.testing.assert_allclose(steps, counts_of(batch).sum(), rtol=1e-6)
     assert any(np.abs(a).max() > 1e-3 for a in jax.tree.leaves(expected))
 
 
@@ -133,7 +133,7 @@ def test_stream(kind):
     state = carry = estimator.init(params, batches[0])
     same(state, model().init_carry(params, (B,)))
     for batch in batches:
-        loss, grads, state, _ = grad(params, state, batch, KEY)
+        loss, grads, state, *_ = grad(params, state, batch, KEY)
 
         def by_hand(params, carry, batch=batch):
             return explicit(params, jax.lax.stop_gradient(carry), batch)
@@ -152,7 +152,7 @@ def test_windows_in_a_row_are_one_long_run():
     grad, state = quick_jit(estimator.grad), estimator.init(params, windows[0])
     losses = []
     for batch in windows:
-        loss, _, state, _ = grad(params, state, batch, KEY)
+        loss, _, state, *_ = grad(params, state, batch, KEY)
         losses.append(float(loss))
     long = jax.tree.map(lambda *parts: jnp.concatenate(parts), *windows)
     value, carry = explicit(params, model().init_carry(params, (B,)), long)
@@ -264,10 +264,10 @@ def test_a_batch_without_a_real_step_has_no_loss_and_no_gradient(make, how):
     estimator = make(model(), OBJECTIVE)
     state = estimator.init(params, batch)
     grad = quick_jit(estimator.grad)
-    loss, grads, after, metrics = grad(params, state, batch, KEY)
+    loss, grads, after, steps, _ = grad(params, state, batch, KEY)
     assert float(loss) == 0
     assert all((a == 0).all() for a in jax.tree.leaves(grads))
-    assert float(metrics["steps"]) == 0
+    assert float(steps) == 0
     assert not bool(estimators.any_real(batch))
     if how == "mask":  # it is as if the batch had not been
         for a, b in zip(*map(jax.tree.leaves, (carries(state), carries(after)))):
@@ -302,10 +302,8 @@ def test_overlapping_windows_reach_into_earlier_batches(kind, window, stride):
     state, found = estimator.init(parameters(), batches[0]), []
     grad = quick_jit(estimator.grad)
     for batch in batches:
-        value, grads, state, metrics = grad(parameters(), state, batch, KEY)
-        found.append(
-            [float(metrics["steps"]) * a for a in jax.tree.leaves((value, grads))]
-        )
+        value, grads, state, steps, _ = grad(parameters(), state, batch, KEY)
+        found.append([float(steps) * a for a in jax.tree.leaves((value, grads))])
 
     cut = functools.partial(unrolls.truncated, window=window, stride=stride)
     total = estimators.total_loss(model(), OBJECTIVE, unroll=cut)
@@ -325,7 +323,7 @@ def test_overlapping_windows_reach_into_earlier_batches(kind, window, stride):
     other = short(parameters(), estimators.init_carry(model(), parameters(), batches[0]),
                   batches[0], KEY)[1]  # fmt: skip
     differs = [
-        float(jnp.abs(a * float(metrics["steps"]) - b).max())
+        float(jnp.abs(a * float(steps) - b).max())
         for a, b in zip(jax.tree.leaves(other), found[0][1:], strict=True)
     ]
     assert max(differs) > 1e-4

@@ -317,7 +317,7 @@ def test_an_estimator_takes_it():
             Batch(one_each(each, 8), alone),
         )
     ]
-    assert found[0][3]["steps"] == found[1][3]["steps"] == sum(LENGTHS)
+    assert found[0].steps == found[1].steps == sum(LENGTHS)
     for a, b in zip(*(jax.tree.leaves(f[:2]) for f in found), strict=True):
         assert error(a, b) <= TOLERANCE
 

@@ -72,8 +72,8 @@ def weighted(factor):
     by = np.full(3, factor, "f")  # a constant that the traced program holds
 
     def grad(params, state, batch, key):
-        loss, grads, state, told = job.estimator.grad(params, state, batch, key)
-        return loss, jax.tree.map(lambda a: a * by[0], grads), state, told
+        found = job.estimator.grad(params, state, batch, key)
+        return found._replace(grads=jax.tree.map(lambda a: a * by[0], found.grads))
 
     return job._replace(estimator=job.estimator._replace(grad=grad))
 

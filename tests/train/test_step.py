@@ -9,7 +9,17 @@ import numpy as np
 import optax
 import pytest
 
-from bptt_jax import Batch, Estimator, Side, cells, estimators, models, tasks, train
+from bptt_jax import (
+    Batch,
+    Estimator,
+    Gradient,
+    Side,
+    cells,
+    estimators,
+    models,
+    tasks,
+    train,
+)
 from bptt_jax._jax import enable_x64
 from support.training import JOBS, adding, emptied, every_job, text
 
@@ -114,7 +124,8 @@ def test_metrics_are_finite_where_a_square_is_not():
 
     def grad(params, state, batch, key):
         del params, batch, key
-        return jnp.float32(1), dict(w=jnp.full(100, 300.0, jnp.float16)), state, {}
+        grads = dict(w=jnp.full(100, 300.0, jnp.float16))
+        return Gradient(jnp.float32(1), grads, state, jnp.float32(1), {})
 
     estimator = Estimator(lambda params, batch: (), grad)
     params, optimizer = dict(w=jnp.zeros(100, jnp.float16)), optax.sgd(0.125)
