@@ -7,6 +7,7 @@ from bptt_jax.layers._dropout import dropout, variational_dropout
 from bptt_jax.layers._hooks import clip_d_carry, h_detach, in_turn, scale_d_carry
 from bptt_jax.layers._lift import lift
 from bptt_jax.layers._parts import Part, parts, with_options
+from bptt_jax.layers._parts import lean as lean
 from bptt_jax.layers._parts import over as over
 from bptt_jax.layers._recurrent import made, recurrent
 from bptt_jax.layers._remat import remat

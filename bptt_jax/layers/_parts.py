@@ -9,6 +9,7 @@ from bptt_jax._factory import factory
 from bptt_jax.layers._hooks import in_turn
 from bptt_jax.layers._lift import lift
 from bptt_jax.layers._recurrent import made
+from bptt_jax.layers._save import STATES
 from bptt_jax.types import Cell, Layer, Loop, Recurrent, Save
 
 
@@ -93,3 +94,13 @@ def with_options(
         return made(part._replace(**{k: v for k, v in given.items() if v is not None}))
 
     return over(layer, f)
+
+
+@factory
+def lean(layer: Layer) -> Layer:
+    """The layer whose parts keep the states alone, where they do not say what they keep:
+    for those who run a stretch again.
+    """
+    if layer.over is None:
+        return layer
+    return layer.over(lambda part: made(part._replace(save=part.save or STATES)))

@@ -3,6 +3,7 @@
 from bptt_jax._factory import factory
 from bptt_jax.layers._again import again
 from bptt_jax.layers._lift import lift
+from bptt_jax.layers._parts import lean
 from bptt_jax.types import Cell, Layer
 
 
@@ -21,4 +22,4 @@ def remat(layer: Layer | Cell) -> Layer:
     layer = lift(layer)
     inner = layer.over
     over = None if inner is None else lambda f: remat(inner(f))
-    return again(layer)._replace(over=over)
+    return again(lean(layer))._replace(over=over)

@@ -2,10 +2,11 @@
 
 import jax
 
+from bptt_jax import layers
 from bptt_jax._factory import is_whole, plain
 from bptt_jax.types import Cell, Layer, PyTree, Side
 from bptt_jax.unrolls._bptt import bptt
-from bptt_jax.unrolls._door import arrays
+from bptt_jax.unrolls._door import arrays, lift
 from bptt_jax.unrolls._plan import plan
 from bptt_jax.unrolls._revolve import revolve
 
@@ -47,7 +48,7 @@ def checkpointed(
         weigh little beside one stretch, otherwise as many that no stretch runs more than
         three times (`≈ √(2n)`).
       memory: bytes of temporary memory for the gradient, in place of `slots` and `kept`:
-        they and `chunk` are then those of `plan`. Under `vmap` it is that of one example.
+        they and `chunk`, and whether gates are kept, are then those of `plan`. Under `vmap` it is that of one example.
       chunk: steps of a stretch, K; None: about √T.
       kept: stretches, the last ones, of which all that their backward needs is stored,
         as `bptt` does for all: they do not run again. Worth its memory once all states
@@ -61,6 +62,9 @@ def checkpointed(
 
     Raises:
       ValueError, TypeError: an argument does not fit; the message names it.
+
+    Where the layer does not say what it keeps of a stretch that is pulled back, it is the
+    states alone.
 
     Cost: memory of m + 1 states, what is kept, and that of one stretch of `bptt`; time as
     above, of the n - `kept` stretches that run again.
@@ -97,8 +101,11 @@ def checkpointed(
         at = arrays(params, carry, xs, side, length)
         found = plan(layer, *at, memory=memory, chunk=chunk)
         chunk, slots, kept = found.chunk, found.slots, found.kept
+        layer = lift(layer) if found.save is None else layers.lean(lift(layer))
         if kept == found.stretches:
             return bptt(layer, params, carry, xs, side, length=length, chunk=chunk)
+    else:
+        layer = layers.lean(lift(layer))
     return revolve(
         layer, params, carry, xs, side,
         length=length, chunk=chunk, slots=slots, kept=kept, offload=offload,

@@ -17,7 +17,8 @@ predicted time
 
     (2)  (evaluations(n - j, m) + 1 + j + BACKWARD n) (K + OVERHEAD)
 
-is least.
+is least. Where a layer keeps gates that it does not have to (`layers.by_shapes`), both it
+and the same layer that keeps its states alone are looked at; BACKWARD is less of the first.
 """
 
 import functools
@@ -27,8 +28,9 @@ from typing import NamedTuple
 import jax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import layers
 from bptt_jax._factory import is_whole, plain
-from bptt_jax.types import Cell, Layer, PyTree, Side
+from bptt_jax.types import Cell, Layer, PyTree, Save, Side
 from bptt_jax.unrolls import _schedule as schedule
 from bptt_jax.unrolls._bptt import bptt, check_chunk, default_chunk, near_divisor
 from bptt_jax.unrolls._door import arrays, lift
@@ -36,6 +38,7 @@ from bptt_jax.unrolls._revolve import default_stretch, revolve
 
 PROBE = 4, 2  # stretches and slots of the program that is compiled
 BACKWARD = 2.5  # time of a backward pass over that of a forward pass
+WITH_GATES = 2.0  # the same where gates are kept (`benchmarks/results/against.json`)
 OVERHEAD = 2.0  # steps that the beginning and end of a stretch are worth
 
 
@@ -52,6 +55,8 @@ class Plan(NamedTuple):
         none is, since a stretch then runs again before it is pulled back.
     bytes: predicted temporary memory of the gradient, outputs and their cotangents
         included, inputs and gradients not.
+    save: what recurrent parts keep that do not say it themselves: `layers.STATES`; None:
+        by their rule.
     """
 
     chunk: int
@@ -61,6 +66,7 @@ class Plan(NamedTuple):
     evaluations: int
     recomputation: float
     bytes: int
+    save: Save | None = None
 
     def __str__(self) -> str:
         rows = {
@@ -70,6 +76,7 @@ class Plan(NamedTuple):
             "stretches kept whole": f"{self.kept:,}",
             "stretches run forward": f"{self.evaluations:,}",
             "recomputation": f"{self.recomputation:.2f}",
+            "kept of a step": "by the layer's rule" if self.save is None else "states",
             "predicted memory": _bytes(self.bytes),
         }
         left, right = max(map(len, rows)), max(map(len, rows.values()))
@@ -107,7 +114,8 @@ def plan(
       ValueError: `memory` is less than any plan takes; the message names the least.
       NotImplementedError: the backend gives no account of memory.
 
-    Cost: up to five small programs are compiled, once for these shapes.
+    Cost: up to five small programs are compiled, once for these shapes; ten where gates
+    may be kept.
 
     >>> import jax, jax.numpy as jnp
     >>> from bptt_jax import cells, unrolls
@@ -125,26 +133,40 @@ def plan(
     layer = lift(layer)
     at = jax.eval_shape(lambda *given: arrays(*given, length), params, carry, xs, side)
     T, (leaves, structure) = trees.length(at[2]), jax.tree.flatten(at)
-    of = functools.partial(_fixed, layer, structure, tuple(leaves))
     units = max((math.prod(a.shape) for a in jax.tree.leaves(at[1])), default=1)
-    ways = [
-        _within(of(K), T // K, K, memory)
-        for K in ([min(chunk, T)] if chunk else _lengths(T, units))
-    ]
+    lengths = [min(chunk, T)] if chunk else _lengths(T, units)
     K = min(chunk or default_chunk(T, units), T)
-    n, by_bptt = T // K, _of_bptt(layer, structure, tuple(leaves), K)
-    ways.append(Plan(K, 0, n, n, n, 1.0, by_bptt))
+    ways = []
+    variants = _variants(layer, structure, tuple(leaves))
+    for one, save in variants:
+        of = functools.partial(_fixed, one, structure, tuple(leaves))
+        some = [_within(of(k), T // k, k, memory) for k in lengths]
+        n, by_bptt = T // K, _of_bptt(one, structure, tuple(leaves), K)
+        some.append(Plan(K, 0, n, n, n, 1.0, by_bptt))
+        ways += [way._replace(save=save) for way in some]
     found = [way for way in ways if way.bytes <= memory]
     if not found:
         least = min(way.bytes for way in ways)
         raise ValueError(f"memory: expected at least {least} bytes, got {memory}")
-    return min(found, key=_time)
+    return min(found, key=functools.partial(_time, keeps=len(variants) > 1))
 
 
 def _lengths(T: int, units: int) -> list[int]:
     """Lengths of a stretch to choose from: that of `checkpointed`, and shorter ones."""
     longest = default_stretch(T, units)
     return sorted({near_divisor(T, max(1, longest // 4**k)) for k in range(4)})
+
+
+def _variants(layer: Layer, structure, leaves: tuple) -> list:
+    """`(layer, save)`: as it is; and with states alone, where that is another."""
+    lean = layers.lean(layer)
+    params, carry, *along = structure.unflatten(leaves)
+    of_a_step = [
+        _size(jax.eval_shape(one.fwd, params, carry, *_first_steps(along, 1)))
+        for one in (layer, lean)
+    ]
+    as_it_is, least = of_a_step
+    return [(layer, None)] + ([(lean, layers.STATES)] if least < as_it_is else [])
 
 
 class _Fixed(NamedTuple):
@@ -213,7 +235,8 @@ def _within(of: _Fixed, n: int, K: int, memory: int) -> Plan:
     return Plan(K, m, j, n, runs, runs / n, without + m * of.carry + j * of.kept)
 
 
-def _time(plan: Plan) -> float:
-    """(2)"""
-    runs = plan.evaluations + BACKWARD * plan.stretches
+def _time(plan: Plan, keeps: bool) -> float:
+    """(2); `keeps`: whether it is gates that are kept by the layer's rule."""
+    backward = WITH_GATES if keeps and plan.save is None else BACKWARD
+    runs = plan.evaluations + backward * plan.stretches
     return runs * (plan.chunk + OVERHEAD)
