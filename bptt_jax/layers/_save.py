@@ -9,8 +9,12 @@
 States that are outputs are kept once, as outputs. Gradients are the same.
 """
 
+import functools
+import math
+
 import jax
 
+from bptt_jax import _pytrees as trees
 from bptt_jax.cells import linearize
 from bptt_jax.types import Cell, PyTree, Save
 

@@ -48,7 +48,8 @@ def checkpointed(
         weigh little beside one stretch, otherwise as many that no stretch runs more than
         three times (`≈ √(2n)`).
       memory: bytes of temporary memory for the gradient, in place of `slots` and `kept`:
-        they and `chunk`, and whether gates are kept, are then those of `plan`. Under `vmap` it is that of one example.
+        they and `chunk`, and whether gates are kept, are then those of `plan`. Under
+        `vmap` it is that of one example.
       chunk: steps of a stretch, K; None: about √T.
       kept: stretches, the last ones, of which all that their backward needs is stored,
         as `bptt` does for all: they do not run again. Worth its memory once all states
