@@ -140,13 +140,18 @@ class Cell(NamedTuple):
 class Save(NamedTuple):
     """What is kept of each step for the way back, beside its state.
 
+    name: shown in its place, "layers.GATES".
     keep: `(cell, params, carry, u, gates, after) -> kept`, of one step, from the carry
         before it to the one after it.
     coeffs: `(cell, params, xs, carries, nexts, kept) -> coeffs`, of all steps at once.
     """
 
+    name: str
     keep: Callable
     coeffs: Callable
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 class Loop(NamedTuple):
@@ -155,6 +160,7 @@ class Loop(NamedTuple):
     A loop takes the cell's own functions; masks, resets, zoneout and hooks are wrapped
     around the cell, so no loop knows of them. Every loop returns the same trees.
 
+    name: shown in its place, "loops.step_by_step".
     prepare: `(cell, params) -> ready`, what does not depend on the step (a weight in
         another layout, say): a compiler moves it out of the loop over stretches.
     forward: `(cell, ready, carry, us, keep, length) -> (carry, ys, kept)`; `keep` is
@@ -165,10 +171,14 @@ class Loop(NamedTuple):
         with `shapes` of `(params, carry, us)`; None where it can.
     """
 
+    name: str
     prepare: Callable
     forward: Callable
     backward: Callable
     supports: Callable
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 class Recurrent(NamedTuple):

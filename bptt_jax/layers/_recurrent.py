@@ -231,7 +231,7 @@ def made(part: Recurrent) -> Layer:
         given = (xs, side.keys) if cell.keyed else xs
         carry = _check_step(cell, params, carry, given)
         known, wrapped, inputs = _ready(part, params, carry, xs, side)
-        save = part.save or by_shapes(cell, params, carry, xs)
+        save = part.save or by_shapes(cell, params, carry, given)
         us = wrapped.vjp.project(params, inputs)
         outputs = output_leaves(known, carry)
 
@@ -247,7 +247,8 @@ def made(part: Recurrent) -> Layer:
 
     def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
         known, wrapped, inputs = _ready(part, params, carry, xs, side)
-        save = part.save or by_shapes(cell, params, carry, xs)
+        given = (xs, side.keys) if cell.keyed else xs
+        save = part.save or by_shapes(cell, params, carry, given)
         states, kept = residuals
         nexts = _states(output_leaves(known, carry), carry, ys, states)
         carries = trees.before(carry, nexts)

@@ -30,7 +30,7 @@ def _from_states(cell, params, xs, carries, nexts, kept):
     return linearize(cell, params, carries, us, nexts)
 
 
-STATES = Save(_no_more, _from_states)
+STATES = Save("layers.STATES", _no_more, _from_states)
 """The least that makes no step run again: time for two products, memory for the states."""
 
 
@@ -50,7 +50,7 @@ def _from_gates(cell, params, xs, carries, nexts, kept):
     return cell.vjp.local(params, gates, carries, nexts)
 
 
-GATES = Save(_gates, _from_gates)
+GATES = Save("layers.GATES", _gates, _from_gates)
 """Memory for two products: the gates, three to five times the states of a gated cell."""
 
 
@@ -65,7 +65,7 @@ def _from_coefficients(cell, params, xs, carries, nexts, kept):
     return kept
 
 
-COEFFICIENTS = Save(_coefficients, _from_coefficients)
+COEFFICIENTS = Save("layers.COEFFICIENTS", _coefficients, _from_coefficients)
 """Memory for all that can be computed in the forward pass."""
 
 
@@ -73,7 +73,7 @@ def _never(*at):
     raise AssertionError("a stretch of which nothing is kept runs again")
 
 
-NOTHING = Save(_never, _never)
+NOTHING = Save("layers.NOTHING", _never, _never)
 """Each stretch runs again before it is pulled back; see `layers.remat`."""
 
 
@@ -98,7 +98,8 @@ def by_shapes(cell: Cell, params: PyTree, carry: PyTree, xs: PyTree) -> Save:
 
     Args:
       cell: without mask, resets and hooks.
-      params, carry, xs: of a stretch, for their shapes and dtypes.
+      params, carry, xs: of a stretch, for their shapes and dtypes; inputs as the cell
+        takes them.
     """
     leaves, structure = jax.tree.flatten((params, carry, xs))
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves]

@@ -22,10 +22,10 @@ def first_of(
       ValueError: the one that is wanted cannot run this; the message says why.
     """
     shapes = jax.tree.map(jax.typeof, (params, carry, us))
-    reasons = {}
+    reasons = []
     for each in IN_ORDER if loop is None else (loop,):
         reason = each.supports(cell, shapes, jax.default_backend())
         if reason is None:
             return each
-        reasons[each] = reason
-    raise ValueError(f"loop: it cannot run this, {'; '.join(reasons.values())}")
+        reasons.append(f"{each} cannot run this: {reason}")
+    raise ValueError(f"loop: {'; '.join(reasons)}")

@@ -32,7 +32,7 @@ def _supports(cell, shapes, platform):
     return None
 
 
-step_by_step = Loop(_prepare, _forward, _backward, _supports)
+step_by_step = Loop("loops.step_by_step", _prepare, _forward, _backward, _supports)
 """`lax.scan` over steps, each way. Runs every cell, on every platform.
 
 >>> from bptt_jax import cells, layers, loops
