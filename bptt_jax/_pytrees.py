@@ -6,7 +6,7 @@ floating leaves alone. (`float0`, which `jax.vjp` uses there, must not enter a s
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -217,6 +217,33 @@ def as_reals(tree: PyTree) -> tuple[jax.Array, Callable]:
 def add(a: PyTree, b: PyTree) -> PyTree:
     """The sum of two cotangents, in the dtype of the first."""
     return jax.tree.map(lambda x, y: x + cast(y, x.dtype), a, b)
+
+
+class Sum(NamedTuple):
+    """A sum of gradients of one tree over many stretches of time, in at least float32.
+
+    parts: what there is so far, at the floating leaves.
+    """
+
+    parts: list[jax.Array]
+
+    @classmethod
+    def zeros(cls, like: PyTree) -> "Sum":
+        """The sum of no gradients of a tree."""
+        leaves = floats(like, like)
+        return cls([jnp.zeros_like(p, at_least_float32(p.dtype)) for p in leaves])
+
+    def add(self, each: list[jax.Array], over: int | None = None) -> "Sum":
+        """With one more gradient; `over`: an axis of many that are added."""
+        each = [cast(d, t.dtype) for d, t in zip(each, self.parts, strict=True)]
+        if over is not None:
+            each = [d.sum(over) for d in each]
+        return Sum([t + d for t, d in zip(self.parts, each, strict=True)])
+
+    def done(self, like: PyTree) -> list[jax.Array]:
+        """The sum in the dtypes of the floating leaves of the tree."""
+        leaves = floats(like, like)
+        return [t.astype(p.dtype) for t, p in zip(self.parts, leaves, strict=True)]
 
 
 def sum_of(a: PyTree, b: PyTree) -> PyTree:

@@ -14,7 +14,6 @@ besides the residuals exists for K steps only. Stored for all T: c_i, ys and res
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from bptt_jax import _pytrees as trees
@@ -96,9 +95,7 @@ def backward(layer, residuals, d_carry, d_ys, *, chunk):
     params, last, xs, side, ys, stored = residuals
     T, K = trees.length(xs), _chunk(chunk, xs, last)
     rest, stored, pieces = T % K, list(stored), []
-    weights = trees.floats(params, params)
-    total = [jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]
-    acc = trees.floats(last, d_carry), total
+    acc = trees.floats(last, d_carry), trees.Sum.zeros(params)
 
     def stretch(acc, at):  # (2), (3)
         (d_carry, total), (xs, side, ys, d_ys, (carry, residuals)) = acc, at
@@ -106,8 +103,7 @@ def backward(layer, residuals, d_carry, d_ys, *, chunk):
             params, carry, xs, side, ys, residuals, trees.fill(carry, d_carry), d_ys
         )
         d_params, seen = _apart(d_params)
-        each = trees.floats(params, d_params)
-        total = [t + trees.cast(d, t.dtype) for t, d in zip(total, each, strict=True)]
+        total = total.add(trees.floats(params, d_params))
         along = trees.floats(xs, d_xs), of_targets(side, d_targets), seen
         return (trees.floats(carry, d_carry), total), along
 
@@ -120,8 +116,7 @@ def backward(layer, residuals, d_carry, d_ys, *, chunk):
         acc, along = stretch(acc, (*at, stored.pop()))
         pieces.insert(0, along)
     d_carry, total = acc
-    d_params = [t.astype(p.dtype) for t, p in zip(total, weights, strict=True)]
-    return d_params, d_carry, *trees.join(pieces)
+    return total.done(params), d_carry, *trees.join(pieces)
 
 
 @jax.tree_util.register_dataclass

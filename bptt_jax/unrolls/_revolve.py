@@ -209,8 +209,6 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots, kept=0, offload=
     params, last, xs, side, stored, whole, rest = residuals
     T = trees.length(xs)
     K, _, n, more, done = _cut(T, last, chunk, slots, kept)
-    weights = trees.floats(params, params)
-    total = [jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]
 
     def pull(acc, start, steps, carry, ys, residuals):  # (4)
         d_carry, total, along = acc
@@ -218,8 +216,7 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots, kept=0, offload=
         d_params, d_carry, *d_at = layer.bwd(
             params, carry, *at, ys, residuals, trees.fill(carry, d_carry), d_out
         )
-        each = trees.floats(params, d_params)
-        total = [t + trees.cast(d, t.dtype) for t, d in zip(total, each, strict=True)]
+        total = total.add(trees.floats(params, d_params))
         d_at = trees.floats(at[0], d_at[0]), of_targets(at[1], d_at[1])
         along = trees.write_steps(along, start, d_at)
         return trees.floats(carry, d_carry), total, along
@@ -236,7 +233,8 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots, kept=0, offload=
         return pull(acc, i * K, K, carry, ys, residuals), slots
 
     along = trees.floats(xs, xs), trees.floats(side.targets, side.targets)
-    acc = trees.floats(last, d_carry), total, jax.tree.map(jnp.zeros_like, along)
+    zeros = trees.Sum.zeros(params), jax.tree.map(jnp.zeros_like, along)
+    acc = trees.floats(last, d_carry), *zeros
     if rest is not None:
         acc = pull(acc, done, T - done, *rest)
     if more:
@@ -244,8 +242,7 @@ def _backward(layer, residuals, d_carry, d_ys, *, chunk, slots, kept=0, offload=
         acc, _ = lax.scan(pull_kept, acc, (indices, whole), reverse=True)
     acc, _ = lax.fori_loop(np.int32(0), np.int32(n), turn, (acc, stored))
     d_carry, total, along = acc
-    d_params = [t.astype(p.dtype) for t, p in zip(total, weights, strict=True)]
-    return forward_only((d_params, d_carry, *along), TWICE)
+    return forward_only((total.done(params), d_carry, *along), TWICE)
 
 
 def _reach(layer, params, xs, side, K: int, n: int, slots: _Slots, i, offload):

@@ -44,9 +44,8 @@ def _backward(layer, residuals, d_carry, d_ys, *, window, stride, chunk):
     T, rest = trees.length(xs), trees.length(xs) % K
     n, stored, pieces = T // K, list(stored), []
     generations = min(window // stride, -(-T // stride))
-    weights = trees.floats(params, params)
-    total = [jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]
-    acc = [_newest_only(d, generations) for d in trees.floats(last, d_carry)], total
+    ds = [_newest_only(d, generations) for d in trees.floats(last, d_carry)]
+    acc = ds, trees.Sum.zeros(params)
 
     def pull(acc, xs, side, ys, d_ys, carry, residuals):  # (3), (4)
         ds, total = acc
@@ -63,9 +62,7 @@ def _backward(layer, residuals, d_carry, d_ys, *, window, stride, chunk):
 
         d_of = jax.tree.map(lambda a: _newest_only(a, generations), d_ys)
         each, ds, along = _over(generations, one)(ds, d_of)
-        sums = [trees.cast(d, t.dtype).sum(0) for t, d in zip(total, each, strict=True)]
-        total = [t + d for t, d in zip(total, sums, strict=True)]
-        return (ds, total), jax.tree.map(lambda d: d.sum(0), along)
+        return (ds, total.add(each, over=0)), jax.tree.map(lambda d: d.sum(0), along)
 
     def next_block(ds, ends):  # (1), (2)
         return [
@@ -90,8 +87,7 @@ def _backward(layer, residuals, d_carry, d_ys, *, window, stride, chunk):
         acc, along = pull(acc, *at, *stored.pop())
         pieces.insert(0, along)
     ds, total = acc
-    d_params = [t.astype(p.dtype) for t, p in zip(total, weights, strict=True)]
-    return d_params, [d.sum(0) for d in ds], *trees.join(pieces)
+    return total.done(params), [d.sum(0) for d in ds], *trees.join(pieces)
 
 
 def _over(generations: int, f):

@@ -181,7 +181,10 @@ def test_an_objective_without_targets():
 def test_an_estimator_that_gives_no_gradient():
     exact = estimators.exact(CELL, LOSS)
     mesh = jax.make_mesh((1,), ("data",))
-    for cut, got in ((tuple, "a tuple of 5"), (lambda found: found.loss, "Tracer")):
+    for cut, got in (
+        (tuple, "a tuple of 5"),
+        (lambda found: found.loss, "(Tracer|Array)"),
+    ):
         own = Estimator(exact.init, lambda *at, cut=cut: cut(exact.grad(*at)))
         refused = pytest.raises(TypeError, match=rf"estimator: .*Gradient\(.*{got}")
         with refused:
