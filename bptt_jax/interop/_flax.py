@@ -196,17 +196,17 @@ class Order(NamedTuple):
 
 
 def call(
-    rnn: Any, inputs: Array, carry: PyTree, seq_lengths, given: dict, *, begin: Callable,
-    unrolled: Callable, otherwise: Callable,
+    rnn: Any, inputs: Array, carry: PyTree, seq_lengths, *, begin: Callable,
+    unrolled: Callable, otherwise: Callable, **given,
 ) -> Any:  # fmt: skip
     """`RNN.__call__` of either half of flax.
 
     Args:
       carry: before the first step; None: that of `begin`, `(shape of x_t) -> carry`.
-      given: options of the call; those that are None are the module's attributes.
       unrolled: `(inputs, carry) -> (xs, side) -> (carry, ys)`, or to None where time is to
         be flax's own scan.
       otherwise: flax's own `__call__`.
+      given: options of the call; those that are None are the module's attributes.
     """
     inputs = jnp.asarray(inputs)
     options = {

@@ -101,14 +101,11 @@ class RNN(nn.RNN):
             key = jax.random.key(0) if init_key is None else init_key
             return self.cell.initialize_carry(key, shape)
 
-        given = dict(
-            return_carry=return_carry, time_major=time_major, reverse=reverse,
-            keep_order=keep_order,
-        )  # fmt: skip
         return _flax.call(
-            self, inputs, initial_carry, seq_lengths, given,
-            begin=begin, unrolled=functools.partial(_unrolled, self),
-            otherwise=functools.partial(_of_flax, self),
+            self, inputs, initial_carry, seq_lengths, begin=begin,
+            unrolled=functools.partial(_unrolled, self),
+            otherwise=functools.partial(_of_flax, self), return_carry=return_carry,
+            time_major=time_major, reverse=reverse, keep_order=keep_order,
         )  # fmt: skip
 
 

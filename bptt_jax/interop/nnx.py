@@ -98,15 +98,12 @@ class RNN(nnx.RNN):
             rngs = self.rngs
         if isinstance(rngs, nnx.Rngs):
             rngs = rngs.carry.fork()
-        given = dict(
-            return_carry=return_carry, time_major=time_major, reverse=reverse,
-            keep_order=keep_order,
-        )  # fmt: skip
         return _flax.call(
-            self, inputs, initial_carry, seq_lengths, given,
+            self, inputs, initial_carry, seq_lengths,
             begin=lambda shape: self.cell.initialize_carry(shape, rngs),
             unrolled=functools.partial(_unrolled, self, seq_lengths is not None),
-            otherwise=super().__call__,
+            otherwise=super().__call__, return_carry=return_carry,
+            time_major=time_major, reverse=reverse, keep_order=keep_order,
         )  # fmt: skip
 
 
