@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import cells, unrolls
-from bptt_jax.interop import _layouts
+from bptt_jax.interop import _layouts, files
 from bptt_jax.interop._layouts import Layout
 from bptt_jax.interop.weights import ELMAN, LSTM, Sizes
 from bptt_jax.types import Cell, PyTree, Side
@@ -47,7 +47,7 @@ CARRIES = {
 """`take` and `give` where flax's carry, `(c, h)` of an LSTM, is not ours."""
 
 
-def known(cell: Any, layout: Layout, named: dict, dtype) -> Known | None:
+def known(cell: Any, layout: Layout, params: dict, dtype) -> Known | None:
     """A cell of flax as one of ours; None: it has other functions, or lacks an array
     (flax says which).
     """
@@ -55,7 +55,7 @@ def known(cell: Any, layout: Layout, named: dict, dtype) -> Known | None:
     if not (phi is not None if kind is ELMAN else usual_gates(cell)):
         return None
     try:
-        params = _layouts.ours(layout, named)
+        params = _layouts.ours(layout, files.flat(params, "/"))
     except KeyError:
         return None
     w_h = params["w_h"]
@@ -89,22 +89,24 @@ def joint_dtype(dtype: Any, carry: PyTree, *arrays: PyTree):
     return of if one and jnp.issubdtype(of, jnp.floating) else None
 
 
-def hand_derived(rnn: Any, found, inputs: Array, carry: PyTree) -> Callable | None:
+def hand_derived(
+    rnn: Any, known_cell: Callable, params: dict | None, inputs: Array, carry: PyTree
+) -> Callable | None:
     """The cell of an `RNN` through time as one of ours, flax's carry in and out.
 
     Its parameters are put side by side here: once a call, before time begins.
 
     Args:
-      found: the cell's layout and arrays; None: there are none.
+      known_cell: `(cell, params, dtype) -> Known`, or to None.
+      params: of a cell of flax by its names; None: it is none that is known.
 
     Returns:
       `(xs, side) -> (carry, ys)`; None: it is none of ours, or has several dtypes.
     """
-    if found is None:
+    if params is None:
         return None
-    layout, named = found
-    dtype = joint_dtype(rnn.cell.dtype, carry, inputs, named)
-    ours = None if dtype is None else known(rnn.cell, layout, named, dtype)
+    dtype = joint_dtype(rnn.cell.dtype, carry, inputs, params)
+    ours = None if dtype is None else known_cell(rnn.cell, params, dtype)
     if ours is None:
         return None
 
@@ -196,17 +198,17 @@ class Order(NamedTuple):
 
 
 def call(
-    rnn: Any, inputs: Array, carry: PyTree, seq_lengths, given: dict, *, begin: Callable,
-    unrolled: Callable, otherwise: Callable,
+    rnn: Any, inputs: Array, carry: PyTree, seq_lengths, *, begin: Callable,
+    unrolled: Callable, otherwise: Callable, **given,
 ) -> Any:  # fmt: skip
     """`RNN.__call__` of either half of flax.
 
     Args:
       carry: before the first step; None: that of `begin`, `(shape of x_t) -> carry`.
-      given: options of the call; those that are None are the module's attributes.
       unrolled: `(inputs, carry) -> (xs, side) -> (carry, ys)`, or to None where time is to
         be flax's own scan.
       otherwise: flax's own `__call__`.
+      given: options of the call; those that are None are the module's attributes.
     """
     inputs = jnp.asarray(inputs)
     options = {

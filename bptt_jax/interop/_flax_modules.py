@@ -83,20 +83,20 @@ def _cell(cell: Any, room: str | None) -> tuple[dict, Callable]:
     """The parameters of a cell as ours, and its activation."""
     name = _name(cell)
     of = importlib.import_module(f"bptt_jax.interop.{room}")
-    found = of.arrays_of(cell)
-    if found is None:
+    theirs = of.params_of(cell)
+    if theirs is None:
         raise ValueError(
             f"source: expected one of {', '.join(k.__name__ for k in of.CELLS)} with its "
             f"own parameters, got {name}"
         )
     _check(cell, name)
-    dtype = jnp.result_type(*found[1].values())
+    dtype = jnp.result_type(*jax.tree.leaves(theirs))
     if cell.dtype is not None and cell.dtype != dtype:
         raise ValueError(
             f"{name}: expected a computation in {dtype}, the dtype of its parameters, "
             f"got dtype={jnp.dtype(cell.dtype)}"
         )
-    known = _flax.known(cell, *found, dtype)
+    known = of.known_cell(cell, theirs, dtype)
     if known is None:
         raise ValueError(f"{name}: expected {_wanted(cell)}, got {_functions(cell)}")
     return known.params, _flax.known_function(cell.activation_fn) or jnp.tanh

@@ -24,6 +24,7 @@ from bptt_jax.interop.weights import (
     MGU,
     PROJECTED_LSTM,
     Kind,
+    Part,
     Sizes,
 )
 
@@ -139,6 +140,12 @@ def by_kind(library: str) -> dict[Kind, Layout]:
     return {a.kind: a for a in LAYOUTS[library]}
 
 
+def of_part(library: str) -> Callable[[Part], dict[str, Any]]:
+    """`(part) -> arrays` of a library's cell, as `theirs`."""
+    layouts = by_kind(library)
+    return lambda part: theirs(layouts[part.kind], part.params)
+
+
 def check_kinds(whole: tuple, layouts: Mapping, library: str) -> None:
     """Refuses a network with a cell that a library does not have."""
     for part in (part for layer in whole for part in layer):
@@ -146,9 +153,15 @@ def check_kinds(whole: tuple, layouts: Mapping, library: str) -> None:
             raise ValueError(f"params: {library} has no {part.kind.name}")
 
 
-def names_by_gates(library: str) -> dict[int, str]:
-    """What a library calls its cells, by how many gates they have."""
-    return {len(a.gates): a.name for a in LAYOUTS[library]}
+def by_gates(library: str) -> dict[int, Layout]:
+    """What a library has, by how many gates it has; of those with as many, the first."""
+    return {len(a.gates): a for a in reversed(LAYOUTS[library])}
+
+
+def chosen(g: Group, short: str, columns: int, n_hidden: int, among: dict) -> Layout:
+    """That of `by_gates` whose kernel of the state has so many columns, G·H."""
+    names = {n: a.name for n, a in sorted(among.items(), reverse=True)}
+    return among[g.n_gates(short, columns, n_hidden, names)]
 
 
 def shapes(a: Layout, s: Sizes) -> dict[str, tuple[int, ...]]:

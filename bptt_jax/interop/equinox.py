@@ -20,11 +20,11 @@ from bptt_jax.interop._named import Group, arrays, grouped, is_path, written
 from bptt_jax.interop.weights import Network, Part, Sizes
 from bptt_jax.types import PyTree
 
-GATES = _layouts.names_by_gates("equinox")
-CELLS = tuple(GATES.values())
+CELLS = tuple(a.name for a in _layouts.LAYOUTS["equinox"])
 LEAVES = ("weight_ih", "weight_hh", "bias", "bias_n")
+_theirs = _layouts.of_part("equinox")
 _LAYOUTS = _layouts.by_kind("equinox")
-_OF_GATES = {len(a.gates): a for a in _LAYOUTS.values()}
+_BY_GATES = _layouts.by_gates("equinox")
 
 
 def load_cells(source: Any, *, prefix: str = "") -> Network:
@@ -129,13 +129,9 @@ def _place(name: str) -> tuple[int, int, str] | None:
 
 def _ours(g: Group) -> dict:
     rows, n_hidden = g.shape("weight_hh")
-    layout = _OF_GATES[g.n_gates("weight_hh", rows, n_hidden, GATES)]
+    layout = _layouts.chosen(g, "weight_hh", rows, n_hidden, _BY_GATES)
     sizes = Sizes(g.shape("weight_ih")[1], n_hidden, n_hidden)
     return _layouts.ours(layout, _layouts.checked(layout, g, sizes))
-
-
-def _theirs(part: Part) -> dict[str, Any]:
-    return _layouts.theirs(_LAYOUTS[part.kind], part.params)
 
 
 def _cell(part: Part) -> Any:

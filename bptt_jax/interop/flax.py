@@ -177,7 +177,7 @@ def _ours(g: Group, residual: bool) -> dict:
 
 
 def _theirs(part: Part) -> dict[str, Any]:
-    named = _layouts.theirs(_LAYOUTS[part.kind], part.params)
+    named = _layouts.of_part("flax.linen")(part)
     tree: dict[str, dict[str, Any]] = {}
     for name, a in on_host(named).items():
         dense, leaf = name.split("/")

@@ -34,11 +34,11 @@ from bptt_jax.interop.weights import (
     LSTM,
     Kind,
     Network,
-    Part,
     Sizes,
 )
 from bptt_jax.types import PyTree
 
+_theirs = _layouts.of_part("haiku")
 _LAYOUTS = _layouts.by_kind("haiku")
 _SHORT = ("linear/w", "linear/b", "linear_1/w", "linear_1/b", "w_i", "w_h", "b")
 
@@ -173,7 +173,7 @@ def _lstm(g: Group) -> dict:
 
 def _gru(g: Group) -> dict:
     n_hidden, columns = g.shape("w_h")
-    g.n_gates("w_h", columns, n_hidden, {3: "GRU"})
+    _layouts.chosen(g, "w_h", columns, n_hidden, {3: _LAYOUTS[GRU_RESET_BEFORE]})
     return _of_kind(GRU_RESET_BEFORE, g, g.shape("w_i")[0], n_hidden)
 
 
@@ -187,10 +187,6 @@ def _of_kind(kind: Kind, g: Group, n_in: int, n_hidden: int) -> dict:
         layout = layout._replace(biases=layout.biases[:1])
     sizes = Sizes(n_in, n_hidden, n_hidden)
     return _layouts.ours(layout, g.checked(_layouts.shapes(layout, sizes)))
-
-
-def _theirs(part: Part) -> dict[str, Any]:
-    return _layouts.theirs(_LAYOUTS[part.kind], part.params)
 
 
 def _as_before(named: dict, g: Group) -> dict:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from bptt_jax.interop import _keras, _layouts, weights
 from bptt_jax.interop._arrays import namespace, no_bias, split_as
+from bptt_jax.interop._layouts import Layout
 from bptt_jax.interop._named import (
     Group,
     arrays,
@@ -29,13 +30,13 @@ from bptt_jax.interop._named import (
     loaded,
     written,
 )
-from bptt_jax.interop.weights import GRU, GRU_RESET_BEFORE, Network, Part, Sizes
+from bptt_jax.interop.weights import GRU, GRU_RESET_BEFORE, Network, Sizes
 from bptt_jax.types import PyTree
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
-GATES = _layouts.names_by_gates("keras")
+_theirs = _layouts.of_part("keras")
 _LAYOUTS = _layouts.by_kind("keras")
-_OF_GATES = {len(a.gates): a for a in _LAYOUTS.values()}
+_BY_GATES = _layouts.by_gates("keras")
 
 
 def load_weights(
@@ -209,26 +210,22 @@ def _parts(name: str) -> tuple[str, int, str] | None:
 
 def _ours(g: Group, reset_after: bool) -> dict:
     n_hidden, columns = g.shape("recurrent_kernel")
-    n = g.n_gates("recurrent_kernel", columns, n_hidden, _gates_of(g))
-    layout = _OF_GATES[n]
-    if n == 3:
-        if "bias" in g.named:
-            reset_after = len(g.named["bias"].shape) == 2
-        layout = _LAYOUTS[GRU if reset_after else GRU_RESET_BEFORE]
+    among = _gates_of(g)
+    layout = _layouts.chosen(g, "recurrent_kernel", columns, n_hidden, among)
+    if "bias" in g.named:
+        reset_after = len(g.named["bias"].shape) == 2
+    if layout.kind is GRU and not reset_after:
+        layout = _LAYOUTS[GRU_RESET_BEFORE]
     sizes = Sizes(g.shape("kernel")[0], n_hidden, n_hidden)
     return _layouts.ours(layout, _layouts.checked(layout, g, sizes))
 
 
-def _gates_of(g: Group) -> dict[int, str]:
+def _gates_of(g: Group) -> dict[int, Layout]:
     """The kinds that it can be: the one that the name of the cell says, if it is one."""
     found = _OF_CELL.search(g.full["recurrent_kernel"])
     if not found:
-        return GATES
-    return {n: a.name for n, a in _OF_GATES.items() if a.folder == found[1]}
-
-
-def _theirs(part: Part) -> dict[str, Any]:
-    return _layouts.theirs(_LAYOUTS[part.kind], part.params)
+        return _BY_GATES
+    return {n: a for n, a in _BY_GATES.items() if a.folder == found[1]}
 
 
 def _as_before(named: dict, g: Group) -> dict:

@@ -16,8 +16,8 @@ from flax.core.scope import in_filter
 from jax import Array
 
 from bptt_jax import unrolls
-from bptt_jax.interop import _flax, files
-from bptt_jax.interop._layouts import LAYOUTS, Layout
+from bptt_jax.interop import _flax
+from bptt_jax.interop._layouts import LAYOUTS
 from bptt_jax.types import PyTree, Unroll
 
 Bidirectional = nn.Bidirectional
@@ -101,14 +101,11 @@ class RNN(nn.RNN):
             key = jax.random.key(0) if init_key is None else init_key
             return self.cell.initialize_carry(key, shape)
 
-        given = dict(
-            return_carry=return_carry, time_major=time_major, reverse=reverse,
-            keep_order=keep_order,
-        )  # fmt: skip
         return _flax.call(
-            self, inputs, initial_carry, seq_lengths, given,
-            begin=begin, unrolled=functools.partial(_unrolled, self),
-            otherwise=functools.partial(_of_flax, self),
+            self, inputs, initial_carry, seq_lengths, begin=begin,
+            unrolled=functools.partial(_unrolled, self),
+            otherwise=functools.partial(_of_flax, self), return_carry=return_carry,
+            time_major=time_major, reverse=reverse, keep_order=keep_order,
         )  # fmt: skip
 
 
@@ -119,8 +116,8 @@ def _unrolled(rnn: RNN, inputs: Array, carry: PyTree):
     """`(xs, side) -> (carry, ys)`; None: flax's own scan is to be taken."""
     if rnn.is_initializing():
         return None
-    found = arrays_of(rnn.cell) if inputs.size and _broadcast(rnn) else None
-    by_hand = _flax.hand_derived(rnn, found, inputs, carry)
+    params = params_of(rnn.cell) if inputs.size and _broadcast(rnn) else None
+    by_hand = _flax.hand_derived(rnn, known_cell, params, inputs, carry)
     if by_hand is not None:
         return by_hand
     why = _why_not_pure(rnn, inputs)
@@ -192,15 +189,17 @@ def _broadcast(rnn: RNN) -> bool:
     )
 
 
-def arrays_of(cell: nn.Module) -> tuple[Layout, dict[str, Array]] | None:
-    """Where a cell of flax has its parameters, and these by name; None: it is another
-    cell, or has none.
-    """
+def params_of(cell: nn.Module) -> dict | None:
+    """The parameters of a cell of flax by its names; None: of another cell, or of none."""
     params = cell.variables.get("params")
     if type(cell) not in _KNOWN or params is None:
         return None
-    named = files.flat(nn.unbox(params), "/")
-    return _KNOWN[type(cell)], {name: jnp.asarray(a) for name, a in named.items()}
+    return jax.tree.map(jnp.asarray, nn.unbox(params))
+
+
+def known_cell(cell: nn.Module, params: dict, dtype) -> _flax.Known | None:
+    """The cell as one of ours; None: it is none."""
+    return _flax.known(cell, _KNOWN[type(cell)], params, dtype)
 
 
 _KNOWN = {getattr(nn, layout.name): layout for layout in LAYOUTS["flax.linen"]}

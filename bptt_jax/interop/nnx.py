@@ -14,8 +14,8 @@ from flax.nnx.nn import dtypes
 from jax import Array, lax
 
 from bptt_jax import unrolls
-from bptt_jax.interop import _flax, files
-from bptt_jax.interop._layouts import LAYOUTS, Layout
+from bptt_jax.interop import _flax
+from bptt_jax.interop._layouts import LAYOUTS
 from bptt_jax.types import PyTree, Unroll
 
 Bidirectional = nnx.Bidirectional
@@ -98,22 +98,19 @@ class RNN(nnx.RNN):
             rngs = self.rngs
         if isinstance(rngs, nnx.Rngs):
             rngs = rngs.carry.fork()
-        given = dict(
-            return_carry=return_carry, time_major=time_major, reverse=reverse,
-            keep_order=keep_order,
-        )  # fmt: skip
         return _flax.call(
-            self, inputs, initial_carry, seq_lengths, given,
+            self, inputs, initial_carry, seq_lengths,
             begin=lambda shape: self.cell.initialize_carry(shape, rngs),
             unrolled=functools.partial(_unrolled, self, seq_lengths is not None),
-            otherwise=super().__call__,
+            otherwise=super().__call__, return_carry=return_carry,
+            time_major=time_major, reverse=reverse, keep_order=keep_order,
         )  # fmt: skip
 
 
 def _unrolled(rnn: RNN, masked: bool, inputs: Array, carry: PyTree):
     """`(xs, side) -> (carry, ys)`; None: flax's own scan is to be taken."""
-    found = arrays_of(rnn.cell) if inputs.size and _whole(rnn) else None
-    by_hand = _flax.hand_derived(rnn, found, inputs, carry)
+    params = params_of(rnn.cell) if inputs.size and _whole(rnn) else None
+    by_hand = _flax.hand_derived(rnn, known_cell, params, inputs, carry)
     if by_hand is not None:
         return by_hand
     graph, params, rest = nnx.split(rnn.cell, nnx.Param, ...)
@@ -178,18 +175,23 @@ def _whole(rnn: RNN) -> bool:
     return all(axis is None or axis is nnx.Carry for axis in rnn.state_axes.values())
 
 
-def arrays_of(cell: Any) -> tuple[Layout, dict[str, Array]] | None:
-    """Where a cell of flax has its parameters, and these by name; None: it is another
-    cell, or has another linear map in it.
+def params_of(cell: Any) -> dict | None:
+    """The parameters of a cell of flax by its names; None: of another cell, or with
+    another linear map in it.
     """
     layout = _KNOWN.get(type(cell))
     if layout is None:
         return None
-    kernels = dict.fromkeys(name.split("/")[0] for name in layout.w_x + layout.w_h)
-    linears = {name: getattr(cell, name) for name in kernels}
+    names = dict.fromkeys(name.split("/")[0] for name in layout.w_x + layout.w_h)
+    linears = {name: getattr(cell, name) for name in names}
     if not (_promotes_plainly(cell) and all(_plain(a, cell) for a in linears.values())):
         return None
-    return layout, files.flat({n: _weights(a) for n, a in linears.items()}, "/")
+    return {name: _weights(linear) for name, linear in linears.items()}
+
+
+def known_cell(cell: Any, params: dict, dtype) -> _flax.Known | None:
+    """The cell as one of ours; None: it is none."""
+    return _flax.known(cell, _KNOWN[type(cell)], params, dtype)
 
 
 def _plain(linear: Any, cell: Any) -> bool:

@@ -23,14 +23,14 @@ import jax.numpy as jnp
 from bptt_jax.interop import _layouts, weights
 from bptt_jax.interop._arrays import no_bias, split_as
 from bptt_jax.interop._named import Group, arrays, grouped, loaded, written
-from bptt_jax.interop.weights import PROJECTED_LSTM, Network, Part, Sizes
+from bptt_jax.interop.weights import PROJECTED_LSTM, Network, Sizes
 from bptt_jax.types import PyTree
 
 MODULES = "nn.RNN, nn.LSTM, nn.GRU or one of their cells"
-GATES = _layouts.names_by_gates("torch")
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+_theirs = _layouts.of_part("torch")
 _LAYOUTS = _layouts.by_kind("torch")
-_OF_GATES = {len(a.gates): a for a in _LAYOUTS.values() if not a.w_r}
+_BY_GATES = _layouts.by_gates("torch")
 
 
 def load_state_dict(
@@ -154,15 +154,10 @@ def _ours(g: Group) -> dict:
     rows, n_out = g.shape("weight_hh")
     projected = "weight_hr" in g.named
     n_hidden = g.shape("weight_hr")[1] if projected else n_out
-    known = {4: GATES[4]} if projected else GATES
-    n = g.n_gates("weight_hh", rows, n_hidden, known)
-    layout = _LAYOUTS[PROJECTED_LSTM] if projected else _OF_GATES[n]
+    among = {4: _LAYOUTS[PROJECTED_LSTM]} if projected else _BY_GATES
+    layout = _layouts.chosen(g, "weight_hh", rows, n_hidden, among)
     sizes = Sizes(g.shape("weight_ih")[1], n_hidden, n_out)
     return _layouts.ours(layout, _layouts.checked(layout, g, sizes))
-
-
-def _theirs(part: Part) -> dict[str, Any]:
-    return _layouts.theirs(_LAYOUTS[part.kind], part.params)
 
 
 def _as_before(named: dict, g: Group) -> dict:

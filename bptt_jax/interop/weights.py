@@ -207,7 +207,7 @@ def parts(
     whole = _in_layers(params, Mapping, "params")
     each: Any = [[None] * len(layer) for layer in whole]
     if cells is not None:
-        each = in_layers(cells)
+        each = _cells_in_layers(cells)
         if [*map(len, each)] != [*map(len, whole)]:
             raise ValueError(
                 "cells: expected as many layers and directions as params have, "
@@ -221,7 +221,7 @@ def parts(
     return found
 
 
-def in_layers(cells: Any) -> tuple[tuple[Cell, ...], ...]:
+def _cells_in_layers(cells: Any) -> tuple[tuple[Cell, ...], ...]:
     """Cells as those of a `Network`: from one, a stack, or layers of directions."""
     of = cells if type(cells) in (tuple, list) else (cells,)
     for layer in of:
@@ -306,7 +306,7 @@ def network(
     whole = parts(params, cells, loaded=activation is not None)
     copied = tuple(tuple(on_host(part.params) for part in layer) for layer in whole)
     if cells is not None:
-        return Network(in_layers(cells), copied)
+        return Network(_cells_in_layers(cells), copied)
     phi = activation or jnp.tanh
     if callable(phi):
         phi = [[phi] * len(layer) for layer in whole]
