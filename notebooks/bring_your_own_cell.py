@@ -60,13 +60,15 @@ from bptt_jax import (
     unrolls,
     verify,
 )
+from bptt_jax.types import Gates, Outer, Sum
 
 # %% [markdown]
 # ## The cell: coupled oscillators
 #
 # The coupled oscillatory network of Rusch and Mishra (2021, "coRNN"): each unit is a damped
-# oscillator with position y and velocity z, driven by the inputs and by the other units.
-# One step of length $\Delta$, with stiffness $\gamma$ and damping $\varepsilon$:
+# oscillator with position $y$ and velocity $z = y'$, driven by the inputs and by the other
+# units, $y'' = \tanh(x W_x + y W_y + y' W_z + b) - \gamma \, y - \varepsilon \, y'$. One step
+# of length $\Delta$, in which the new velocity moves the position:
 #
 # $$
 # \begin{aligned}
@@ -109,17 +111,13 @@ def init_carry(params, batch_shape):
     return Oscillators(zeros, zeros)
 
 
-def driven(params, carry, u):
-    """One step, from u = x W_x + b."""
+def step(params, carry, x):
     y, z = carry
-    a = u + y @ params["w_y"] + z @ params["w_z"]  # (1)
+    from_units = y @ params["w_y"] + z @ params["w_z"]
+    a = x @ params["w_x"] + from_units + params["b"]  # (1)
     z = z + DELTA * (jnp.tanh(a) - GAMMA * y - EPSILON * z)  # (2)
     y = y + DELTA * z  # (3)
     return Oscillators(y, z), y
-
-
-def step(params, carry, x):
-    return driven(params, carry, x @ params["w_x"] + params["b"])
 
 
 # %% [markdown]
@@ -202,15 +200,18 @@ except TypeError as error:
 # \end{aligned}
 # $$
 #
-# Then ask of each quantity *when* it can be computed.
+# Then ask of each quantity *when* it can be computed, and whether it is a product with a
+# weight or what is done unit by unit. A `StepVJP` has six parts.
 #
 # - $x_t W_x + b$ needs no state: `project`, for all steps at once;
-# - $\Delta (1 - \tanh^2 a_t)$ needs the stored states only: `linearize`, for all steps at
-#   once. From (2), $\tanh a_t$ can be read off the states before and after the step, so that
-#   no product is needed;
+# - the product with the state, (1), and the tanh of (2): `gates`. Forward it goes step by
+#   step; on the way back all steps are one large product, or the gates were kept;
+# - the rest of the step, (2) and (3), unit by unit: `move`;
+# - $\Delta (1 - \tanh^2 a_t)$ needs the gates only: `local`, for all steps at once;
 # - (4) to (7) need what comes from later steps: `backward`, step by step. It is linear in
 #   the cotangents;
-# - (8) needs all $\delta_t$: `contract`, one product for each weight.
+# - (8) needs all $\delta_t$: `factors` says what each gradient is the sum of, an `Outer` for
+#   a weight and a `Sum` for a bias, and the library does the products.
 
 
 # %%
@@ -218,10 +219,20 @@ def project(params, xs):
     return xs @ params["w_x"] + params["b"]
 
 
-def linearize(params, carries, us, nexts):
-    y, z = carries
-    tanh_a = (nexts.z - z) / DELTA + GAMMA * y + EPSILON * z  # (2), solved for tanh
-    return DELTA * (1 - tanh_a**2)
+def gates(params, carry, u):  # of one step, or of all at once
+    a = u + carry.y @ params["w_y"] + carry.z @ params["w_z"]  # (1)
+    return Gates({"g": jnp.tanh(a)})
+
+
+def move(params, gates, carry):
+    y, z = carry
+    z = z + DELTA * (gates.named["g"] - GAMMA * y - EPSILON * z)  # (2)
+    y = y + DELTA * z  # (3)
+    return Oscillators(y, z), y
+
+
+def local(params, gates, carries, nexts):
+    return DELTA * (1 - gates.named["g"] ** 2)
 
 
 def backward(params, slope, d_carry, d_out):
@@ -234,25 +245,36 @@ def backward(params, slope, d_carry, d_out):
     ), delta
 
 
-def contract(params, xs, carries, slopes, deltas):
-    def outer_sum(a, d):
-        return a.reshape(-1, a.shape[-1]).T @ d.reshape(-1, d.shape[-1])
-
-    d_params = dict(  # (8)
-        w_x=outer_sum(xs, deltas),
-        w_y=outer_sum(carries.y, deltas),
-        w_z=outer_sum(carries.z, deltas),
-        b=deltas.reshape(-1, UNITS).sum(0),
+def factors(params, xs, carries, slopes, deltas):
+    of_params = dict(  # (8)
+        w_x=Outer(xs, deltas),
+        w_y=Outer(carries.y, deltas),
+        w_z=Outer(carries.z, deltas),
+        b=Sum(deltas),
     )
-    return d_params, deltas @ params["w_x"].T
+    return of_params, deltas @ params["w_x"].T
 
 
-vjp = StepVJP(project, driven, linearize, backward, contract)
-oscillators = Cell(init, init_carry, step, vjp, output=lambda carry: carry.y)
+def couplings(f, params):
+    return params | dict(w_y=f(params["w_y"]), w_z=f(params["w_z"]))
+
+
+vjp = StepVJP(project, gates, move, local, backward, factors)
+oscillators = Cell(
+    init,
+    init_carry,
+    step,
+    vjp,
+    output=lambda carry: carry.y,
+    name="oscillators",
+    pointwise=True,
+    couplings=couplings,
+)
 
 # %% [markdown]
-# `output=` says that the output is a part of the state, so it is stored once. Is it right?
-# This takes about ten seconds.
+# `output=` says that the output is a part of the state, so it is stored once; `pointwise=`
+# that `move` and `local` work unit by unit; `couplings=` which matrices let a unit see the
+# past of others. Is it right? This takes about ten seconds.
 
 # %%
 show(check(oscillators, name="oscillators, by hand"))
@@ -298,8 +320,9 @@ for mistake in (without_coupling, without_damping):
 # %% [markdown]
 # ## What the derivation is good for
 #
-# XLA's account of the temporary memory of one gradient, in units of the states y and z of
-# all steps (T·B·H floats). It takes about three seconds.
+# XLA's account of the temporary memory of one gradient, in units of the states y or z of
+# all steps (T·B·H floats). What is kept of each step is a choice: the states, and the gates
+# are computed again; or the gates, too, `save=layers.GATES`. It takes about three seconds.
 
 # %%
 STEPS, BATCH = (32, 8) if QUICK else (256, 64)
@@ -317,11 +340,13 @@ def units(cell, unroll):
     return bytes_ / (4 * STEPS * BATCH * UNITS)
 
 
+kept = layers.recurrent(oscillators, save=layers.GATES)
 plots.bars(
     {
         "jax.grad of lax.scan": units(generic, unrolls.scan),
         "from_step, unrolls.bptt": units(generic, unrolls.bptt),
         "by hand, unrolls.bptt": units(oscillators, unrolls.bptt),
+        "by hand, gates kept": units(kept, unrolls.bptt),
     },
     unit="temporary memory of one gradient, T·B·H floats",
 )

@@ -113,9 +113,11 @@ def steps_again(layer, params, carry, xs, side):
     return lax.scan(step, carry, (xs, side))
 
 
+with_gates = layers.with_options(layer, save=layers.GATES)
 ways = {
     "jax.grad of lax.scan": (layer, unrolls.scan),
     "its step under jax.checkpoint": (layer, steps_again),
+    "unrolls.bptt, layers.GATES": (with_gates, unrolls.bptt),
     "unrolls.bptt": (layer, unrolls.bptt),
     "unrolls.bptt, layers.remat": (lean, unrolls.bptt),
     "unrolls.checkpointed": (layer, unrolls.checkpointed),
@@ -128,6 +130,8 @@ plots.bars(found, unit="temporary memory of one gradient, MB")
 # several arrays for each gate; `bptt` the states h and c of each step, and what one stretch
 # of time needs.
 #
+# - `layers.with_options(layer, save=layers.GATES)` is the same model that keeps its gates,
+#   too, four numbers more for each unit, and computes none of them again;
 # - `layers.remat(layer)` stores the state where each stretch of time begins, and runs the
 #   stretch again on the way back, readout and loss included: one more forward pass;
 # - `unrolls.checkpointed` stores a given number of states, and runs stretches again as
@@ -301,14 +305,13 @@ plots.curves(
 # `unrolls.randomly_truncated` cuts at random places and enlarges what passes a place where
 # there might have been a cut (Tallec, Ollivier 2017). A single gradient is noisy, but the
 # mean over draws goes to the exact one, with the root of their number. The truncated one
-# stays where it is, however often it is drawn. This takes about ten seconds.
+# stays where it is, however often it is drawn. The model is the same: what multiplies the
+# gradient on its way is put into its recurrent parts by the unroll. This takes about ten
+# seconds.
 
 # %%
-watched = layers.stack(
-    layers.recurrent(elman, on_d_carry=unrolls.times), layers.dense(32, 1)
-)
 at_random = functools.partial(unrolls.randomly_truncated, mean_length=8)
-noisy = estimators.exact(watched, task.objective, unroll=at_random)
+noisy = estimators.exact(model, task.objective, unroll=at_random)
 DRAWS = (2,) if QUICK else (1, 8, 64, 512)
 errors = [
     float(

@@ -70,12 +70,40 @@ def contract(
 
 
 def summed(params: PyTree, factors: PyTree) -> PyTree:
-    """The gradient that factors are those of: `d_params`, in at least float32."""
+    """The gradient that factors are those of: `d_params`, in at least float32.
 
-    def leaf(factor, a):
-        return None if factor is None else _sum(factor, jnp.ndim(a))
+    Raises:
+      TypeError, ValueError: `factors` is not a factor for each leaf of `params`.
+    """
+    flat, structure = jax.tree_util.tree_flatten_with_path(factors, is_leaf=is_factor)
+    try:
+        leaves = structure.flatten_up_to(params)
+    except ValueError as error:
+        raise ValueError(
+            f"factors: expected a tree like params, {jax.tree.structure(params)}, got "
+            f"{structure}"
+        ) from error
+    each = zip(flat, leaves, strict=True)
+    return structure.unflatten([_gradient(path, f, a) for (path, f), a in each])
 
-    return jax.tree.map(leaf, factors, params, is_leaf=is_factor)
+
+def _gradient(path: tuple, factor, param):
+    if factor is None:
+        return None
+    where = f"params{jax.tree_util.keystr(path)}"
+    if not is_factor(factor):
+        raise TypeError(
+            f"factors: expected an Outer, Sum, Blocks, Terms or Summed for {where}, got "
+            f"{type(factor).__name__}"
+        )
+    shape = jnp.shape(param)
+    d = _sum(factor, len(shape))
+    if jnp.shape(d) != shape:
+        raise ValueError(
+            f"factors: expected a gradient {list(shape)} for {where}, got "
+            f"{list(jnp.shape(d))} from its {type(factor).__name__}"
+        )
+    return d
 
 
 def is_factor(node) -> bool:

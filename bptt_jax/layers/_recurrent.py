@@ -257,12 +257,15 @@ def made(part: Recurrent) -> Layer:
         loop = first_of(part.loop, wrapped, params, carry, us)
         ready = loop.prepare(wrapped, params)
         d_carry, deltas = loop.backward(wrapped, ready, coeffs, d_carry, d_ys)  # (2)
-        summed = params, inputs, carries, coeffs, deltas
+        summed = params, inputs, carries, coeffs
         if watch is None:
-            d_params, d_inputs = contract(wrapped, *summed)  # (3)
+            d_params, d_inputs = contract(wrapped, *summed, deltas)  # (3)
         else:
-            d_states = add_output(known, deltas[1], d_ys)
-            (d_params, d_inputs), shown = watch(Seen(wrapped, *summed, d_states, side))
+            deltas, d_laters = deltas
+            unwatched = _ready(part._replace(watch=None), params, carry, xs, side)[1]
+            d_states = add_output(known, d_laters, d_ys)
+            seen = Seen(unwatched, *summed, deltas, d_states, side)
+            (d_params, d_inputs), shown = watch(seen)
             d_params = Watched(d_params, shown)
         d_inputs = d_inputs if part.on_d_carry is None else d_inputs[0]
         d_xs = trees.cast_like(xs, without_side(cell, side, d_inputs))

@@ -327,6 +327,24 @@ def test_h_detach_blocks_the_way_through_h(blocked):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.parametrize("hook", [None, layers.scale_d_carry(0.5)])
+def test_a_watch_is_given_the_deltas_of_the_cell_itself(hook):
+    """dL/dz_t of an Elman cell, one array, whatever else is wrapped around it."""
+    cell = watching.cell("elman")
+    layer = layers.recurrent(cell, on_d_carry=hook)
+    params, xs = cell.init(KEY), jnp.ones((6, 2, watching.I))
+    (carry, ys), back = unrolls.pullback(
+        layer, params, cell.init_carry(params, (2,)), xs,
+        watch=lambda seen: (unrolls.contract(seen), seen.deltas),
+    )  # fmt: skip
+    pulled = back(jnp.zeros_like(carry), jnp.ones_like(ys))
+    (deltas,) = pulled.seen
+    assert deltas.shape == ys.shape
+    np.testing.assert_allclose(deltas.sum((0, 1)), pulled.d_params["b"], rtol=1e-12)
+    last = 1 - np.square(ys[-1])
+    np.testing.assert_allclose(deltas[-1], last, rtol=1e-12)
+
+
 def test_hooks_refuse():
     with pytest.raises(ValueError, match="max_norm: expected a positive"):
         layers.clip_d_carry(0.0)
