@@ -120,6 +120,7 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
     return cell._replace(
         step=step,
         keyed=True,
+        name=f"zoneout({cell.name})",
         vjp=StepVJP(
             zoned_project, zoned_gates, zoned_move, zoned_local, zoned_backward,
             zoned_factors,

@@ -118,7 +118,9 @@ def kind_of(
     >>> kind is interop.weights.GRU, sizes.n_hidden
     (True, 8)
     """
-    name = "" if cell is None else _kind_of_cell(cell)
+    if cell is not None:
+        expect(Cell, cells=cell)
+    name = "" if cell is None else cell.name
     kinds = _kinds_of(name) if name else KINDS
     found = {name: tuple(np.shape(a)) for name, a in params.items()}
     w_x, w_h = found.get("w_x", ()), found.get("w_h", ())
@@ -150,16 +152,6 @@ def _kinds_of(name: str) -> tuple[Kind, ...]:
             f"cells: expected one of {known}, which other libraries have, too, got {name}"
         )
     return kinds
-
-
-def _kind_of_cell(cell: Cell) -> str:
-    """The name of a cell, whatever its dtype; "": it has none, and says nothing."""
-    expect(Cell, cells=cell)
-    made = vars(cell).get("made")
-    while made and made.func is cells.in_dtype:
-        made = vars(made.args[0]).get("made")
-    name = made.func.__name__ if made else ""
-    return name if made and getattr(cells, name, None) is made.func else ""
 
 
 def _shapes(kind: Kind, s: Sizes) -> dict[str, tuple[int, ...]] | None:
