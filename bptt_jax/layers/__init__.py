@@ -7,12 +7,19 @@ from bptt_jax.layers._dropout import dropout, variational_dropout
 from bptt_jax.layers._hooks import clip_d_carry, h_detach, in_turn, scale_d_carry
 from bptt_jax.layers._lift import lift
 from bptt_jax.layers._parts import Part, parts, with_options
-from bptt_jax.layers._parts import lean as lean
 from bptt_jax.layers._parts import over as over
+from bptt_jax.layers._parts import settled as settled
 from bptt_jax.layers._recurrent import made, recurrent
 from bptt_jax.layers._remat import remat
 from bptt_jax.layers._residual import residual
-from bptt_jax.layers._save import COEFFICIENTS, GATES, NOTHING, STATES, by_shapes
+from bptt_jax.layers._save import (
+    BY_SHAPES,
+    COEFFICIENTS,
+    GATES,
+    NOTHING,
+    STATES,
+    by_shapes,
+)
 from bptt_jax.layers._stack import stack
 from bptt_jax.layers._time_distributed import (
     dense,
@@ -23,6 +30,7 @@ from bptt_jax.layers._time_distributed import (
 from bptt_jax.layers._with_loss import with_loss
 
 __all__ = [
+    "BY_SHAPES",
     "COEFFICIENTS",
     "GATES",
     "NOTHING",

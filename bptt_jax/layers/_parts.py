@@ -9,7 +9,6 @@ from bptt_jax._factory import factory
 from bptt_jax.layers._hooks import in_turn
 from bptt_jax.layers._lift import lift
 from bptt_jax.layers._recurrent import made
-from bptt_jax.layers._save import STATES
 from bptt_jax.types import Cell, Layer, Loop, Recurrent, Save
 
 
@@ -97,10 +96,8 @@ def with_options(
 
 
 @factory
-def lean(layer: Layer) -> Layer:
-    """The layer whose parts keep the states alone, where they do not say what they keep:
-    for those who run a stretch again.
-    """
+def settled(layer: Layer, save: Save) -> Layer:
+    """The layer whose parts keep `save`, where they do not say what they keep."""
     if layer.over is None:
         return layer
-    return layer.over(lambda part: made(part._replace(save=part.save or STATES)))
+    return layer.over(lambda part: made(part._replace(save=part.save or save)))

@@ -5,6 +5,7 @@
     GATES           the gates                          coefficients
     COEFFICIENTS    the coefficients                   nothing
     NOTHING         nothing, and no states either      the whole stretch (`layers.remat`)
+    BY_SHAPES       one of the first two, by the rule of `by_shapes`
 
 States that are outputs are kept once, as outputs. Gradients are the same.
 """
@@ -70,11 +71,14 @@ COEFFICIENTS = Save("layers.COEFFICIENTS", _coefficients, _from_coefficients)
 
 
 def _never(*at):
-    raise AssertionError("a stretch of which nothing is kept runs again")
+    raise AssertionError("it stands for another, which is asked")
 
 
 NOTHING = Save("layers.NOTHING", _never, _never)
 """Each stretch runs again before it is pulled back; see `layers.remat`."""
+
+BY_SHAPES = Save("layers.BY_SHAPES", _never, _never)
+"""`GATES` or `STATES`, by the rule of `by_shapes`."""
 
 
 WORTH = 160  # multiply-adds for each number kept, that it takes to compute it again
@@ -102,8 +106,13 @@ def by_shapes(cell: Cell, params: PyTree, carry: PyTree, xs: PyTree) -> Save:
         takes them.
     """
     leaves, structure = jax.tree.flatten((params, carry, xs))
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves]
+    shapes = [jax.ShapeDtypeStruct(tuple(map(_size, a.shape)), a.dtype) for a in leaves]
     return _by_shapes(cell, structure, tuple(shapes))
+
+
+def _size(axis) -> int:
+    """Of examples and steps any number does, where they are symbols (`jax.export`)."""
+    return axis if isinstance(axis, int) else 8
 
 
 @functools.lru_cache(maxsize=256)

@@ -102,11 +102,11 @@ def checkpointed(
         at = arrays(params, carry, xs, side, length)
         found = plan(layer, *at, memory=memory, chunk=chunk)
         chunk, slots, kept = found.chunk, found.slots, found.kept
-        layer = lift(layer) if found.save is None else layers.lean(lift(layer))
+        layer = layers.settled(lift(layer), found.save or layers.STATES)
         if kept == found.stretches:
             return bptt(layer, params, carry, xs, side, length=length, chunk=chunk)
     else:
-        layer = layers.lean(lift(layer))
+        layer = layers.settled(lift(layer), layers.STATES)
     return revolve(
         layer, params, carry, xs, side,
         length=length, chunk=chunk, slots=slots, kept=kept, offload=offload,

@@ -55,8 +55,9 @@ class Plan(NamedTuple):
         none is, since a stretch then runs again before it is pulled back.
     bytes: predicted temporary memory of the gradient, outputs and their cotangents
         included, inputs and gradients not.
-    save: what recurrent parts keep that do not say it themselves: `layers.STATES`; None:
-        by their rule.
+    save: what recurrent parts keep that do not say it themselves, `layers.STATES` or
+        `layers.BY_SHAPES` (`layers.with_options(layer, save=…)` says it); None: there is
+        nothing to choose.
     """
 
     chunk: int
@@ -76,7 +77,9 @@ class Plan(NamedTuple):
             "stretches kept whole": f"{self.kept:,}",
             "stretches run forward": f"{self.evaluations:,}",
             "recomputation": f"{self.recomputation:.2f}",
-            "kept of a step": "by the layer's rule" if self.save is None else "states",
+            "kept of a step": "as the layer says"
+            if self.save is None
+            else f"{self.save}",
             "predicted memory": _bytes(self.bytes),
         }
         left, right = max(map(len, rows)), max(map(len, rows.values()))
@@ -137,8 +140,7 @@ def plan(
     lengths = [min(chunk, T)] if chunk else _lengths(T, units)
     K = min(chunk or default_chunk(T, units), T)
     ways = []
-    variants = _variants(layer, structure, tuple(leaves))
-    for one, save in variants:
+    for one, save in _variants(layer, structure, tuple(leaves)):
         of = functools.partial(_fixed, one, structure, tuple(leaves))
         some = [_within(of(k), T // k, k, memory) for k in lengths]
         n, by_bptt = T // K, _of_bptt(one, structure, tuple(leaves), K)
@@ -148,7 +150,7 @@ def plan(
     if not found:
         least = min(way.bytes for way in ways)
         raise ValueError(f"memory: expected at least {least} bytes, got {memory}")
-    return min(found, key=functools.partial(_time, keeps=len(variants) > 1))
+    return min(found, key=_time)
 
 
 def _lengths(T: int, units: int) -> list[int]:
@@ -158,15 +160,14 @@ def _lengths(T: int, units: int) -> list[int]:
 
 
 def _variants(layer: Layer, structure, leaves: tuple) -> list:
-    """`(layer, save)`: as it is; and with states alone, where that is another."""
-    lean = layers.lean(layer)
+    """`(layer, save)`: with states alone; and with gates, where the rule keeps them."""
+    both = [(layers.settled(layer, s), s) for s in (layers.STATES, layers.BY_SHAPES)]
     params, carry, *along = structure.unflatten(leaves)
-    of_a_step = [
+    lean, other = (
         _size(jax.eval_shape(one.fwd, params, carry, *_first_steps(along, 1)))
-        for one in (layer, lean)
-    ]
-    as_it_is, least = of_a_step
-    return [(layer, None)] + ([(lean, layers.STATES)] if least < as_it_is else [])
+        for one, _ in both
+    )
+    return both if lean < other else [(layer, None)]
 
 
 class _Fixed(NamedTuple):
@@ -235,8 +236,8 @@ def _within(of: _Fixed, n: int, K: int, memory: int) -> Plan:
     return Plan(K, m, j, n, runs, runs / n, without + m * of.carry + j * of.kept)
 
 
-def _time(plan: Plan, keeps: bool) -> float:
-    """(2); `keeps`: whether it is gates that are kept by the layer's rule."""
-    backward = WITH_GATES if keeps and plan.save is None else BACKWARD
+def _time(plan: Plan) -> float:
+    """(2)"""
+    backward = WITH_GATES if plan.save == layers.BY_SHAPES else BACKWARD
     runs = plan.evaluations + backward * plan.stretches
     return runs * (plan.chunk + OVERHEAD)

@@ -9,6 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
 from bptt_jax import Layer, Side, cells, layers, models, objectives, unrolls
 from bptt_jax._jax import enable_x64
@@ -50,9 +51,12 @@ def gradient(unrolled, cell, sizes=(B, T, I), side=Side()) -> int:
 
 
 @functools.cache
-def units(name: str, unroll=unrolls.bptt, lean=False, steps=T, flags=()) -> float:
+def units(
+    name: str, unroll=unrolls.bptt, lean=False, steps=T, flags=(), save=layers.STATES
+) -> float:
     cell = getattr(cells, name)(I, H)
-    layer = layers.remat(layers.recurrent(cell)) if lean else cell
+    layer = layers.recurrent(cell, save=save)
+    layer = layers.remat(layer) if lean else layer
     side = Side(**{f: jax.ShapeDtypeStruct((steps, B), bool) for f in flags})
     unrolled = functools.partial(unroll, layer)
     return gradient(unrolled, cell, (B, steps, I), side) / (4 * steps * B * H)
@@ -61,6 +65,33 @@ def units(name: str, unroll=unrolls.bptt, lean=False, steps=T, flags=()) -> floa
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_layer(name):
     assert units(name) <= (OLDER if xla.COPIES else LIMITS)[name]
+
+
+@pytest.mark.parametrize(("name", "gates"), dict(lstm=4, gru=4, elman=0).items())
+def test_what_is_kept_beside_the_states(name, gates):
+    """Four numbers a unit of a gated cell; an Elman cell's gate is its output."""
+    states, kept = units(name), units(name, save=layers.GATES)
+    assert states + gates - 0.3 <= kept <= states + gates + 0.3
+    assert units(name, save=layers.NOTHING) == units(name, lean=True, save=None)
+
+
+def test_by_the_rule_an_lstm_keeps_gates_and_a_gru_does_not():
+    assert units("lstm", save=None) == units("lstm", save=layers.GATES)
+    assert units("gru", save=None) == units("gru")
+    assert units("elman", save=None) == units("elman")
+
+
+def test_the_rule_holds_the_memory_below_six_tenths_of_flax():
+    """At the shape where gates are kept; the others are in `benchmarks/run.py`'s table."""
+    rnn = nn.RNN(nn.OptimizedLSTMCell(H), time_major=True)
+    xs = jax.ShapeDtypeStruct((T, B, I), jnp.float32)
+    params = jax.eval_shape(rnn.init, jax.random.key(0), xs)
+    theirs = temp(
+        jax.value_and_grad(lambda p, xs: (rnn.apply(p, xs) ** 2).sum(), (0, 1)),
+        params,
+        xs,
+    )
+    assert units("lstm", save=None) * 4 * T * B * H <= 0.6 * theirs
 
 
 def test_a_layer_that_runs_again():
@@ -115,6 +146,7 @@ def test_a_length_without_divisors():
 @pytest.mark.parametrize(("lean", "limit"), [(False, 4.0), (True, 1.0)])
 def test_a_character_model_with_its_loss(lean, limit):
     model = models.symbols(SYMBOLS, EMBEDDING, (cells.lstm(EMBEDDING, H),), SYMBOLS, H)
+    model = layers.with_options(model, save=layers.STATES)
     layer = layers.with_loss(model, objectives.softmax_cross_entropy)
     layer = layers.remat(layer) if lean else layer
     params = jax.eval_shape(layer.init, jax.random.key(0))

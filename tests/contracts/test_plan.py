@@ -113,9 +113,34 @@ def test_arrays_and_shapes_give_one_plan_and_it_prints_as_a_table():
     found = unrolls.plan(layer, *arrays, memory=10**6)
     assert found == unrolls.plan(layer, *shapes, memory=10**6)
     lines = str(found).splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert len({len(line) for line in lines}) == 1
     assert f"{found.slots}" in lines[2]
+
+
+def test_gates_are_kept_where_there_is_room():
+    """And the plan says so; what it predicts is what XLA takes, either way."""
+    layer, *shapes = setting(cells.lstm, 8, 400, 64, 128, True)
+    lean, wide = (
+        unrolls.plan(layer, *shapes, memory=int(f * least((layer, *shapes))))
+        for f in (1, 40)
+    )
+    assert lean.save == layers.STATES
+    assert wide.save == layers.BY_SHAPES
+    for found in (lean, wide):
+        by_memory = functools.partial(unrolls.checkpointed, memory=found.bytes)
+        chosen = layers.with_options(layer, save=found.save)
+        by_plan = functools.partial(
+            unrolls.checkpointed,
+            chunk=found.chunk,
+            slots=found.slots or 1,
+            kept=found.kept,
+        )
+        if found.kept == found.stretches:
+            by_plan = functools.partial(unrolls.bptt, chunk=found.chunk)
+        taken = temp(layer, *shapes, by_memory)
+        assert temp(chosen, *shapes, by_plan) == taken
+        assert found.bytes == pytest.approx(taken, rel=0.02)
 
 
 def test_checkpointed_takes_a_number_of_bytes():
