@@ -5,11 +5,13 @@ python -m benchmarks.levers          # writes benchmarks/results/levers.json
 outer_sum: a weight gradient as a straight product of a transposed copy; the other form
 contracts the first axes of both. by_gate: a GRU's loop that reads each gate as an array
 of its own; the other cuts the gates out of a row. columns: the products of an LSTM's two
-loops with examples as rows; the other has them as columns. stored_gates: an LSTM's
-gradient as it is; the other form keeps the gates (4 floats more for each unit and step)
-instead of computing them again, with its memory to ours.
+loops with examples as rows; the other has them as columns. stored_gates: the gradient of
+an LSTM and of a GRU that keep their states alone (`layers.STATES`); the other form keeps
+the gates, 4 floats more for each unit and step (`layers.GATES`), instead of computing them
+again, with its memory to ours.
 """
 
+import functools
 import json
 import pathlib
 
@@ -18,11 +20,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from benchmarks import _clock, _machine
-from bptt_jax import _pytrees as trees
-from bptt_jax import cells, unrolls
-from bptt_jax.cells import LSTMCarry
+from bptt_jax import cells, layers, unrolls
 from bptt_jax.cells._products import outer_sum
-from bptt_jax.types import Layer
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "levers.json"
 PRODUCTS = ((256, 128, 512), (256, 512, 2048), (512, 256, 1024), (512, 1024, 4096))
@@ -34,6 +33,7 @@ STORED = (
     (64, 256, 128, 256),
     (64, 64, 1024, 1024),
 )
+MAKE = {"lstm": cells.lstm, "gru": cells.gru}
 SECONDS = 2.0
 
 
@@ -117,63 +117,21 @@ def _turn(a, H: int):
     return a[:, :H], a
 
 
-def _with_gates(cell) -> Layer:
-    """The plain LSTM over a stretch, with its gates among the residuals."""
-    vjp = cell.vjp
-
-    def gates(a):
-        i, f, g, o = jnp.split(a, 4, -1)
-        return i / 2 + 0.5, f / 2 + 0.5, g, o / 2 + 0.5
-
-    def fwd(params, carry, xs, side):
-        n = carry.c.shape[-1]
-        scale = jnp.repeat(jnp.array([0.5, 0.5, 1.0, 0.5]), n)
-
-        def step(carry, u):
-            a = lax.optimization_barrier(
-                jnp.tanh((u + carry.h @ params["w_h"]) * scale)
-            )
-            i, f, g, o = gates(a)
-            c = f * carry.c + i * g
-            h = o * jnp.tanh(c)
-            return LSTMCarry(h, c), (h, (a, c))
-
-        carry, (ys, kept) = lax.scan(step, carry, vjp.project(params, xs))
-        return carry, ys, kept
-
-    def bwd(params, carry, xs, side, ys, kept, d_carry, d_ys):
-        a, c = kept
-        carries = trees.before(carry, LSTMCarry(ys, c))
-        (i, f, g, o), tanh_c = gates(a), jnp.tanh(c)
-        d_i, d_f = g * i * (1 - i), carries.c * f * (1 - f)
-        d_g, d_o = i * (1 - g * g), tanh_c * o * (1 - o)
-        local = jnp.concatenate([d_i, d_f, d_g, d_o], -1)
-        coeffs = lax.optimization_barrier((local, o * (1 - tanh_c * tanh_c), f))
-        d_carry, d_as = lax.scan(
-            lambda d, at: vjp.backward(params, at[0], d, at[1]),
-            d_carry,
-            (coeffs, d_ys),
-            reverse=True,
-        )
-        d_params, d_xs = vjp.contract(params, xs, carries, coeffs, d_as)
-        return d_params, d_carry, d_xs
-
-    return Layer(cell.init, cell.init_carry, fwd, bwd)
-
-
-def stored_gates(B: int, T: int, I: int, H: int) -> dict:
-    cell = cells.lstm(I, H)
-    params = cell.init(jax.random.key(0))
+def stored_gates(cell: str, B: int, T: int, I: int, H: int) -> dict:
+    made = MAKE[cell](I, H)
+    params = made.init(jax.random.key(0))
     xs = jax.random.normal(jax.random.key(1), (T, B, I))
 
-    def gradient(layer):
+    def gradient(save):
+        layer = layers.recurrent(made, save=save)
+
         def loss(params, xs):
-            carry = cell.init_carry(params, (B,))
+            carry = layer.init_carry(params, (B,))
             return (unrolls.bptt(layer, params, carry, xs)[1] ** 2).sum()
 
         return jax.value_and_grad(loss, (0, 1))
 
-    ours, other = gradient(cell), gradient(_with_gates(cell))
+    ours, other = gradient(layers.STATES), gradient(layers.GATES)
     values = [jax.jit(f)(params, xs) for f in (ours, other)]
     apart = max(
         float(abs(a - b).max() / (1 + abs(a).max()))
@@ -194,7 +152,8 @@ def main():
         outer_sum=(product, PRODUCTS),
         by_gate=(loop, LOOPS),
         columns=(columns, COLUMNS),
-        stored_gates=(stored_gates, STORED),
+        stored_gates=(functools.partial(stored_gates, "lstm"), STORED),
+        stored_gates_gru=(functools.partial(stored_gates, "gru"), STORED),
     )
     result = _machine.describe("cpu")
     for lever, (measure, shapes) in levers.items():

@@ -3,14 +3,15 @@
 python -m benchmarks.profile                   # writes benchmarks/results/profile.json
 python -m benchmarks.profile --shapes 3 --cells lstm --out one.json
 
-Each part of `layers.recurrent` runs in a loop of its own over as many stretches as the
-gradient has. Beside it: its matrix products alone, of the same sizes in the same kind of
-loop, and the same operations at the speed of one large product. All in turns, with the
-whole gradient. A part that is faster than the large product cannot have been run whole:
-the script then stops.
+Each part of `layers.recurrent`, where it keeps the states alone (`layers.STATES`), runs in
+a loop of its own over as many stretches as the gradient has. Beside it: its matrix products
+alone, of the same sizes in the same kind of loop, and the same operations at the speed of
+one large product. All in turns, with the whole gradient. A part that is faster than the
+large product cannot have been run whole: the script then stops.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 from collections.abc import Callable
@@ -21,11 +22,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from benchmarks import _cases, _clock, _floor, _machine
-from benchmarks._contestants._bptt_jax import bptt
+from benchmarks._contestants._bptt_jax import states
 from bptt_jax import _pytrees as trees
-from bptt_jax import cells
+from bptt_jax import cells, loops
 from bptt_jax.cells._products import outer_sum
-from bptt_jax.layers._recurrent import _states, output_leaves
 from bptt_jax.unrolls import default_chunk
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "profile.json"
@@ -55,10 +55,9 @@ def parts(case: _cases.Case) -> tuple[int, dict[str, Part]]:
     vjp, params = cell.vjp, _cases.weights(case)[0]
     params, xs = jax.tree.map(jnp.asarray, (params, _cases.inputs(case)[:K]))
     carry, us = cell.init_carry(params, (B,)), vjp.project(params, xs)
-    ys, kept = _forward(cell, params, carry, us)
-    nexts = _states(output_leaves(cell, carry), carry, ys, kept)
+    ys, nexts = _forward(cell, params, carry, us, lambda *at: at[-1])
     carries = trees.before(carry, nexts)
-    coeffs = vjp.linearize(params, carries, us, nexts)
+    coeffs = cells.linearize(cell, params, carries, us, nexts)
     _, deltas = _reverse(cell, params, coeffs, ys, carry)
     w_x, w_h = params["w_x"], params["w_h"]
     h, d = jnp.ones((B, H)), jnp.ones((K, B, w_h.shape[1]))
@@ -69,14 +68,14 @@ def parts(case: _cases.Case) -> tuple[int, dict[str, Part]]:
             vjp.project, lambda p, xs: _rows(xs) @ p["w_x"], (params, xs), 2, of_x
         ),
         "forward loop": Part(
-            lambda p, c, us: _forward(cell, p, c, us),
+            lambda p, c, us: _forward(cell, p, c, us, _others(cell)),
             lambda w, h: _loop(lambda h: (h @ w)[:, :H], h, K),
             ((params, carry, us), (w_h, h)),
             1,
             of_h,
         ),
         "linearize": Part(
-            vjp.linearize,
+            functools.partial(cells.linearize, cell),
             lambda w, hs: _rows(hs) @ w,
             ((params, carries, us, nexts), (w_h, hs)),
             1,
@@ -92,7 +91,7 @@ def parts(case: _cases.Case) -> tuple[int, dict[str, Part]]:
             of_h,
         ),
         "contract": Part(
-            vjp.contract,
+            functools.partial(cells.contract, cell),
             lambda p, xs, hs, d: (outer_sum(xs, d), outer_sum(hs, d), d @ p["w_x"].T),
             ((params, xs, carries, coeffs, deltas), (params, xs, hs, d)),
             1,
@@ -105,22 +104,23 @@ def _rows(a):
     return a.reshape(-1, a.shape[-1])
 
 
-def _forward(cell, params, carry, us):
-    outputs = output_leaves(cell, carry)
+def _forward(cell, params, carry, us, keep):
+    K = trees.length(us)
+    return loops.step_by_step.forward(cell, params, carry, us, keep, K)[1:]
 
-    def step(carry, u):
-        carry, y = cell.vjp.forward(params, carry, u)
-        kept = [a for i, a in enumerate(jax.tree.leaves(carry)) if i not in outputs]
-        return carry, (y, kept)
 
-    return lax.scan(step, carry, us)[1]
+def _others(cell):
+    """What a layer keeps of a step: the states that are no outputs."""
+
+    def keep(params, carry, u, gates, after):
+        outputs = {id(a) for a in jax.tree.leaves(cell.output(after))}
+        return [a for a in jax.tree.leaves(after) if id(a) not in outputs]
+
+    return keep
 
 
 def _reverse(cell, params, coeffs, d_ys, d_carry):
-    def step(d_carry, at):
-        return cell.vjp.backward(params, at[0], d_carry, at[1])
-
-    return lax.scan(step, d_carry, (coeffs, d_ys), reverse=True)
+    return loops.step_by_step.backward(cell, params, coeffs, d_carry, d_ys)
 
 
 def _loop(product, h, K):
@@ -145,7 +145,7 @@ def repeated(f: Callable, inputs: tuple, n: int) -> Callable:
 
 def profile(case: _cases.Case, seconds: float) -> dict:
     stretches, found = parts(case)
-    calls = {"gradient": bptt.build(case).gradient, _floor.PRODUCT: _floor.product()}
+    calls = {"gradient": states.build(case).gradient, _floor.PRODUCT: _floor.product()}
     for name, part in found.items():
         inputs = part.inputs
         theirs = inputs if name == "project" else inputs[1]

@@ -121,7 +121,7 @@ def levers() -> str:
     rows: dict[str, dict] = {}
     for file in ("levers.json", "levers-avx2.json"):
         result = read(RESULTS / file)
-        for lever in ("outer_sum", "by_gate", "columns", "stored_gates"):
+        for lever in LEVERS:
             for shape, found in result.get(lever, {}).items():
                 ratio = "{min:.2f} ({median:.2f})".format(**found["times_slower"])
                 row = rows.setdefault(f"{lever} {shape}", {})
@@ -129,6 +129,9 @@ def levers() -> str:
                 if "memory" in found:
                     row["memory"] = f"{found['memory']:.2f}"
     return table(rows)
+
+
+LEVERS = ("outer_sum", "by_gate", "columns", "stored_gates", "stored_gates_gru")
 
 
 def _shape(record: dict) -> str:

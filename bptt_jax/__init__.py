@@ -5,6 +5,7 @@ back through it; an unroll runs a layer through all of time and fixes how its gr
 is computed. Everything else is built on those three.
 
     cells        one recurrent step each, with its hand-derived derivative
+    loops        how the two recurrences of a stretch of time are run
     layers       a cell over a stretch of time, stacks, dense, dropout, losses, remat
     unrolls      scan (the reference), bptt, both_modes, checkpointed, truncated
     objectives   losses over time
@@ -19,13 +20,13 @@ is computed. Everything else is built on those three.
     plots        figures from arrays
     interop      other libraries: flax's RNN by its import, weights both ways
 
-`cells`, `layers` and `unrolls` are here at once, the other rooms load on first use.
+`cells`, `loops`, `layers` and `unrolls` are here at once, the other rooms load on first use.
 """
 
 import importlib
 
 # _jax is the first: an older JAX is refused there, by name
-from bptt_jax import _jax, cells, layers, unrolls  # noqa: F401
+from bptt_jax import _jax, cells, layers, loops, unrolls  # noqa: F401
 from bptt_jax.types import (
     Batch,
     Cell,
@@ -48,7 +49,7 @@ _ROOMS = (
 
 __all__ = [
     "Batch", "Cell", "Estimator", "Gradient", "Layer", "Side", "StepVJP", "Stream", "Task",
-    "Weighted", "cells", "layers", "unrolls", *_ROOMS,
+    "Weighted", "cells", "layers", "loops", "unrolls", *_ROOMS,
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from benchmarks._cases import Case
 from benchmarks._contestants._contract import whole_network
 from bptt_jax import layers, unrolls
+from bptt_jax.layers import STATES
 
 
 def _network(case: Case, wrap):
@@ -18,3 +19,7 @@ def _network(case: Case, wrap):
 
 bptt = whole_network("bptt_jax", lambda case: _network(case, lambda layer: layer))
 remat = whole_network("bptt_jax remat", lambda case: _network(case, layers.remat))
+states = whole_network(
+    "bptt_jax, states alone",
+    lambda case: _network(case, lambda net: layers.with_options(net, save=STATES)),
+)
