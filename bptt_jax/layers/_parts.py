@@ -10,7 +10,7 @@ from bptt_jax.layers._hooks import in_turn
 from bptt_jax.layers._lift import lift
 from bptt_jax.layers._recurrent import made
 from bptt_jax.layers._save import STATES
-from bptt_jax.types import Cell, Layer, Loop, Recurrent, Save
+from bptt_jax.types import Cell, Layer, Loop, OnDCarry, Recurrent, Save
 
 
 class Part(NamedTuple):
@@ -54,7 +54,9 @@ def parts(layer: Layer | Cell) -> list[Part]:
     return [Part(path, a.part) for path, a in flat if isinstance(a, _Here)]
 
 
-def over(layer: Layer | Cell, f: Callable, name: str = "layer") -> Layer:
+def over(
+    layer: Layer | Cell, f: Callable[[Recurrent], Layer], name: str = "layer"
+) -> Layer:
     """`layer.over(f)`, refused where there is nothing recurrent."""
     layer = lift(layer, name)
     if layer.over is None:
@@ -66,7 +68,7 @@ def over(layer: Layer | Cell, f: Callable, name: str = "layer") -> Layer:
 def with_options(
     layer: Layer | Cell,
     *,
-    on_d_carry: Callable | None = None,
+    on_d_carry: OnDCarry | None = None,
     loop: Loop | None = None,
     save: Save | None = None,
 ) -> Layer:

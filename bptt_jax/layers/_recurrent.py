@@ -27,7 +27,6 @@ Werbos (1990), "Backpropagation through time: what it does and how to do it".
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 
@@ -52,6 +51,7 @@ from bptt_jax.types import (
     Cell,
     Layer,
     Loop,
+    OnDCarry,
     PyTree,
     Recurrent,
     Save,
@@ -178,7 +178,7 @@ def _show(tree: PyTree) -> str:
 @factory
 def recurrent(
     cell: Cell,
-    on_d_carry: Callable | None = None,
+    on_d_carry: OnDCarry | None = None,
     *,
     loop: Loop | None = None,
     save: Save | None = None,
