@@ -269,7 +269,7 @@ def by_value(params, state, batch, key):
 Recurrent(cell, watch=shown_first)  # error
 Estimator(begin, by_value)  # error
 Estimator(begin, begin)  # error
-Stream(batch, read, None)  # error
+Stream(read, begin, None)  # error
 run: Unroll = few  # error
 cells.from_step(project, init, init_carry)  # error
 layers.recurrent(cell, lambda d_carry: d_carry)  # error
