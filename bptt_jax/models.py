@@ -13,7 +13,7 @@ from jax import Array, lax
 from bptt_jax import _pytrees as trees
 from bptt_jax import layers, unrolls
 from bptt_jax._factory import factory
-from bptt_jax.types import Cell, Layer, Side, Unroll
+from bptt_jax.types import BoundUnroll, Cell, Layer, Side, Unroll
 
 Cells = Cell | Layer | tuple[Cell | Layer, ...] | list[Cell | Layer]
 
@@ -70,7 +70,7 @@ def features(cells: Cells, n_out: int, n_hidden: int, *, dropout: float = 0.0) -
 @factory
 def bidirectional(
     forward: Layer | Cell, backward: Layer | Cell, unroll: Unroll = unrolls.bptt
-) -> Unroll:
+) -> BoundUnroll:
     """Two layers, one in each direction of time, side by side.
 
     Args:

@@ -6,25 +6,37 @@ import jax
 
 from bptt_jax._factory import factory
 from bptt_jax.cells._from_step import refuse_arrays
-from bptt_jax.types import Cell, StepVJP, Summed, Unsaid
+from bptt_jax.types import (
+    Cell,
+    CellCouplings,
+    CellOutput,
+    Init,
+    InitCarry,
+    PyTree,
+    StepBackward,
+    StepProject,
+    StepVJP,
+    Summed,
+    Unsaid,
+)
 
 
 @factory
 def from_parts(
-    init: Callable,
-    init_carry: Callable,
+    init: Init,
+    init_carry: InitCarry,
     *,
-    project: Callable,
-    forward: Callable,
-    linearize: Callable,
-    backward: Callable,
-    contract: Callable,
-    output: Callable | Unsaid | None = Unsaid(),
+    project: StepProject,
+    forward: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]],
+    linearize: Callable[[PyTree, PyTree, PyTree, PyTree], PyTree],
+    backward: StepBackward,
+    contract: Callable[[PyTree, PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]],
+    output: CellOutput | Unsaid | None = Unsaid(),
     keyed: bool = False,
     name: str = "",
     pointwise: bool = False,
     affine: bool = False,
-    couplings: Callable | None = None,
+    couplings: CellCouplings | None = None,
 ) -> Cell:
     """A cell from a step and its derivative in five functions.
 

@@ -17,7 +17,18 @@ import numpy as np
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
-from bptt_jax.types import Cell, Gates, StepVJP, Summed, Unsaid
+from bptt_jax.types import (
+    Cell,
+    CellOutput,
+    CellStep,
+    Gates,
+    Init,
+    InitCarry,
+    PyTree,
+    StepVJP,
+    Summed,
+    Unsaid,
+)
 
 
 def closed_over(f: Any, name: str, seen: set | None = None):
@@ -69,12 +80,12 @@ def _none_where_empty(x):
 
 @factory
 def from_step(
-    step: Callable,
-    init: Callable,
-    init_carry: Callable,
+    step: CellStep,
+    init: Init,
+    init_carry: InitCarry,
     *,
-    output: Callable | Unsaid | None = Unsaid(),
-    gates: Callable | None = None,
+    output: CellOutput | Unsaid | None = Unsaid(),
+    gates: Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]] | None = None,
     keyed: bool = False,
     name: str = "",
 ) -> Cell:

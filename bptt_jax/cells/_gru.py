@@ -41,7 +41,7 @@ from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._layout import Layout
 from bptt_jax.cells._parts import coupled, step_of
 from bptt_jax.cells._products import affine, back, pull
-from bptt_jax.types import Blocks, Cell, Gates, Outer, StepVJP, Sum
+from bptt_jax.types import Blocks, Cell, Gates, Outer, StepProject, StepVJP, Sum
 
 
 @factory
@@ -119,7 +119,7 @@ def gru(
     )
 
 
-def _project(layout: Layout) -> Callable:
+def _project(layout: Layout) -> StepProject:
     return lambda p, xs: layout.split(affine(xs, p["w_x"], p["b"]))
 
 

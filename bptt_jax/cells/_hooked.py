@@ -6,12 +6,13 @@ With d s_t what comes to step t from later steps,
     (2)  watching:  delta_t = (inner delta_t, d s_t)
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
+
+from jax import Array
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
-from bptt_jax.types import Array, Cell, PyTree
+from bptt_jax.types import Cell, OnDCarry, PyTree
 
 
 class Hook(NamedTuple):
@@ -22,7 +23,7 @@ class Hook(NamedTuple):
 
 
 @factory
-def hooked(cell: Cell, on_d_carry: Callable) -> Cell:
+def hooked(cell: Cell, on_d_carry: OnDCarry) -> Cell:
     """`x` is `(x, Hook)`; (1) at real steps. Users reach it by `layers.recurrent`."""
     inner = cell.vjp
 

@@ -36,7 +36,7 @@ from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._layout import Layout
 from bptt_jax.cells._parts import coupled, step_of
 from bptt_jax.cells._products import affine, back
-from bptt_jax.types import Cell, Outer, StepVJP, Sum
+from bptt_jax.types import Cell, CellCouplings, Outer, StepVJP, Sum
 
 
 class LSTMCarry(NamedTuple):
@@ -165,7 +165,7 @@ def lstm(
     )
 
 
-def _couplings(projected: bool, layer_norm: bool) -> Callable | None:
+def _couplings(projected: bool, layer_norm: bool) -> CellCouplings | None:
     if layer_norm:  # a mean over units is no matrix
         return None
     return coupled("w_h", "w_r") if projected else coupled("w_h")

@@ -2,8 +2,6 @@
 gradient.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
@@ -12,6 +10,8 @@ from bptt_jax.cells._products import outer_sum, total
 from bptt_jax.types import (
     Blocks,
     Cell,
+    CellCouplings,
+    CellStep,
     Gates,
     Outer,
     PyTree,
@@ -24,8 +24,8 @@ from bptt_jax.types import (
 FACTORS = Outer, Sum, Blocks, Terms, Summed
 
 
-def step_of(vjp: StepVJP) -> Callable:
-    """The step that a derivative is that of, `(params, carry, x) -> (carry, y)`."""
+def step_of(vjp: StepVJP) -> CellStep:
+    """The step that a derivative is that of."""
 
     def step(params, carry, x):
         gates = vjp.gates(params, carry, vjp.project(params, x))
@@ -34,7 +34,7 @@ def step_of(vjp: StepVJP) -> Callable:
     return step
 
 
-def coupled(*names: str) -> Callable:
+def coupled(*names: str) -> CellCouplings:
     """`Cell.couplings` where the matrices are the parameters of these names."""
 
     def couplings(f, params):

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from bptt_jax.types import Cell, StepVJP
+from bptt_jax.types import Cell, PyTree, StepVJP
 
 
-def with_params(cell: Cell, take: Callable) -> Cell:
+def with_params(cell: Cell, take: Callable[[PyTree], PyTree]) -> Cell:
     """The cell whose functions are given `take(params)`.
 
     Factors and couplings are those of what is taken: whoever wraps so puts them back in

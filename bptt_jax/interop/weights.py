@@ -14,7 +14,7 @@ import numpy as np
 from bptt_jax import cells, layers, models, unrolls
 from bptt_jax._factory import expect, factory
 from bptt_jax.interop._arrays import on_host
-from bptt_jax.types import Cell, PyTree, Side, Unroll
+from bptt_jax.types import BoundUnroll, Cell, PyTree, Side, Unroll
 
 
 class Network(NamedTuple):
@@ -321,7 +321,7 @@ def init_carry(net: Network, batch_shape: tuple[int, ...]) -> PyTree:
 @factory
 def unroll(
     all_cells: tuple[tuple[Cell, ...], ...], run: Unroll = unrolls.bptt
-) -> Unroll:
+) -> BoundUnroll:
     """The unroll of a whole network; its backward is that of `run`.
 
     Args:
@@ -355,7 +355,7 @@ def unroll(
     return one_direction
 
 
-def _both_directions(all_cells, run: Unroll) -> Unroll:
+def _both_directions(all_cells, run: Unroll) -> BoundUnroll:
     each = [
         models.bidirectional(*of, run) if len(of) == 2 else _forward(*of, run)
         for of in all_cells
@@ -371,7 +371,7 @@ def _both_directions(all_cells, run: Unroll) -> Unroll:
     return both
 
 
-def _forward(cell: Cell, run: Unroll) -> Unroll:
+def _forward(cell: Cell, run: Unroll) -> BoundUnroll:
     """A layer of one direction, between those of two."""
     layer = layers.recurrent(cell)
 

@@ -13,7 +13,6 @@ from bptt_jax.layers._recurrent import made, recurrent
 from bptt_jax.layers._remat import remat
 from bptt_jax.layers._residual import residual
 from bptt_jax.layers._save import (
-    BY_SHAPES,
     COEFFICIENTS,
     GATES,
     NOTHING,
@@ -30,7 +29,6 @@ from bptt_jax.layers._time_distributed import (
 from bptt_jax.layers._with_loss import with_loss
 
 __all__ = [
-    "BY_SHAPES",
     "COEFFICIENTS",
     "GATES",
     "NOTHING",

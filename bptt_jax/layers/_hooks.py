@@ -4,19 +4,17 @@ Each is `(d_carry, aux_t) -> d_carry`, given what comes from later steps; the co
 the step's own output is added after it.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory
-from bptt_jax.types import PyTree
+from bptt_jax.types import OnDCarry, PyTree
 
 
 @factory
-def clip_d_carry(max_norm: float) -> Callable:
+def clip_d_carry(max_norm: float) -> OnDCarry:
     """Clips the cotangent of each example's state to a norm, at every step.
 
     The norm is that over all units and leaves of the carry, of complex ones too, computed
@@ -40,7 +38,7 @@ def clip_d_carry(max_norm: float) -> Callable:
 
 
 @factory
-def scale_d_carry(factor: float) -> Callable:
+def scale_d_carry(factor: float) -> OnDCarry:
     """Multiplies the cotangent of the state by a number at every step.
 
     Below 1 it discounts the past, lag by lag: λ of a λ-return. For another factor at
@@ -58,7 +56,7 @@ def scale_d_carry(factor: float) -> Callable:
 
 
 @factory
-def in_turn(first: Callable | None, second: Callable) -> Callable:
+def in_turn(first: OnDCarry | None, second: OnDCarry) -> OnDCarry:
     """The hook that is `second` after `first`; `side.aux` is the pair of theirs.
 
     None in the place of the first is no hook, and its half of the pair is not read.

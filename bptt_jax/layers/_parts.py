@@ -9,7 +9,7 @@ from bptt_jax._factory import factory
 from bptt_jax.layers._hooks import in_turn
 from bptt_jax.layers._lift import lift
 from bptt_jax.layers._recurrent import made
-from bptt_jax.types import Cell, Layer, Loop, Recurrent, Save
+from bptt_jax.types import Cell, Layer, Loop, OnDCarry, Recurrent, Save
 
 
 class Part(NamedTuple):
@@ -53,7 +53,9 @@ def parts(layer: Layer | Cell) -> list[Part]:
     return [Part(path, a.part) for path, a in flat if isinstance(a, _Here)]
 
 
-def over(layer: Layer | Cell, f: Callable, name: str = "layer") -> Layer:
+def over(
+    layer: Layer | Cell, f: Callable[[Recurrent], Layer], name: str = "layer"
+) -> Layer:
     """`layer.over(f)`, refused where there is nothing recurrent."""
     layer = lift(layer, name)
     if layer.over is None:
@@ -65,7 +67,7 @@ def over(layer: Layer | Cell, f: Callable, name: str = "layer") -> Layer:
 def with_options(
     layer: Layer | Cell,
     *,
-    on_d_carry: Callable | None = None,
+    on_d_carry: OnDCarry | None = None,
     loop: Loop | None = None,
     save: Save | None = None,
 ) -> Layer:
@@ -97,7 +99,7 @@ def with_options(
 
 @factory
 def settled(layer: Layer, save: Save) -> Layer:
-    """The layer whose parts keep `save`, where they do not say what they keep."""
+    """The layer whose parts keep `save` where they do not say what they keep."""
     if layer.over is None:
         return layer
     return layer.over(lambda part: made(part._replace(save=part.save or save)))

@@ -27,7 +27,6 @@ Werbos (1990), "Backpropagation through time: what it does and how to do it".
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 
@@ -46,12 +45,13 @@ from bptt_jax.cells import (
     without_side,
 )
 from bptt_jax.layers._again import again
-from bptt_jax.layers._save import BY_SHAPES, NOTHING, STATES, by_shapes
+from bptt_jax.layers._save import NOTHING, STATES, by_shapes
 from bptt_jax.loops import first_of
 from bptt_jax.types import (
     Cell,
     Layer,
     Loop,
+    OnDCarry,
     PyTree,
     Recurrent,
     Save,
@@ -178,7 +178,7 @@ def _show(tree: PyTree) -> str:
 @factory
 def recurrent(
     cell: Cell,
-    on_d_carry: Callable | None = None,
+    on_d_carry: OnDCarry | None = None,
     *,
     loop: Loop | None = None,
     save: Save | None = None,
@@ -194,9 +194,9 @@ def recurrent(
         `unrolls.bptt` alone: `unrolls.scan` is differentiated by JAX.
       loop: how the two recurrences are run, see `bptt_jax.loops`; None: the first that
         supports the case.
-      save: what is kept for the way back, `layers.STATES`, `GATES`, `COEFFICIENTS`,
-        `NOTHING` or `BY_SHAPES`; the gradient is the same; None: the states alone under
-        `remat` and `unrolls.checkpointed`, elsewhere by the rule of `layers.by_shapes`.
+      save: what is kept for the way back, `layers.STATES`, `GATES`, `COEFFICIENTS` or
+        `NOTHING`; the gradient is the same; None: `GATES` or `STATES`, by the shapes, see
+        `layers.by_shapes`.
 
     Returns:
       A `Layer` with the parameters and the carry of the cell.
@@ -232,7 +232,7 @@ def made(part: Recurrent) -> Layer:
         given = (xs, side.keys) if cell.keyed else xs
         carry = _check_step(cell, params, carry, given)
         known, wrapped, inputs = _ready(part, params, carry, xs, side)
-        save = _chosen(part.save, cell, params, carry, given)
+        save = part.save or by_shapes(cell, params, carry, given)
         us = wrapped.vjp.project(params, inputs)
         outputs = output_leaves(known, carry)
 
@@ -249,7 +249,7 @@ def made(part: Recurrent) -> Layer:
     def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
         known, wrapped, inputs = _ready(part, params, carry, xs, side)
         given = (xs, side.keys) if cell.keyed else xs
-        save = _chosen(part.save, cell, params, carry, given)
+        save = part.save or by_shapes(cell, params, carry, given)
         states, kept = residuals
         nexts = _states(output_leaves(known, carry), carry, ys, states)
         carries = trees.before(carry, nexts)
@@ -273,10 +273,6 @@ def made(part: Recurrent) -> Layer:
         return d_params, d_carry, d_xs, None
 
     return Layer(cell.init, cell.init_carry, fwd, bwd, lambda f: f(part))
-
-
-def _chosen(save: Save | None, cell: Cell, params, carry, xs) -> Save:
-    return by_shapes(cell, params, carry, xs) if save in (None, BY_SHAPES) else save
 
 
 def _check(part: Recurrent) -> None:

@@ -3,8 +3,6 @@
 from bptt_jax._factory import factory
 from bptt_jax.layers._again import again
 from bptt_jax.layers._lift import lift
-from bptt_jax.layers._parts import settled
-from bptt_jax.layers._save import STATES
 from bptt_jax.types import Cell, Layer
 
 
@@ -23,4 +21,4 @@ def remat(layer: Layer | Cell) -> Layer:
     layer = lift(layer)
     inner = layer.over
     over = None if inner is None else lambda f: remat(inner(f))
-    return again(settled(layer, STATES))._replace(over=over)
+    return again(layer)._replace(over=over)

@@ -5,7 +5,6 @@
     GATES           the gates                          coefficients
     COEFFICIENTS    the coefficients                   nothing
     NOTHING         nothing, and no states either      the whole stretch (`layers.remat`)
-    BY_SHAPES       one of the first two, by the rule of `by_shapes`
 
 States that are outputs are kept once, as outputs. Gradients are the same.
 """
@@ -76,9 +75,6 @@ def _never(*at):
 
 NOTHING = Save("layers.NOTHING", _never, _never)
 """Each stretch runs again before it is pulled back; see `layers.remat`."""
-
-BY_SHAPES = Save("layers.BY_SHAPES", _never, _never)
-"""`GATES` or `STATES`, by the rule of `by_shapes`."""
 
 
 WORTH = 160  # multiply-adds for each number kept, that it takes to compute it again

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
 from bptt_jax._factory import factory, positive
-from bptt_jax.types import Layer
+from bptt_jax.types import Init, Layer, LayerRefuse, PyTree, Side
 
 
 def no_carry(params, batch_shape):
@@ -18,7 +18,7 @@ def no_carry(params, batch_shape):
 
 
 @factory
-def time_distributed(init: Callable, f: Callable) -> Layer:
+def time_distributed(init: Init, f: Callable[[PyTree, PyTree], PyTree]) -> Layer:
     """A layer without a state from `f(params, xs) -> ys` over all steps at once.
 
     Args:
@@ -34,7 +34,11 @@ def time_distributed(init: Callable, f: Callable) -> Layer:
     return _with_side(init, lambda params, xs, side: f(params, _clean(xs, side)))
 
 
-def _with_side(init: Callable, f: Callable, refuse: Callable | None = None) -> Layer:
+def _with_side(
+    init: Init,
+    f: Callable[[PyTree, PyTree, Side], PyTree],
+    refuse: LayerRefuse | None = None,
+) -> Layer:
     """`time_distributed` of `f(params, xs, side) -> ys`."""
 
     def fwd(params, carry, xs, side):

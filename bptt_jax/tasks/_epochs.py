@@ -1,16 +1,15 @@
 """Streams of examples that are all in memory."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from bptt_jax.types import Stream
+from bptt_jax.types import Stream, StreamBatch
 
 
 def shuffled(
-    data: NamedTuple, count: int, size: int, seed: int, batch: Callable
+    data: NamedTuple, count: int, size: int, seed: int, batch: StreamBatch
 ) -> Stream:
     """In an order of its own in each epoch; what does not fill a batch waits.
 
@@ -19,7 +18,7 @@ def shuffled(
       count: examples.
       size: examples of a batch, B; items have leaves `[B, ...]`.
       seed: of the orders.
-      batch: see `types.Stream`.
+      batch: as of `types.Stream`.
     """
     length = count // size
 
@@ -40,7 +39,7 @@ def shuffled(
     return Stream(read, batch, length)
 
 
-def in_order(data: NamedTuple, count: int, size: int, batch: Callable) -> Stream:
+def in_order(data: NamedTuple, count: int, size: int, batch: StreamBatch) -> Stream:
     """In the order of `data`, again and again; arguments as of `shuffled`."""
     length = count // size
     each = jax.tree.map(

@@ -14,7 +14,16 @@ from jax import Array, lax
 from bptt_jax import _pytrees as trees
 from bptt_jax import estimators
 from bptt_jax._factory import factory
-from bptt_jax.types import Batch, Estimator, Layer, PyTree, Stream, Task
+from bptt_jax.types import (
+    Batch,
+    Estimator,
+    Layer,
+    Objective,
+    PyTree,
+    Stream,
+    StreamBatch,
+    Task,
+)
 
 
 class TrainState(NamedTuple):
@@ -74,7 +83,7 @@ def _batch_at(stream: Stream, position: int, key: Array) -> Batch:
 def step(
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
-    batch: Callable,
+    batch: StreamBatch,
     state: TrainState,
     item: PyTree,
 ) -> tuple[TrainState, dict[str, Array]]:
@@ -88,7 +97,7 @@ def step(
         as a function of the parameters, whose derivative is the estimator's gradient.
         `optax.lbfgs` is refused: it compares gradients of one function, and each step
         here has another.
-      batch: `(item, key) -> Batch`, see `types.Stream`.
+      batch: as of `types.Stream`.
       state: before the step.
       item: what the batch is made of.
 
@@ -112,7 +121,7 @@ def step(
 def update(
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
-    batch: Callable,
+    batch: StreamBatch,
     state: TrainState,
     item: PyTree,
 ) -> tuple[TrainState, dict[str, Array]]:
@@ -191,7 +200,7 @@ def _refuse_lbfgs(opt_state: Any) -> None:
 
 @factory
 def many_steps(
-    estimator: Estimator, optimizer: optax.GradientTransformation, batch: Callable
+    estimator: Estimator, optimizer: optax.GradientTransformation, batch: StreamBatch
 ) -> Callable:
     """`(state, items) -> (state, metrics [n])`: n steps in one call of a compiled program.
 
@@ -216,7 +225,7 @@ class Sums(NamedTuple):
 
 
 @factory
-def evaluator(model: Layer, objective: Callable, batch: Callable, stateful: bool):
+def evaluator(model: Layer, objective: Objective, batch: StreamBatch, stateful: bool):
     """`(params, sums or None, items) -> sums` over the batches of the items, jitted.
 
     Where the task is stateful the carry goes on from batch to batch. Without keys, so

@@ -64,9 +64,6 @@ def checkpointed(
     Raises:
       ValueError, TypeError: an argument does not fit; the message names it.
 
-    Where the layer does not say what it keeps of a stretch that is pulled back, it is the
-    states alone.
-
     Cost: memory of m + 1 states, what is kept, and that of one stretch of `bptt`; time as
     above, of the n - `kept` stretches that run again.
 
@@ -102,11 +99,10 @@ def checkpointed(
         at = arrays(params, carry, xs, side, length)
         found = plan(layer, *at, memory=memory, chunk=chunk)
         chunk, slots, kept = found.chunk, found.slots, found.kept
-        layer = layers.settled(lift(layer), found.save or layers.STATES)
+        if found.save is not None:
+            layer = layers.settled(lift(layer), found.save)
         if kept == found.stretches:
             return bptt(layer, params, carry, xs, side, length=length, chunk=chunk)
-    else:
-        layer = layers.settled(lift(layer), layers.STATES)
     return revolve(
         layer, params, carry, xs, side,
         length=length, chunk=chunk, slots=slots, kept=kept, offload=offload,

@@ -18,7 +18,7 @@ from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
 from bptt_jax import layers
 from bptt_jax._jax import to_varying, varying_axes
-from bptt_jax.types import Cell, Layer, PyTree, Side
+from bptt_jax.types import Cell, Layer, PyTree, Side, Unroll
 
 
 class _Spec(NamedTuple):
@@ -34,7 +34,7 @@ class _Spec(NamedTuple):
         )
 
 
-def unroll(forward: Callable, backward: Callable) -> Callable:
+def unroll(forward: Callable, backward: Callable) -> Unroll:
     """The unroll with the given two passes, the second registered by `jax.custom_vjp`.
 
     Args:
@@ -64,7 +64,7 @@ def unroll(forward: Callable, backward: Callable) -> Callable:
     return door(core)
 
 
-def door(core: Callable) -> Callable:
+def door(core: Callable) -> Unroll:
     """The unroll whose values and derivatives are those of `core`.
 
     Args:

@@ -55,9 +55,8 @@ class Plan(NamedTuple):
         none is, since a stretch then runs again before it is pulled back.
     bytes: predicted temporary memory of the gradient, outputs and their cotangents
         included, inputs and gradients not.
-    save: what recurrent parts keep that do not say it themselves, `layers.STATES` or
-        `layers.BY_SHAPES` (`layers.with_options(layer, save=…)` says it); None: there is
-        nothing to choose.
+    save: what recurrent parts are to keep that do not say it themselves, `layers.STATES`
+        (`layers.with_options(layer, save=…)` says it); None: what the layer keeps as it is.
     """
 
     chunk: int
@@ -140,7 +139,8 @@ def plan(
     lengths = [min(chunk, T)] if chunk else _lengths(T, units)
     K = min(chunk or default_chunk(T, units), T)
     ways = []
-    for one, save in _variants(layer, structure, tuple(leaves)):
+    variants = _variants(layer, structure, tuple(leaves))
+    for one, save in variants:
         of = functools.partial(_fixed, one, structure, tuple(leaves))
         some = [_within(of(k), T // k, k, memory) for k in lengths]
         n, by_bptt = T // K, _of_bptt(one, structure, tuple(leaves), K)
@@ -150,7 +150,7 @@ def plan(
     if not found:
         least = min(way.bytes for way in ways)
         raise ValueError(f"memory: expected at least {least} bytes, got {memory}")
-    return min(found, key=_time)
+    return min(found, key=functools.partial(_time, keeps=len(variants) > 1))
 
 
 def _lengths(T: int, units: int) -> list[int]:
@@ -160,14 +160,16 @@ def _lengths(T: int, units: int) -> list[int]:
 
 
 def _variants(layer: Layer, structure, leaves: tuple) -> list:
-    """`(layer, save)`: with states alone; and with gates, where the rule keeps them."""
-    both = [(layers.settled(layer, s), s) for s in (layers.STATES, layers.BY_SHAPES)]
+    """`(layer, save)`: as it is; and with states alone, where that is another."""
+    lean = layers.settled(layer, layers.STATES)
     params, carry, *along = structure.unflatten(leaves)
-    lean, other = (
+    as_it_is, least = (
         _size(jax.eval_shape(one.fwd, params, carry, *_first_steps(along, 1)))
-        for one, _ in both
+        for one in (layer, lean)
     )
-    return both if lean < other else [(layer, None)]
+    return (
+        [(layer, None), (lean, layers.STATES)] if least < as_it_is else [(layer, None)]
+    )
 
 
 class _Fixed(NamedTuple):
@@ -236,8 +238,8 @@ def _within(of: _Fixed, n: int, K: int, memory: int) -> Plan:
     return Plan(K, m, j, n, runs, runs / n, without + m * of.carry + j * of.kept)
 
 
-def _time(plan: Plan) -> float:
+def _time(plan: Plan, keeps: bool) -> float:
     """(2)"""
-    backward = WITH_GATES if plan.save == layers.BY_SHAPES else BACKWARD
+    backward = WITH_GATES if keeps and plan.save is None else BACKWARD
     runs = plan.evaluations + backward * plan.stretches
     return runs * (plan.chunk + OVERHEAD)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import cells, layers
-from bptt_jax.types import Cell, Layer, PyTree, Seen, Side
+from bptt_jax.types import Cell, Layer, PyTree, Seen, Side, Watch
 from bptt_jax.unrolls import _bptt
 from bptt_jax.unrolls._door import arrays, check, lift, refuse, spread
 
@@ -40,7 +40,7 @@ def pullback(
     xs: PyTree,
     side: Side = Side(),
     *,
-    watch: Callable,
+    watch: Watch,
     chunk: int | None = None,
     length: int | None = None,
 ) -> tuple[tuple[PyTree, PyTree], Callable]:

@@ -152,8 +152,9 @@ def process_signature(app, what, name, obj, options, signature, returned):
     del app, name, options, returned
     if what not in ("function", "class") or signature is None:
         return None
-    found = inspect.signature(obj)
-    parameters = list(found.parameters.values())
+    contract = getattr(obj, "_is_protocol", False)  # of a function: how that is called
+    found = inspect.signature(obj.__call__ if contract else obj)
+    parameters = list(found.parameters.values())[1 if contract else 0 :]
     if signature == "(*args, **kwargs)":  # a metaclass takes them all
         parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]
     empty = inspect.Parameter.empty

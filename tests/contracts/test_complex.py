@@ -64,6 +64,31 @@ def test_real_inputs_of_complex_weights():
             assert off <= TOLERANCE, (name, leaf)
 
 
+@pytest.mark.parametrize("name", ["by hand", "by JAX"])
+def test_gradients_from_the_end(name):
+    back = {u: unrolls.reverse(getattr(unrolls, u)) for u in ("bptt", "scan")}
+    found = gradients(CELLS[name], arguments(name), back["bptt"], chunk=2)
+    off, leaf = worst(found, gradients(CELLS[name], arguments(name), back["scan"]))
+    assert off <= TOLERANCE, leaf
+
+
+@pytest.mark.parametrize("name", ["by hand", "by JAX"])
+def test_tangents(name):
+    """Forward mode is that of the plain loop."""
+    params, carry, xs, side, _ = arguments(name)
+    rng = np.random.default_rng(0)
+    along = jax.tree.map(lambda a: a + rng.normal(size=a.shape), (params, carry))
+
+    def tangents(unroll):
+        f = lambda params, carry: unroll(CELLS[name], params, carry, xs, side)
+        return jax.tree.leaves(jax.jvp(f, (params, carry), along)[1])
+
+    pairs = zip(tangents(unrolls.both_modes), tangents(unrolls.scan), strict=True)
+    for found, want in pairs:
+        assert np.abs(want).max() > 1e-3
+        assert error(found, want) <= TOLERANCE
+
+
 @pytest.mark.parametrize("unroll", UNROLLS)
 @pytest.mark.parametrize("name", CELLS)
 def test_gradients_of_cells(name, unroll):

@@ -17,14 +17,18 @@ from bptt_jax import unrolls
 from bptt_jax.types import Side
 from support import tiers
 from support.gradients import Case, arguments_of, error, quick_jit
-from support.members import CELLS, UNROLLS
+from support.members import CELLS, COMPLEX, UNROLLS
 
 T, B, CHUNK = 7, 3, 3
-MEMBERS = {**CELLS, **UNROLLS}
+MEMBERS = {**CELLS, **UNROLLS, **COMPLEX}
 TOLERANCE = 1e-12
-every_cell = pytest.mark.parametrize("name", tiers.cells(fast=("lstm",)))
+CELLS_AND_ONE = [
+    *tiers.cells(fast=("lstm",)),
+    tiers.slow("complex, by hand", False),
+]
+every_cell = pytest.mark.parametrize("name", CELLS_AND_ONE)
 every_one = pytest.mark.parametrize(
-    "name", [*tiers.cells(fast=("lstm",)), *tiers.unrolls(fast=UNROLLS)]
+    "name", [*CELLS_AND_ONE, *tiers.unrolls(fast=UNROLLS)]
 )
 """Cells through `bptt`, and unrolls."""
 some_examples = settings(

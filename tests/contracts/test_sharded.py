@@ -9,7 +9,7 @@ import collections
 
 import pytest
 
-from support.members import ALIKE, COMBINED
+from support.members import ALIKE, COMBINED, COMPLEX
 from support.sharded import MEMBERS, MUTANT, THROUGH, Spread, run
 
 KINDS = ("Auto", "Explicit")
@@ -26,7 +26,7 @@ FEW = [
 ALL = [
     Spread(name, axes="Explicit")
     for name in MEMBERS
-    if name not in {**ALIKE, **COMBINED}
+    if name not in {**ALIKE, **COMBINED} or name in COMPLEX
 ]
 ALL += [
     Spread(name, unroll, kind, batch, axis, side)

@@ -15,12 +15,12 @@ import pytest
 from bptt_jax import unrolls
 from support import tiers
 from support.gradients import Case, arguments_of, error, quick_jit
-from support.members import CELLS, UNROLLS
+from support.members import CELLS, COMPLEX, UNROLLS
 from support.reference import reference_jit
 
 T, B, CHUNK = 6, 2, 3
 CHUNKED = functools.partial(unrolls.bptt, chunk=CHUNK)
-MEMBERS = {**CELLS, **UNROLLS}
+MEMBERS = {**CELLS, **UNROLLS, **COMPLEX}
 FAST = ("elman", "lstm", "gru")
 ALL = (0, 1, 2)
 TAKE_LONG = {
@@ -34,6 +34,8 @@ TAKE_LONG = {
 """In the fast tier with one cell only."""
 OF_UNROLLS = {"jit of grad", "grad of vmap over examples", "jvp"}
 """In the fast tier with every unroll."""
+ASK_FOR_REALS = {"hessian", "jacfwd of grad", "jacfwd"}
+"""JAX refuses them where an argument is complex."""
 
 
 def over(transforms):
@@ -47,6 +49,7 @@ def over(transforms):
         [
             *tiers.pairs(fast, transforms),
             *tiers.of_unrolls(lambda transform: transform in OF_UNROLLS, transforms),
+            *tiers.of_complex(t for t in transforms if t not in ASK_FOR_REALS),
         ],
     )
 
@@ -67,7 +70,7 @@ def loss_of(name, unroll):
 
     def loss(params, carry, xs):
         return sum(
-            jnp.sum(jnp.sin(a) * a)
+            jnp.sum(jnp.sin(a) * a).real
             for a in jax.tree.leaves(unroll(cell, params, carry, xs))
         )
 
@@ -182,7 +185,9 @@ def of_a_loop(f):
 
 def grad_of_grad(f):
     def size(*a):
-        return sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(f, ALL)(*a)))
+        return sum(
+            jnp.sum((g * g.conj()).real) for g in jax.tree.leaves(jax.grad(f, ALL)(*a))
+        )
 
     return jax.grad(size, ALL)
 

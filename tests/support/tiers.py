@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.members import CELLS, UNROLLS
+from support.members import CELLS, COMPLEX, UNROLLS
 
 SOME = ("elman", "lstm", "gru", "learned_carry", "from_step", "checkpointed")
 """One of each kind: those that the slow tier has where the full table takes long."""
@@ -30,6 +30,11 @@ def unrolls(fast=()) -> list:
 def of_unrolls(fast, others) -> list:
     """All unrolls with all of `others`; `fast(other)` says which are quick."""
     return [tier(u, fast(o), (u, o)) for u in UNROLLS for o in others]
+
+
+def of_complex(others) -> list:
+    """The complex cells with all of `others`, in the slow tier."""
+    return [slow((c, o), False) for o in others for c in COMPLEX]
 
 
 def slow(value, fast: bool):

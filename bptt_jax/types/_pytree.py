@@ -1,0 +1,5 @@
+"""A tree of arrays."""
+
+from typing import Any
+
+PyTree = Any
