@@ -5,7 +5,7 @@ from source_edits._edit import edits
 FLOW = "diagnose/test_gradient_flow.py"
 DYNAMICS = "diagnose/test_dynamics.py"
 LAGS = "diagnose/test_by_lag.py"
-WEIGHTS = "interop/test_execution.py\ninterop/test_round_trip.py"
+WEIGHTS = "interop/test_equations.py\ninterop/test_round_trip.py"
 
 EDITS = (
     *edits(

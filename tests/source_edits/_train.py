@@ -88,7 +88,7 @@ EDITS = (
             "training goes on after a step that is not finite",
             "fine = (state.bad < 0) & finite",
             "fine = finite",
-            "train/test_loop.py::test_a_bad_step_changes_nothing",
+            "train/test_loop.py::test_good_steps_after_a_bad_one_change_nothing",
         ),
         (
             "every step draws the same",

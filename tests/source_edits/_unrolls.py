@@ -13,7 +13,7 @@ EDITS = (
             "sums over stretches in the parameters' dtype",
             "jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]",
             "jnp.zeros_like(p) for p in weights]",
-            "contracts/test_unrolls.py::test_parameters_in_bfloat16",
+            "contracts/test_unrolls.py::test_stretches_are_summed_in_float32",
         ),
         (
             "sums in float32 are handed out for bfloat16",
@@ -37,7 +37,7 @@ EDITS = (
             "half of time is one stretch",
             "min(round(T / 20), CACHED",
             "min(round(T / 2), CACHED",
-            "contracts/test_memory.py::test_a_layer",
+            "contracts/test_unrolls.py::test_a_stretch_is_a_small_part_of_time",
         ),
         (
             "a chunk of no steps",
@@ -63,6 +63,12 @@ EDITS = (
     ),
     *edits(
         "unrolls/_revolve.py",
+        (
+            "checkpointed: sums over stretches in the parameters' dtype",
+            "jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]",
+            "jnp.zeros_like(p) for p in weights]",
+            "contracts/test_unrolls.py::test_stretches_are_summed_in_float32",
+        ),
         (
             "a slot given back too early",
             "done_with = slots.begins[slots.top] > i",
@@ -124,6 +130,12 @@ EDITS = (
     ),
     *edits(
         "unrolls/_truncated.py",
+        (
+            "truncated: sums over stretches in the parameters' dtype",
+            "jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]",
+            "jnp.zeros_like(p) for p in weights]",
+            "contracts/test_unrolls.py::test_stretches_are_summed_in_float32",
+        ),
         (
             "the oldest block comes back as the newest",
             "jnp.concatenate([jnp.zeros_like(d[:1]), d[:-1]])",
