@@ -11,7 +11,14 @@ import pytest
 
 from bptt_jax import cells, layers, unrolls
 from bptt_jax.types import Cell, Side
-from support.gradients import Case, arguments_of, error, gradients, worst
+from support.gradients import (
+    Case,
+    arguments_of,
+    error,
+    gradients,
+    quick_jit,
+    worst,
+)
 from support.members import CELLS, LAYERS, UNROLLS, Member
 from support.reference import AS_REFERENCE
 
@@ -457,3 +464,34 @@ def test_parameters_in_bfloat16(name):
         assert d.dtype == jnp.bfloat16
         assert jnp.isfinite(d).all()
     assert jnp.abs(jax.grad(loss)(params)["w_h"]).max() > 0
+
+
+IN_STRETCHES = {
+    "bptt": functools.partial(unrolls.bptt, chunk=1),
+    "both_modes": functools.partial(unrolls.both_modes, chunk=1),
+    "checkpointed": functools.partial(unrolls.checkpointed, chunk=1, slots=40),
+    "checkpointed, kept": functools.partial(unrolls.checkpointed, chunk=1, kept=300),
+    "truncated": functools.partial(unrolls.truncated, window=1),
+}
+
+
+@pytest.mark.parametrize("name", IN_STRETCHES)
+def test_stretches_are_summed_in_float32(name):
+    """In bfloat16 256 + 1 is 256."""
+    cell = cells.elman(1, 2, activation=lambda z: z, param_dtype=jnp.bfloat16)
+    params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0)))
+    xs = jnp.ones((600, 1), jnp.bfloat16)
+
+    def loss(params):
+        carry = cell.init_carry(params, ())
+        return IN_STRETCHES[name](cell, params, carry, xs)[1].astype(jnp.float32).sum()
+
+    d_params = quick_jit(jax.grad(loss))(params)
+    assert d_params["b"].tolist() == d_params["w_x"][0].tolist() == [600, 600]
+
+
+def test_a_stretch_is_a_small_part_of_time():
+    for T in (200, 784, 1000, 1023, 5000):
+        assert T / 40 <= unrolls.default_chunk(T) <= T / 10
+        assert unrolls.default_chunk(T, units=2**17) <= 16
+    assert unrolls.default_chunk(64, units=2**30) <= 16

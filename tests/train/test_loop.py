@@ -1,5 +1,6 @@
 """What stops a run, and how often it is compiled."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +96,20 @@ def test_a_bad_step_changes_nothing():
         lambda a, b: bool((a == b).all()), after._replace(bad=before.bad), before
     )
     assert all(jax.tree.leaves(same))
+
+
+def test_good_steps_after_a_bad_one_change_nothing():
+    job = adding()
+    job = job._replace(task=job.task._replace(train=nan_at(job.task.train, 1)))
+    advance = train.many_steps(job.estimator, job.optimizer, job.task.train.batch)
+    before, _ = advance(job.state(), job.task.train.read(0, 1))
+    after, losses = jax.tree.map(jnp.copy, before), []
+    for position in (1, 2, 3):
+        after, record = advance(after, job.task.train.read(position, 1))
+        losses.append(float(record["loss"][0]))
+    assert np.isfinite(losses).any()  # position stays; what is read is good
+    assert int(after.bad) == 1
+    chex.assert_trees_all_equal(after._replace(bad=before.bad), before)
 
 
 @pytest.mark.slow

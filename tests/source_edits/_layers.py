@@ -1,0 +1,268 @@
+"""Faults of layers and loops."""
+
+from source_edits._edit import edits, original
+
+LAYERS = "contracts/test_layers.py"
+
+EDITS = (
+    *edits(
+        "layers/_recurrent.py",
+        (
+            "hooks edit what passes by at masked steps",
+            "Hook(side.aux, side.mask)",
+            "Hook(side.aux, None)",
+            "contracts/test_unrolls.py::test_on_d_carry",
+        ),
+        (
+            "gradients of inputs in the dtype of the arithmetic",
+            "d_xs = trees.cast_like(xs, without_side(cell, side, d_inputs))",
+            "d_xs = without_side(cell, side, d_inputs)",
+            "contracts/test_cells.py::test_bfloat16_computation_keeps_float32_gradients\n"
+            "contracts/test_gradients.py",
+        ),
+        (
+            "an output that is said wrongly",
+            "if _kinds(said) != _kinds(y):",
+            "if _kinds(said) is None:",
+            "contracts/test_cells.py\ncontracts/test_doors.py\n"
+            "contracts/test_unrolls.py::test_error",
+        ),
+        (
+            "a carry of another dtype than a step returns",
+            "if (c.shape, c.dtype) != (a.shape, a.dtype):",
+            "if c.shape != a.shape:",
+            "contracts/test_unrolls.py::test_error",
+        ),
+        (
+            "a watch does not see what comes from the output",
+            "d_states = add_output(known, deltas[1], d_ys)",
+            "d_states = deltas[1]",
+            "diagnose/test_gradient_flow.py",
+        ),
+        (
+            "a carry that is not spread as a step returns it",
+            "carry = _check_step(cell, params, carry, given)",
+            "_check_step(cell, params, carry, given)",
+            "research/test_mesh.py",
+        ),
+        (
+            "outputs that are no leaves of the carry",
+            "if any(not isinstance(i, int) for i in found):",
+            "if any(i is None for i in found):",
+            "contracts/test_unrolls.py::test_error\ncontracts/test_doors.py",
+        ),
+    ),
+    *edits(
+        "layers/_again.py",
+        (
+            "residuals of a stretch that runs again",
+            "        carry, ys, _ = layer.fwd(params, carry, xs, side)\n"
+            "        return carry, ys, ()",
+            "        return layer.fwd(params, carry, xs, side)",
+            f"{LAYERS}::test_remat_keeps_nothing",
+        ),
+    ),
+    *edits(
+        "layers/_remat.py",
+        (
+            "a model made with other options keeps residuals again",
+            "else lambda f: remat(inner(f))",
+            "else lambda f: inner(f)",
+            f"{LAYERS}\ncontracts/test_memory.py\ndiagnose/test_gradient_flow.py",
+        ),
+    ),
+    *edits(
+        "layers/_residual.py",
+        (
+            "a gradient at masked steps",
+            "return d_params, d_carry, trees.add(d_xs, _clean(d_ys, side)), d_targets",
+            "return d_params, d_carry, trees.add(d_xs, d_ys), d_targets",
+            f"{LAYERS}\ncontracts/test_gradients.py::test_equals_jax_grad",
+        ),
+        (
+            "the padding read",
+            "return carry, trees.add(ys, _clean(xs, side)), (ys, kept)",
+            "return carry, trees.add(ys, xs), (ys, kept)",
+            "contracts/test_properties.py",
+        ),
+    ),
+    *edits(
+        "layers/_stack.py",
+        (
+            "all layers draw from one key",
+            "    if side.keys is None:\n        return side\n",
+            "    if side is not None:\n        return side\n",
+            f"{LAYERS}::test_layers_of_a_stack_draw_from_keys_of_their_own",
+        ),
+        (
+            "targets of one layer alone have a gradient",
+            "d_targets = d_t if d_targets is None else trees.sum_of(d_targets, d_t)",
+            "d_targets = d_t if d_targets is None else d_targets",
+            "contracts/test_targets.py",
+        ),
+        (
+            "all layers drawn from one key",
+            "return tuple(layer.init(k) for layer, k in zip(layers, keys, strict=True))",
+            "return tuple(layer.init(key) for layer in layers)",
+            "models/test_models.py",
+        ),
+        (
+            "later layers are not asked what they refuse",
+            "if all(later.refuse is None for later in layers[i + 1 :]):",
+            "if layer.refuse is None:",
+            "models/test_out_of_range.py",
+        ),
+    ),
+    *edits(
+        "layers/_with_loss.py",
+        (
+            "outputs in the padding are read",
+            "ys, targets, weights = _read(counts, (ys, targets, weights))",
+            "ys, targets, weights = ys, targets, weights",
+            "contracts/test_properties.py::test_nothing_is_read_at_a_masked_step\n"
+            "models/test_objectives.py",
+        ),
+        (
+            "targets that the layer within reads",
+            "return *ds, trees.sum_of(d_targets, inner)",
+            "return *ds, d_targets",
+            "contracts/test_targets.py",
+        ),
+        (
+            "negative weights count as none",
+            "counts = weights != 0",
+            "counts = weights > 0",
+            "contracts/test_targets.py\nmodels/test_objectives.py",
+        ),
+        (
+            "a batch summed in bfloat16",
+            "        tuple(range(1, losses.ndim)), dtype=trees.at_least_float32(losses.dtype)\n",
+            "        tuple(range(1, losses.ndim))\n",
+            "models/test_objectives.py",
+        ),
+    ),
+    *edits(
+        "layers/_hooks.py",
+        (
+            "no derivative where nothing comes back",
+            "max_norm / jnp.maximum(norm, max_norm)",
+            "jnp.minimum(1.0, max_norm / norm)",
+            "diagnose/test_gradient_flow.py::test_clip_d_carry_of_a_zero_has_a_derivative",
+        ),
+        (
+            "each hook reads the other's half",
+            "of_first, of_second = (None, None)",
+            "of_second, of_first = (None, None)",
+            "contracts/test_randomly_truncated.py::"
+            "test_with_h_detach_each_hook_reads_its_own_half",
+        ),
+        (
+            "detached where it was not told",
+            "h=trees.only(~aux, d_carry.h)",
+            "h=trees.only(aux, d_carry.h)",
+            "diagnose/test_gradient_flow.py::test_h_detach_blocks_the_way_through_h",
+        ),
+    ),
+    *edits(
+        "layers/_dropout.py",
+        (
+            "what is kept is not scaled",
+            "a / (1 - rate), 0).astype(a.dtype)",
+            "a, 0).astype(a.dtype)",
+            "models/test_models.py\ncontracts/test_layers.py\nverify/test_mutants.py",
+        ),
+        (
+            "another mask in each stretch",
+            'return jnp.where(carry["drawn"], carry["keep"], keep)',
+            "return keep",
+            f"{LAYERS}::test_variational_dropout_has_one_mask_for_all_steps",
+        ),
+        (
+            "a rate of one",
+            "if not 0 <= rate < 1:",
+            "if not 0 <= rate <= 1:",
+            f"{LAYERS}::test_errors_name_what_does_not_fit",
+        ),
+    ),
+    *edits(
+        "layers/_time_distributed.py",
+        (
+            "inputs in the padding are read",
+            "return tree if side.mask is None else trees.only(side.mask, tree)",
+            "return tree",
+            "contracts/test_properties.py::test_nothing_is_read_at_a_masked_step",
+        ),
+        (
+            "the symbol -1 is the last one",
+            "outside = (tokens < 0) | (tokens >= n_symbols)",
+            "outside = tokens >= n_symbols",
+            "models/test_out_of_range.py",
+        ),
+        (
+            "statistics in bfloat16",
+            "x = xs.astype(trees.at_least_float32(xs.dtype))",
+            "x = xs",
+            "models/test_models.py\ncontracts/test_layers.py",
+        ),
+    ),
+    *edits(
+        "layers/_save.py",
+        (
+            "states kept twice",
+            "there = {id(a) for a in jax.tree.leaves((u, after))}",
+            "there = set()",
+            "contracts/test_memory.py",
+        ),
+        (
+            "gates kept where states were asked for",
+            "    del cell, params, carry, u, gates, after\n    return ()",
+            "    return gates",
+            "contracts/test_memory.py::test_a_layer",
+        ),
+        (
+            "gates kept whatever they weigh",
+            "return GATES if kept and worth and kept <= ROOM * state else STATES",
+            "return GATES if kept and worth else STATES",
+            "contracts/test_memory.py",
+        ),
+    ),
+    *edits(
+        "layers/_parts.py",
+        (
+            "a part that runs again does not keep what it says",
+            "made(part._replace(save=part.save or STATES))",
+            "made(part._replace(save=STATES))",
+            "contracts/test_memory.py\ncontracts/test_checkpointed.py",
+        ),
+        (
+            "a second hook takes the place of the first",
+            "hook = in_turn(part.on_d_carry, hook)",
+            "hook = on_d_carry",
+            "contracts/test_unrolls.py\ndiagnose/test_gradient_flow.py",
+        ),
+    ),
+    *edits(
+        "loops/_step_by_step.py",
+        (
+            "steps pulled back from the beginning",
+            "lax.scan(step, d_carry, (coeffs, d_ys), reverse=True)",
+            "lax.scan(step, d_carry, (coeffs, d_ys))",
+            original("elman"),
+        ),
+        (
+            "what is kept is of the state before the step",
+            "keep(params, carry, u, gates, after)",
+            "keep(params, carry, u, gates, carry)",
+            original("elman"),
+        ),
+    ),
+    *edits(
+        "loops/_first.py",
+        (
+            "a loop that cannot run is another in silence",
+            "    raise ValueError(f\"loop: it cannot run this, {'; '.join(reasons.values())}\")",
+            "    return step_by_step",
+            "contracts/test_layers.py\ncontracts/test_doors.py",
+        ),
+    ),
+)

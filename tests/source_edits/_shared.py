@@ -1,0 +1,152 @@
+"""Faults of what all rooms import."""
+
+from source_edits._edit import edits, original
+
+EDITS = (
+    *edits(
+        "_pytrees.py",
+        (
+            "norms of squares that overflow",
+            "usual = (largest > 0) & jnp.isfinite(largest)",
+            "usual = (largest > 0) & (largest < 0)",
+            "train/test_step.py::test_metrics_are_finite_where_a_square_is_not\n"
+            "diagnose/test_gradient_flow.py::test_state_norms_in_every_dtype",
+        ),
+        (
+            "zero times what is in the padding",
+            "return a if is_key(a) else where(flag, a, jnp.zeros_like(a))",
+            "return a if is_key(a) else a * along(a, flag).astype(a.dtype)",
+            original("masked"),
+        ),
+        (
+            "the square of a complex number",
+            "return a.real**2 + a.imag**2 if jnp.iscomplexobj(a) else a**2",
+            "return a**2",
+            "contracts/test_complex.py\nmodels/test_objectives.py",
+        ),
+        (
+            "complex arithmetic in half the digits",
+            "jnp.complex128 if dtype == jnp.float64 else jnp.complex64",
+            "jnp.complex64 if dtype == jnp.float64 else jnp.complex64",
+            "contracts/test_complex.py",
+        ),
+        (
+            "a factor rounded before it is multiplied with",
+            "gain = jnp.asarray(factor).astype(wide.real.dtype)",
+            "gain = jnp.asarray(factor).astype(a.real.dtype).astype(wide.real.dtype)",
+            "diagnose/test_gradient_flow.py::"
+            "test_scale_d_carry_rounds_the_product_and_not_the_factor",
+        ),
+    ),
+    *edits(
+        "_shardings.py",
+        (
+            "an axis of the mesh stands twice",
+            "rows = (None,) if rows[0] in columns else rows",
+            "pass",
+            "research/test_mesh.py",
+        ),
+        (
+            "noise is drawn whole on every device",
+            "if not explicit(like) or not DRAWS_SPREAD:",
+            "if like is not None:",
+            "research/test_mesh.py",
+        ),
+        (
+            "rows of a table that are not spread as their indices",
+            "    if not explicit(indices):\n        return None",
+            "    if indices is not None:\n        return None",
+            "research/test_mesh.py",
+        ),
+    ),
+    *edits(
+        "_factory.py",
+        (
+            "the number one is True",
+            "return type(value), value",
+            "return value",
+            "test_pickling.py\ncontracts/test_layers.py",
+        ),
+        (
+            "a hash from before it was known who made it",
+            "before[1] is None or before[0] is not made",
+            "before[1] is None",
+            "test_pickling.py\ntest_traces.py",
+        ),
+        (
+            "a cache without bound",
+            "while len(kept) > KEPT:",
+            "while len(kept) > 1000 * KEPT:",
+            "test_pickling.py::test_the_cache_is_bounded",
+        ),
+        (
+            "numbers of NumPy make another cell",
+            "return value.item() if isinstance(value, np.bool_ | np.number) else value",
+            "return value",
+            "test_pickling.py::test_numbers_of_numpy_are_numbers",
+        ),
+        (
+            "unequal where they are equal",
+            'own["__ne__"] = lambda self, other: not equal(self, other)',
+            "pass",
+            "test_pickling.py",
+        ),
+        (
+            "an object of one factory is pickled by another",
+            "if former is None or former.number > begun:",
+            "if former is None or former is not None:",
+            "test_pickling.py",
+        ),
+        (
+            "a size of True",
+            "isinstance(value, int | np.integer) and not isinstance(value, bool)",
+            "isinstance(value, int | np.integer)",
+            "test_whole_numbers.py",
+        ),
+    ),
+    *edits(
+        "_files.py",
+        (
+            "written in its place: killed meanwhile it is damaged",
+            "            write(new)\n        new.replace(path)",
+            "            write(path)",
+            "test_files.py::test_a_file_is_replaced_whole_or_stays",
+        ),
+        (
+            "two processes own one folder",
+            "fcntl.LOCK_EX | fcntl.LOCK_NB",
+            "fcntl.LOCK_SH | fcntl.LOCK_NB",
+            "test_files.py::test_another_process_is_refused_until_it_dies",
+        ),
+        (
+            "a lock on a file that was taken away",
+            "if _is_at(descriptor, path):",
+            "if descriptor >= 0:",
+            "test_files.py::test_a_lock_that_was_taken_away_meanwhile_is_not_had",
+        ),
+        (
+            "a child gives back what its parent holds",
+            "os.register_at_fork(after_in_child=_forget)",
+            "pass",
+            "test_files.py",
+        ),
+        (
+            "what is there already is overwritten",
+            "os.link(new, path)",
+            "new.replace(path)",
+            "test_files.py::test_what_is_new_takes_the_place_of_nothing",
+        ),
+        (
+            "a damaged line ends the reading",
+            "damaged.append((number, line))",
+            "break",
+            "test_files.py::test_a_line_that_cannot_be_read_costs_no_other",
+        ),
+        (
+            "a full disk names no file",
+            "raise OSError(code, os.strerror(code), str(path)) from error",
+            "raise",
+            "test_files.py\ncli/test_full_disk.py",
+        ),
+    ),
+)

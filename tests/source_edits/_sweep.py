@@ -1,0 +1,175 @@
+"""Faults of sweeps."""
+
+from source_edits._edit import edits
+
+RUN = "sweep/test_run.py"
+ROWS = "sweep/test_rows.py"
+
+EDITS = (
+    *edits(
+        "sweep/_order.py",
+        (
+            "a piece goes beyond an evaluation",
+            "return min(self.plan.every - step % self.plan.every, until - step)",
+            "return min(self.plan.every, until - step)",
+            RUN,
+        ),
+        (
+            "units of a group have one number",
+            "number += len(self._ends(rung, choice))",
+            "number += 1",
+            f"{RUN}::test_killed_and_continued\n{ROWS}",
+        ),
+        (
+            "rungs that end at one step",
+            "if len(set(at)) < len(at):",
+            "if len(at) < 1:",
+            f"{ROWS}::test_rungs_that_end_at_one_step_are_refused",
+        ),
+    ),
+    *edits(
+        "sweep/_rows.py",
+        (
+            "rows of the last unit are lost",
+            'if row["step"] <= number:',
+            'if row["step"] < number:',
+            f"{RUN}::test_killed_and_continued\n{ROWS}",
+        ),
+        (
+            "some rows of a group are enough",
+            "if not all(key in self.found for key in wanted):",
+            "if not any(key in self.found for key in wanted):",
+            ROWS,
+        ),
+        (
+            "rows without a loss",
+            'and "loss" in metrics',
+            "and metrics is not None",
+            f"{ROWS}::test_every_kind_of_damage_is_seen",
+        ),
+    ),
+    *edits(
+        "sweep/_folder.py",
+        (
+            "a sweep goes on with more devices",
+            'if there["devices"] != devices:',
+            'if there["devices"] is None:',
+            f"{RUN}::test_another_sweep_is_refused_and_nothing_is_changed\n{RUN}",
+        ),
+        (
+            "another sweep in the same folder",
+            'changed = [k for k in what if there["sweep"].get(k) != what[k]]',
+            "changed = [k for k in what if k not in there['sweep']]",
+            f"{RUN}::test_another_sweep_is_refused_and_nothing_is_changed",
+        ),
+        (
+            "parameters that are no longer among the best stay",
+            'if int(path.stem.removeprefix("config-")) not in kept:',
+            'if int(path.stem.removeprefix("config-")) < 0:',
+            RUN,
+        ),
+    ),
+    *edits(
+        "sweep/_program.py",
+        (
+            "lanes are not donated",
+            "jax.jit(over(advance, shared=2), donate_argnums=1)",
+            "jax.jit(over(advance, shared=2))",
+            f"{RUN}::test_memory_is_that_of_a_group",
+        ),
+        (
+            "a seed that becomes another",
+            'if name == "seed" and not (whole and low >= 0 and high < 2**32):',
+            'if name == "seed" and not whole:',
+            f"{RUN}::test_numbers_that_32_bits_do_not_have_are_refused\n"
+            f"{RUN}::test_senseless_options_are_named",
+        ),
+        (
+            "a rate that 32 bits take for zero",
+            "lost = ~np.isfinite(found) | ((found == 0) != (np.array(values) == 0))",
+            "lost = ~np.isfinite(found)",
+            f"{RUN}::test_numbers_that_32_bits_do_not_have_are_refused",
+        ),
+    ),
+    *edits(
+        "sweep/_halving.py",
+        (
+            "what has diverged goes on",
+            "return (math.inf if math.isnan(scores[i]) else scores[i]), i",
+            "return (-math.inf if math.isnan(scores[i]) else scores[i]), i",
+            RUN,
+        ),
+        (
+            "a rung too few",
+            "while math.ceil(n / how.eta**most) > 1:",
+            "while math.floor(n / how.eta**most) > 1:",
+            f"{RUN}::test_rungs",
+        ),
+    ),
+    *edits(
+        "sweep/_training.py",
+        (
+            "what has diverged comes back",
+            "fine = finite & (lane.diverged_at < 0)",
+            "fine = finite",
+            f"{RUN}::test_what_has_diverged_is_frozen_and_says_where",
+        ),
+        (
+            "batches without a real step are in the mean",
+            "safe = np.where(share == 0, np.nan, share)",
+            "safe = np.where(share == 0, np.nan, np.ones_like(share))",
+            f"{RUN}::test_batches_without_a_real_step_count_as_nothing",
+        ),
+        (
+            "all configurations have one seed",
+            'key = jax.random.key(config["seed"] if "seed" in config else 0)',
+            "key = jax.random.key(0)",
+            f"{RUN}::test_a_seed_makes_the_key_that_it_makes_elsewhere",
+        ),
+    ),
+    *edits(
+        "sweep/_store.py",
+        (
+            "damaged lanes are taken",
+            'if about.pop("sha256", None) != digest(host):',
+            'if about.pop("sha256", None) is None:',
+            f"{RUN}::test_damaged_files_are_refused",
+        ),
+    ),
+    *edits(
+        "sweep/_results.py",
+        (
+            "a score of what has diverged",
+            'return math.nan if value is None or row["diverged_at"] >= 0 else value',
+            "return math.nan if value is None else value",
+            RUN,
+        ),
+    ),
+    *edits(
+        "sweep",
+        (
+            "means of long units are sums",
+            "share = np.float32(some / n)",
+            "share = np.float32(1)",
+            RUN,
+        ),
+        (
+            "a group that was made again is saved as the one that runs",
+            "if unit.step < until and (stop or due) and self.mending is None:",
+            "if unit.step < until and (stop or due):",
+            f"{ROWS}::test_stopped_while_it_makes_rows_again",
+        ),
+        (
+            "rows that are missing stay so",
+            "self.folder.rows.append(self.mending)",
+            "pass",
+            ROWS,
+        ),
+        (
+            "columns that the table has",
+            "if name in RESERVED:",
+            'if name == "config":',
+            "sweep/test_space.py",
+        ),
+    ),
+)

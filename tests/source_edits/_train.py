@@ -1,0 +1,268 @@
+"""Faults of estimators and of training."""
+
+from source_edits._edit import edits
+
+ESTIMATORS = "models/test_estimators.py"
+STEP = "train/test_step.py"
+RECORD = "train/test_record.py"
+
+EDITS = (
+    *edits(
+        "estimators/_batches.py",
+        (
+            "a batch without a real step has a loss of NaN",
+            "steps = jnp.where(real, steps, jnp.ones_like(steps))",
+            "pass",
+            f"{STEP}::test_a_batch_without_a_real_step_counts_as_nothing\n{ESTIMATORS}",
+        ),
+        (
+            "keys of the batch are not taken",
+            "    if keys is None:\n        T = ",
+            "    if key is not None:\n        T = ",
+            f"{ESTIMATORS}\ntest_legacy_keys.py",
+        ),
+        (
+            "weights do not count where there is a mask",
+            "return counts if side.mask is None else trees.only(side.mask, counts)",
+            "return counts if side.mask is None else side.mask",
+            ESTIMATORS,
+        ),
+    ),
+    *edits(
+        "estimators/_stream.py",
+        (
+            "losses of the overlap count twice",
+            "losses = unroll(*at)[1][overlap:].sum()",
+            "losses = unroll(*at)[1].sum()",
+            ESTIMATORS,
+        ),
+        (
+            "the state before the overlap is that after the batch",
+            "first = trees.cut(joined, 0, T)",
+            "first = trees.cut(joined, overlap, None)",
+            ESTIMATORS,
+        ),
+        (
+            "a stride that does not divide the window",
+            "if stride is not None and (stride < 1 or window % stride):",
+            "if stride is not None and stride < 1:",
+            ESTIMATORS,
+        ),
+    ),
+    *edits(
+        "estimators/_exact.py",
+        (
+            "a sum of losses for their mean",
+            "return per_real_step(losses, batch)",
+            "return losses",
+            ESTIMATORS,
+        ),
+    ),
+    *edits(
+        "estimators/_data_parallel.py",
+        (
+            "devices with padding count as much as others",
+            "part = a * (found.steps / total).astype(a.dtype)",
+            "part = a / mesh.size",
+            "models/test_data_parallel.py",
+        ),
+        (
+            "all devices draw one noise",
+            "key = jax.random.fold_in(key, lax.axis_index(axis))",
+            "pass",
+            "models/test_data_parallel.py",
+        ),
+    ),
+    *edits(
+        "estimators/_gradient.py",
+        (
+            "an estimator of the former kind",
+            "if not isinstance(found, Gradient):",
+            "if found is None:",
+            "contracts/test_doors.py::test_an_estimator_that_gives_no_gradient",
+        ),
+    ),
+    *edits(
+        "train/_step.py",
+        (
+            "training goes on after a step that is not finite",
+            "fine = (state.bad < 0) & finite",
+            "fine = finite",
+            "train/test_loop.py::test_good_steps_after_a_bad_one_change_nothing",
+        ),
+        (
+            "every step draws the same",
+            "jax.random.split(jax.random.fold_in(state.key, state.position))",
+            "jax.random.split(state.key)",
+            f"{STEP}::test_the_carry_is_handed_on_and_the_key_changes",
+        ),
+        (
+            "descent along imaginary parts goes up",
+            "grads = trees.conjugate(grads)",
+            "grads = grads",
+            "train/test_complex.py",
+        ),
+        (
+            "the optimizer remembers a batch that does not count",
+            "params, opt_state = trees.where(real, (params, opt_state), before)",
+            "params = trees.where(real, params, before[0])",
+            f"{STEP}::test_a_batch_without_a_real_step_counts_as_nothing",
+        ),
+        (
+            "buffers are not donated",
+            "    @functools.partial(jax.jit, donate_argnums=0)\n    def advance(",
+            "    @jax.jit\n    def advance(",
+            "train/test_checkpoint.py\ntrain/test_loop.py\ntest_leaks.py",
+        ),
+        (
+            "an evaluation goes on from batch to batch",
+            "carry = sums.carry if stateful else fresh",
+            "carry = sums.carry",
+            "train/test_loop.py",
+        ),
+        (
+            "lbfgs is let in",
+            "    _refuse_lbfgs(state.opt_state)\n",
+            "",
+            f"{STEP}::test_lbfgs_is_refused_by_name",
+        ),
+        (
+            "two leaves with one buffer",
+            "return jax.tree.map(jnp.copy, state)",
+            "return state",
+            f"{STEP}::test_a_carry_whose_leaves_share_a_buffer",
+        ),
+    ),
+    *edits(
+        "train/_clipping.py",
+        (
+            "small gradients are made larger",
+            "max_norm / jnp.maximum(norm, max_norm)",
+            "max_norm / norm",
+            STEP,
+        ),
+    ),
+    *edits(
+        "train/_loop.py",
+        (
+            "evaluations that fall between dispatches are left out",
+            "return position // every > (position - n) // every",
+            "return position % every == 0",
+            "train/test_loop.py\ntrain/test_best.py\ntrain/test_resume.py",
+        ),
+        (
+            "who stops a run loses what it did since",
+            "saves = stop or ends or _due(",
+            "saves = ends or _due(",
+            "train/test_resume.py",
+        ),
+        (
+            "an equal loss is a better one",
+            "better = self.best is None or loss < self.best.held_out",
+            "better = self.best is None or loss <= self.best.held_out",
+            "train/test_best.py",
+        ),
+        (
+            "the best parameters are in a buffer that is written again",
+            "self.best = Best(copied(state.params), position, loss)",
+            "self.best = Best(state.params, position, loss)",
+            "train/test_best.py",
+        ),
+        (
+            "fewer steps than there are",
+            'if position > now["steps"]:',
+            "if position is None:",
+            f"{RECORD}::test_fewer_steps_than_there_are",
+        ),
+        (
+            "a run in the place of another",
+            "    if not overwrite:\n        raise ValueError(",
+            "    if overwrite is None:\n        raise ValueError(",
+            f"{RECORD}::test_another_run_is_refused_and_nothing_is_changed",
+        ),
+        (
+            "a held-out loss that is not finite is one",
+            "        if not np.isfinite(loss):\n            raise NonFiniteError(position)\n",
+            "",
+            "train/test_loop.py::test_a_held_out_loss_that_is_not_finite_stops_the_run",
+        ),
+    ),
+    *edits(
+        "train/_checkpoint.py",
+        (
+            "the next step writes into what is being saved",
+            "parts = _parts(copied(state))",
+            "parts = _parts(state)",
+            "train/test_checkpoint.py::test_what_is_saved_is_not_what_the_next_step_writes",
+        ),
+        (
+            "damaged arrays are taken",
+            'if digest(read[name]) != about["digests"][name]:',
+            "if digest(read[name]) is None:",
+            "train/test_checkpoint.py::test_damaged_arrays_are_found",
+        ),
+        (
+            "another model is damage",
+            '_same_shapes(name, about["shapes"][name], shapes(part))',
+            "pass",
+            "train/test_checkpoint.py::test_of_another_model",
+        ),
+    ),
+    *edits(
+        "train/_record.py",
+        (
+            "another width of numbers is the same run",
+            '"jax_threefry_partitionable", "jax_enable_x64",',
+            '"jax_threefry_partitionable",',
+            f"{RECORD}\ntest_process.py",
+        ),
+        (
+            "another optimizer is the same run",
+            '        ("optimizer", "the optimizer", {"options", "shapes"}),\n',
+            "",
+            f"{RECORD}::test_another_run_is_refused_and_nothing_is_changed",
+        ),
+        (
+            "programs of another version are compared",
+            'if there["versions"] != now["versions"]:\n        return found',
+            'if there["versions"] is None:\n        return found',
+            f"{RECORD}::test_after_another_version_programs_are_not_compared",
+        ),
+    ),
+    *edits(
+        "train/_fingerprint.py",
+        (
+            "constants of a program do not count",
+            "inner = (what.jaxpr, what.consts) if closed",
+            "inner = what.jaxpr if closed",
+            f"{RECORD}::test_the_text_of_a_program_does_not_show_its_constants",
+        ),
+        (
+            "numbers in a program do not count",
+            'return "literal", str(atom.aval), np.asarray(atom.val)',
+            'return "literal", str(atom.aval)',
+            RECORD,
+        ),
+        (
+            "places in memory count",
+            're.sub(r"\\b0x[0-9a-f]+", "", f"{type(what)}{what}").encode()',
+            'f"{type(what)}{what}".encode()',
+            f"{RECORD}::test_another_process_finds_the_same",
+        ),
+    ),
+    *edits(
+        "train/_metrics.py",
+        (
+            "the line of the checkpoint itself is lost",
+            'if line["step"] <= position]',
+            'if line["step"] < position]',
+            "train/test_resume.py\ntrain/test_metrics.py",
+        ),
+        (
+            "lines that cannot be read are thrown away",
+            "beside = _files.set_aside(self.path, lost)",
+            'beside = self.path.with_name(f"{self.path.name}.damaged")',
+            "train/test_metrics.py",
+        ),
+    ),
+)
