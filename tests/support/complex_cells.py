@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax import cells
+from bptt_jax._pytrees import across as over
 from bptt_jax.cells._products import outer_sum, total
 
 I = 3
@@ -39,15 +40,15 @@ def shrink(z):
 
 
 def step(p, s, x):
-    z = p["a"] * s + project(p, x)
+    z = over(s, p["a"]) * s + project(p, x)
     s = z * shrink(z).astype(z.dtype)
-    return s, (p["c"] * s).real
+    return s, (over(s, p["c"]) * s).real
 
 
 def forward(p, s, u):
-    z = p["a"] * s + u
+    z = over(s, p["a"]) * s + u
     s = z * shrink(z).astype(z.dtype)
-    return s, (p["c"] * s).real
+    return s, (over(s, p["c"]) * s).real
 
 
 def linearize(p, carries, us, nexts):
@@ -57,10 +58,10 @@ def linearize(p, carries, us, nexts):
 
 def backward(p, coeffs, d_s, d_y):
     z, g, _ = coeffs
-    d_s = d_s + p["c"] * d_y.astype(d_s.dtype)
+    d_s = d_s + over(d_s, p["c"]) * d_y.astype(d_s.dtype)
     radial = 2 * g**2 * (d_s * z).real
     dz = g.astype(z.dtype) * d_s - radial.astype(z.dtype) * z.conj()  # (1)
-    return p["a"] * dz, (dz, d_y)
+    return over(dz, p["a"]) * dz, (dz, d_y)
 
 
 def contract(p, xs, carries, coeffs, deltas):
@@ -92,10 +93,10 @@ def _leaky_carry(p, batch_shape):
 
 def _leaky(p, carry, x):
     s, _ = step(p, carry["s"], x)
-    m = p["decay"] * carry["m"] + (s.real**2 + s.imag**2)
-    angle = (s * p["c"]).imag * m
+    m = over(carry["m"], p["decay"]) * carry["m"] + (s.real**2 + s.imag**2)
+    angle = (s * over(s, p["c"])).imag * m
     return dict(s=s, m=m), (
-        s * 1j * p["c"].conj(),
+        s * 1j * over(s, p["c"]).conj(),
         angle,
     )  # a complex output, a real one
 
