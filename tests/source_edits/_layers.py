@@ -43,7 +43,7 @@ EDITS = (
             "a carry that is not spread as a step returns it",
             "carry = _check_step(cell, params, carry, given)",
             "_check_step(cell, params, carry, given)",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
         (
             "outputs that are no leaves of the carry",
@@ -232,7 +232,7 @@ EDITS = (
             "a part that runs again does not keep what it says",
             "made(part._replace(save=part.save or STATES))",
             "made(part._replace(save=STATES))",
-            "contracts/test_memory.py\ncontracts/test_checkpointed.py",
+            f"{LAYERS}::test_lean_is_what_does_not_say_what_it_keeps",
         ),
         (
             "a second hook takes the place of the first",

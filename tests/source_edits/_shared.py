@@ -44,19 +44,19 @@ EDITS = (
             "an axis of the mesh stands twice",
             "rows = (None,) if rows[0] in columns else rows",
             "pass",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
         (
             "noise is drawn whole on every device",
             "if not explicit(like) or not DRAWS_SPREAD:",
             "if like is not None:",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
         (
             "rows of a table that are not spread as their indices",
             "    if not explicit(indices):\n        return None",
             "    if indices is not None:\n        return None",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
     ),
     *edits(

@@ -103,7 +103,7 @@ EDITS = (
             "outputs that are not spread as they will be",
             "return shardings.like(shapes, zeros)",
             "return zeros",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
         (
             "too few slots by themselves",
@@ -118,7 +118,7 @@ EDITS = (
             "gates kept of a stretch that runs again",
             "    else:\n        layer = layers.lean(lift(layer))\n",
             "    else:\n        layer = lift(layer)\n",
-            CHECKPOINTED,
+            "contracts/test_memory.py::test_what_runs_again_keeps_states_alone",
         ),
         (
             "slots beside a number of bytes",
@@ -310,8 +310,8 @@ EDITS = (
         ),
         (
             "outputs counted once",
-            "return _Fixed(temp - 2 * n * b - m * c, b, c, s)",
-            "return _Fixed(temp - n * b - m * c, b, c, s)",
+            "without = outputs + max(outputs, of.stretch)",
+            "without = max(outputs, of.stretch)",
             "contracts/test_plan.py",
         ),
         (
@@ -333,7 +333,7 @@ EDITS = (
             "a carry that is not spread as a step returns it, when watched",
             "at = (at[0], spread(layer, *at), *at[2:])",
             "at = (at[0], at[1], *at[2:])",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
         (
             "parts named in the other order",
