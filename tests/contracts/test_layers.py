@@ -108,12 +108,11 @@ def test_remat_keeps_nothing():
     assert residuals(layers.remat(layers.recurrent(cells.lstm(3, 4)))) == []
 
 
-def test_lean_is_what_does_not_say_what_it_keeps():
-    def kept(layer):
-        return [part.recurrent.save for part in layers.parts(layers.lean(layer))]
-
+def test_settled_is_what_does_not_say_what_it_keeps():
     says = layers.recurrent(cells.lstm(3, 4), save=layers.GATES)
-    assert kept(layers.stack(says, cells.gru(4, 4))) == [layers.GATES, layers.STATES]
+    model = layers.settled(layers.stack(says, cells.gru(4, 4)), layers.STATES)
+    kept = [part.recurrent.save for part in layers.parts(model)]
+    assert kept == [layers.GATES, layers.STATES]
 
 
 def test_made_with_other_options_it_still_runs_again():

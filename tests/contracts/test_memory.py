@@ -119,26 +119,6 @@ def test_an_unroll(name):
     assert through(name, ("mask", "resets")) <= limit + SIDES_COST
 
 
-def test_what_runs_again_keeps_states_alone():
-    """Where a stretch that runs once keeps gates."""
-    of_states = layers.recurrent(cells.lstm(I, H), save=layers.STATES)
-
-    def residuals(layer):
-        params = jax.eval_shape(layer.init, jax.random.key(0))
-        carry = jax.eval_shape(lambda p: layer.init_carry(p, (B,)), params)
-        xs = jax.ShapeDtypeStruct((8, B, I), jnp.float32)
-        found = jax.eval_shape(layer.fwd, params, carry, xs, Side())[2]
-        return len(jax.tree.leaves(found))
-
-    def bytes_of(layer):
-        unroll = functools.partial(unrolls.checkpointed, layer, chunk=8, slots=2)
-        return gradient(unroll, layer, (B, 32, I))
-
-    layer = layers.recurrent(cells.lstm(I, H))
-    assert residuals(layer) > residuals(of_states) == residuals(layers.lean(layer))
-    assert bytes_of(layer) == bytes_of(of_states)
-
-
 @pytest.mark.parametrize("name", ["elman", *LONGER])
 def test_the_plain_loop_takes_more(name):
     """What the limits are measured by is not small by itself."""
