@@ -5,7 +5,18 @@ import itertools
 import jax
 import pytest
 
+from support import durations, smoke
+
 _tests = itertools.count(1)
+
+
+def pytest_configure(config):
+    durations.register(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    smoke.mark(items)
 
 
 @pytest.fixture(autouse=True)

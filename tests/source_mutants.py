@@ -90,14 +90,16 @@ def hashed(edit: Edit) -> str:
 
 
 class Bench:
-    """Copies of the project, and the tests that fail without a fault."""
+    """Copies of the project as it is now, and the tests that fail without a fault."""
 
-    def __init__(self):
+    def __init__(self, folder: str):
         self.lock, self.broken = threading.Lock(), {}
+        self.original = pathlib.Path(folder) / "original"
+        shutil.copytree(ROOT, self.original, ignore=LEFT_OUT)
 
     def copy(self, folder: str, edit: Edit | None) -> pathlib.Path:
         root = pathlib.Path(folder) / "project"
-        shutil.copytree(ROOT, root, ignore=LEFT_OUT)
+        shutil.copytree(self.original, root)
         if edit is not None:
             path = place(edit, root)
             text = path.read_text(encoding="utf-8")
@@ -187,10 +189,13 @@ def is_known(there: dict, source: str, hints: bool) -> bool:
 def run(
     edits: list[Edit], found: dict, out: pathlib.Path | None, jobs: int, hints: bool
 ):
-    bench = Bench()
     sources = {edit: hashed(edit) for edit in edits}
     rest = [e for e in edits if not is_known(found.get(e.name, {}), sources[e], hints)]
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        concurrent.futures.ThreadPoolExecutor(jobs) as pool,
+    ):
+        bench = Bench(folder)
         tries = {pool.submit(tried, bench, e, sources[e], hints): e for e in rest}
         for each in concurrent.futures.as_completed(tries):
             name, outcome = tries[each].name, each.result()
@@ -198,10 +203,8 @@ def run(
             if out is not None:
                 text = json.dumps(dict(sorted(found.items())), indent=1)
                 out.write_text(text + "\n", encoding="utf-8")
-            print(
-                f"{name}: {outcome.caught or 'SURVIVED'} ({outcome.seconds} s)",
-                flush=True,
-            )
+            said = outcome.caught or "SURVIVED"
+            print(f"{name}: {said} ({outcome.seconds} s)", flush=True)
 
 
 def main() -> int:

@@ -108,6 +108,18 @@ def test_remat_keeps_nothing():
     assert residuals(layers.remat(layers.recurrent(cells.lstm(3, 4)))) == []
 
 
+def test_settled_is_what_does_not_say_what_it_keeps():
+    says = layers.recurrent(cells.lstm(3, 4), save=layers.GATES)
+    model = layers.settled(layers.stack(says, cells.gru(4, 4)), layers.STATES)
+    kept = [part.recurrent.save for part in layers.parts(model)]
+    assert kept == [layers.GATES, layers.STATES]
+
+
+def test_made_with_other_options_it_still_runs_again():
+    layer = layers.with_options(layers.remat(cells.lstm(3, 4)), save=layers.GATES)
+    assert residuals(layer) == []
+
+
 def test_state_that_is_output_is_stored_once():
     (kept,) = residuals(layers.recurrent(cells.lstm(3, 4)))
     assert kept.shape == (3, 2, 4)

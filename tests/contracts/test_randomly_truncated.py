@@ -112,13 +112,14 @@ def test_any_model_and_keys_of_the_side():
     again = drawn(net, with_keys, None)
     other = drawn(net, with_keys, jax.random.key(9))
     exact = jax.grad(lambda p: (unrolls.bptt(net, p, *at[1:4])[1] ** 2).sum())(params)
-    same, apart, biased = (
+    of_layers = drawn(net, with_keys, keys[0])  # what dropout draws from
+    same, apart, alike, biased = (
         max(float(abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (found, o)),
                                                     strict=True))
-        for o in (again, other, exact)
+        for o in (again, other, of_layers, exact)
     )  # fmt: skip
     assert same == 0
-    assert min(apart, biased) > 1e-3
+    assert min(apart, alike, biased) > 1e-3
 
 
 def test_with_h_detach_each_hook_reads_its_own_half():

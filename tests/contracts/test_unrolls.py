@@ -378,6 +378,11 @@ ERRORS = {
         r"side\.keys: expected \[T\] keys",
         dict(side=Side(keys=np.ones(T))),
     ),
+    "keys with a batch": (
+        TypeError,
+        r"side\.keys: expected \[T\] keys.*\[6, 2\]",
+        dict(side=Side(keys=np.zeros((T, B, 2), np.uint32))),
+    ),
     "carry shape": (
         ValueError,
         r"carry: .*\[2, 4\].*\[3, 4\]",

@@ -303,13 +303,13 @@ EDITS = (
             "    d = d.reshape(-1, *d.shape[a.ndim - 1 :])\n"
             "    a = a.reshape(-1, a.shape[-1])\n"
             "    axes = tuple(range(a.ndim - 1))\n    # Contracting",
-            "contracts/test_sharded.py\nresearch/test_mesh.py",
+            "contracts/test_sharded.py\ncontracts/test_sharded.py",
         ),
         (
             "a product of spread arrays that says not how it is",
             "out_sharding=shardings.of_product(a, d)",
             "out_sharding=None",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
         (
             "inputs of another width are no fault of xs",

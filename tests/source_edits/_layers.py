@@ -35,15 +35,15 @@ EDITS = (
         ),
         (
             "a watch does not see what comes from the output",
-            "d_states = add_output(known, deltas[1], d_ys)",
-            "d_states = deltas[1]",
+            "d_states = add_output(known, d_laters, d_ys)",
+            "d_states = d_laters",
             "diagnose/test_gradient_flow.py",
         ),
         (
             "a carry that is not spread as a step returns it",
             "carry = _check_step(cell, params, carry, given)",
             "_check_step(cell, params, carry, given)",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
         (
             "outputs that are no leaves of the carry",
@@ -229,10 +229,10 @@ EDITS = (
     *edits(
         "layers/_parts.py",
         (
-            "a part that runs again does not keep what it says",
-            "made(part._replace(save=part.save or STATES))",
-            "made(part._replace(save=STATES))",
-            "contracts/test_memory.py\ncontracts/test_checkpointed.py",
+            "a part does not keep what it says",
+            "made(part._replace(save=part.save or save))",
+            "made(part._replace(save=save))",
+            f"{LAYERS}::test_settled_is_what_does_not_say_what_it_keeps",
         ),
         (
             "a second hook takes the place of the first",
@@ -260,8 +260,8 @@ EDITS = (
         "loops/_first.py",
         (
             "a loop that cannot run is another in silence",
-            "    raise ValueError(f\"loop: it cannot run this, {'; '.join(reasons.values())}\")",
-            "    return step_by_step",
+            "raise ValueError(f\"loop: {'; '.join(reasons)}\")",
+            "return step_by_step",
             "contracts/test_layers.py\ncontracts/test_doors.py",
         ),
     ),

@@ -6,6 +6,24 @@ EDITS = (
     *edits(
         "_pytrees.py",
         (
+            "sums over stretches in the parameters' dtype",
+            "jnp.zeros_like(p, at_least_float32(p.dtype)) for p in leaves]",
+            "jnp.zeros_like(p) for p in leaves]",
+            "contracts/test_unrolls.py::test_stretches_are_summed_in_float32",
+        ),
+        (
+            "sums in float32 are handed out for bfloat16",
+            "[t.astype(p.dtype) for t, p in zip(self.parts, leaves, strict=True)]",
+            "self.parts",
+            "contracts/test_unrolls.py::test_parameters_in_bfloat16",
+        ),
+        (
+            "blocks of a truncated gradient are one",
+            "each = [d.sum(over) for d in each]",
+            "each = [d[0] for d in each]",
+            "contracts/test_truncated.py::test_equals_stop_gradient",
+        ),
+        (
             "norms of squares that overflow",
             "usual = (largest > 0) & jnp.isfinite(largest)",
             "usual = (largest > 0) & (largest < 0)",
@@ -44,19 +62,19 @@ EDITS = (
             "an axis of the mesh stands twice",
             "rows = (None,) if rows[0] in columns else rows",
             "pass",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
         (
             "noise is drawn whole on every device",
             "if not explicit(like) or not DRAWS_SPREAD:",
             "if like is not None:",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
         (
             "rows of a table that are not spread as their indices",
             "    if not explicit(indices):\n        return None",
             "    if indices is not None:\n        return None",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
     ),
     *edits(

@@ -10,18 +10,6 @@ EDITS = (
     *edits(
         "unrolls/_bptt.py",
         (
-            "sums over stretches in the parameters' dtype",
-            "jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]",
-            "jnp.zeros_like(p) for p in weights]",
-            "contracts/test_unrolls.py::test_stretches_are_summed_in_float32",
-        ),
-        (
-            "sums in float32 are handed out for bfloat16",
-            "d_params = [t.astype(p.dtype) for t, p in zip(total, weights, strict=True)]",
-            "d_params = total",
-            "contracts/test_unrolls.py::test_parameters_in_bfloat16",
-        ),
-        (
             "the shorter stretch put last",
             "pieces.insert(0, along)",
             "pieces.append(along)",
@@ -64,12 +52,6 @@ EDITS = (
     *edits(
         "unrolls/_revolve.py",
         (
-            "checkpointed: sums over stretches in the parameters' dtype",
-            "jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]",
-            "jnp.zeros_like(p) for p in weights]",
-            "contracts/test_unrolls.py::test_stretches_are_summed_in_float32",
-        ),
-        (
             "a slot given back too early",
             "done_with = slots.begins[slots.top] > i",
             "done_with = slots.begins[slots.top] >= i",
@@ -95,15 +77,15 @@ EDITS = (
         ),
         (
             "a second reverse is not refused in words",
-            "return forward_only((d_params, d_carry, *along), TWICE)",
-            "return d_params, d_carry, *along",
+            "return forward_only((total.done(params), d_carry, *along), TWICE)",
+            "return total.done(params), d_carry, *along",
             f"{CHECKPOINTED}::test_reverse_over_reverse_is_refused",
         ),
         (
             "outputs that are not spread as they will be",
             "return shardings.like(shapes, zeros)",
             "return zeros",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
         (
             "too few slots by themselves",
@@ -115,10 +97,11 @@ EDITS = (
     *edits(
         "unrolls/_checkpointed.py",
         (
-            "gates kept of a stretch that runs again",
-            "    else:\n        layer = layers.lean(lift(layer))\n",
-            "    else:\n        layer = lift(layer)\n",
-            CHECKPOINTED,
+            "gates kept where the plan says states",
+            "layer = layers.settled(lift(layer), found.save)",
+            "layer = lift(layer)",
+            "contracts/test_plan.py::"
+            "test_states_alone_are_kept_where_there_is_no_room_for_gates",
         ),
         (
             "slots beside a number of bytes",
@@ -130,12 +113,6 @@ EDITS = (
     ),
     *edits(
         "unrolls/_truncated.py",
-        (
-            "truncated: sums over stretches in the parameters' dtype",
-            "jnp.zeros_like(p, trees.at_least_float32(p.dtype)) for p in weights]",
-            "jnp.zeros_like(p) for p in weights]",
-            "contracts/test_unrolls.py::test_stretches_are_summed_in_float32",
-        ),
         (
             "the oldest block comes back as the newest",
             "jnp.concatenate([jnp.zeros_like(d[:1]), d[:-1]])",
@@ -310,8 +287,8 @@ EDITS = (
         ),
         (
             "outputs counted once",
-            "return _Fixed(temp - 2 * n * b - m * c, b, c, s)",
-            "return _Fixed(temp - n * b - m * c, b, c, s)",
+            "without = outputs + max(outputs, of.stretch)",
+            "without = max(outputs, of.stretch)",
             "contracts/test_plan.py",
         ),
         (
@@ -333,7 +310,7 @@ EDITS = (
             "a carry that is not spread as a step returns it, when watched",
             "at = (at[0], spread(layer, *at), *at[2:])",
             "at = (at[0], at[1], *at[2:])",
-            "research/test_mesh.py",
+            "contracts/test_sharded.py",
         ),
         (
             "parts named in the other order",

@@ -1,0 +1,60 @@
+"""Tests are in the tier that they have the time for."""
+
+import pathlib
+
+import pytest
+
+from support import durations, smoke
+
+TESTS = pathlib.Path(__file__).parent
+
+
+def names(file: str) -> str:
+    return (TESTS / file).read_text(encoding="utf-8")
+
+
+def gone(test: str) -> bool:
+    file, _, rest = test.removeprefix("tests/").partition("::")
+    name = rest.partition("[")[0]
+    return not (TESTS / file).exists() or f"def {name}(" not in names(file)
+
+
+def of_the_table() -> dict[str, float]:
+    return durations.read(durations.FILE.read_text(encoding="utf-8"))
+
+
+def too_long(table: dict[str, float], items) -> list[str]:
+    """Tests of the fast tier that the table says to be long."""
+    fast = {item.nodeid for item in items if not item.get_closest_marker("slow")}
+    return [test for test, s in table.items() if s > durations.LONGEST and test in fast]
+
+
+def test_the_table_names_tests_that_are_there():
+    table = of_the_table()
+    assert table
+    assert [test for test in table if gone(test)] == []
+
+
+def test_long_ones_are_slow(request):
+    """Of the files that are collected together with this one: in a whole run, all."""
+    assert too_long(of_the_table(), request.session.items) == []
+
+
+def test_a_long_one_is_found(request):
+    item = request.node
+    assert too_long({item.nodeid: 3.1}, [item]) == [item.nodeid]
+    assert too_long({item.nodeid: 2.9}, [item]) == []
+    item.add_marker(pytest.mark.slow)
+    assert too_long({item.nodeid: 3.1}, [item]) == []
+
+
+def test_the_table_is_read_as_it_is_written():
+    seconds = {"a.py::b[c d]": 1.5, "a.py::e": 7.25, "a.py::f": 0.4}
+    written = durations.text(seconds)
+    assert written == "7.2 a.py::e\n1.5 a.py::b[c d]\n"
+    assert durations.read(written) == {"a.py::e": 7.2, "a.py::b[c d]": 1.5}
+
+
+def test_smoke_is_of_tests_that_are_there():
+    each = [(file, name) for file, found in smoke.SMOKE.items() for name in found]
+    assert [at for at in each if f"def {at[1]}(" not in names(at[0])] == []
