@@ -241,7 +241,7 @@ def made(part: Recurrent) -> Layer:
             states = [a for i, a in enumerate(leaves) if i not in outputs]
             return states, save.keep(wrapped, params, carry, u, gates, after)
 
-        loop = first_of(part.loop, wrapped, params, carry, us)
+        loop = first_of(part.loop, wrapped, params, carry, inputs)
         ready = loop.prepare(wrapped, params)
         length = trees.length(xs, side)
         return loop.forward(wrapped, ready, carry, us, keep, length)  # (1)
@@ -254,8 +254,7 @@ def made(part: Recurrent) -> Layer:
         nexts = _states(output_leaves(known, carry), carry, ys, states)
         carries = trees.before(carry, nexts)
         coeffs = save.coeffs(wrapped, params, inputs, carries, nexts, kept)
-        us = jax.eval_shape(wrapped.vjp.project, params, inputs)
-        loop = first_of(part.loop, wrapped, params, carry, us)
+        loop = first_of(part.loop, wrapped, params, carry, inputs)
         ready = loop.prepare(wrapped, params)
         d_carry, deltas = loop.backward(wrapped, ready, coeffs, d_carry, d_ys)  # (2)
         summed = params, inputs, carries, coeffs

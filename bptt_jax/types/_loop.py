@@ -97,7 +97,7 @@ class LoopSupports(Protocol):
 
     Args:
       cell: as the stretch runs it.
-      shapes: of `(params, carry, us)`, shapes and dtypes alone.
+      shapes: of `(params, carry, xs)` of a stretch, shapes and dtypes alone.
       platform: "cpu", "gpu", "tpu".
 
     Returns:
