@@ -11,7 +11,13 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = ("README.md", "docs/**/*.md", "experiments/*/README.md", "benchmarks/*.md")
 MADE = ("docs/api/", "docs/benchmarks/", "docs/experiments/", "docs/notebooks/")
-LONG = {"docs/choosing-an-unroll.md", "docs/diagnosing.md", "docs/tour.md"}
+LONG = {
+    "docs/choosing-an-unroll.md",
+    "docs/diagnosing.md",
+    "docs/flax.md",
+    "docs/tour.md",
+    "docs/your-own-data.md",
+}
 FRESH = {"docs/scaling.md"}  # says what has to be said before JAX starts
 
 

@@ -22,6 +22,7 @@ from bptt_jax import (
     unrolls,
 )
 from bptt_jax.types import Batch
+from support.gradients import quick_jit
 from support.members import CELLS, LAYERS, UNROLLS
 
 T, B, I, H = 5, 2, 3, 4
@@ -68,15 +69,15 @@ def test_side(name):
     unroll = unrolls.scan if name == "scan" else UNROLLS[name].unroll
     params, carry = at()
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def gradient(unroll, params, keys):
+    @quick_jit
+    def gradient(params, keys):
         def loss(params):
             s = Side(mask=FLAGS[0], resets=FLAGS[1], keys=keys)
             return (unroll(DRAWS, params, carry, XS, s)[1] ** 2).sum()
 
         return jax.value_and_grad(loss)(params)
 
-    same(lambda make: gradient(unroll, params, jax.random.split(make(SEED), T)))
+    same(lambda make: gradient(params, jax.random.split(make(SEED), T)))
 
 
 def test_the_keys_that_are_refused():
@@ -110,13 +111,21 @@ def test_random_truncation():
         run = unrolls.randomly_truncated
         return (run(cell, params, carry, XS, mean_length=2, **options)[1] ** 2).sum()
 
-    same(lambda make: jax.grad(functools.partial(loss, key=make(SEED)))(params))
-    same(lambda make: jax.grad(functools.partial(loss, side=side(make)))(params))
+    gradient = quick_jit(jax.grad(loss))
+    same(lambda make: gradient(params, key=make(SEED)))
+    same(lambda make: gradient(params, side=side(make)))
 
 
 MODEL = models.features((cells.gru(I, H),), 2, H, dropout=0.3)
 BATCH = Batch(XS, Side(targets=np.ones((T, B, 2), "f")))
 EXACT = estimators.exact(MODEL, objectives.squared_error)
+
+
+@functools.cache
+def of_model():
+    return MODEL.init(jax.random.key(0))
+
+
 ESTIMATORS = {
     "exact": EXACT,
     "stream": estimators.stream(MODEL, objectives.squared_error),
@@ -134,16 +143,19 @@ ESTIMATORS = {
 @pytest.mark.parametrize("given", ["the batch's key", "keys of its own"])
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_estimators(name, given):
-    estimator, params = ESTIMATORS[name], MODEL.init(jax.random.key(0))
+    estimator, params = ESTIMATORS[name], of_model()
 
-    def gradient(make):
+    @quick_jit
+    def gradient(batch, key):
+        return estimator.grad(params, estimator.init(params, batch), batch, key)
+
+    def of(make):
         batch = BATCH
         if given == "keys of its own":
             batch = Batch(XS, side(make, targets=BATCH.side.targets))
-        state = estimator.init(params, batch)
-        return estimator.grad(params, state, batch, make(SEED))
+        return gradient(batch, make(SEED))
 
-    same(gradient)
+    same(of)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +200,6 @@ def test_sweep():
 
 
 def test_diagnoses():
-    params = MODEL.init(jax.random.key(0))
-    stream = ESTIMATORS["stream"]
-    same(lambda make: diagnose.bias(stream, EXACT, params, BATCH, make(SEED)))
+    params, stream = of_model(), ESTIMATORS["stream"]
+    bias = quick_jit(lambda key: diagnose.bias(stream, EXACT, params, BATCH, key))
+    same(lambda make: bias(make(SEED)))

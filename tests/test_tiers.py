@@ -19,14 +19,27 @@ def gone(test: str) -> bool:
     return not (TESTS / file).exists() or f"def {name}(" not in names(file)
 
 
+def gone_as(beginning: str) -> bool:
+    file, _, name = beginning.partition("::")
+    return f"def {name}" not in names(file)
+
+
 def of_the_table() -> dict[str, float]:
     return durations.read(durations.FILE.read_text(encoding="utf-8"))
 
 
 def too_long(table: dict[str, float], items) -> list[str]:
-    """Tests of the fast tier that the table says to be long."""
+    """Tests of the fast tier that the table says to be long, but for those that stay."""
     fast = {item.nodeid for item in items if not item.get_closest_marker("slow")}
-    return [test for test, s in table.items() if s > durations.LONGEST and test in fast]
+    return [t for t, s in table.items() if is_long(s) and t in fast and not stays(t)]
+
+
+def is_long(seconds: float) -> bool:
+    return seconds > durations.LONGEST
+
+
+def stays(test: str) -> bool:
+    return test.removeprefix("tests/").startswith(durations.STAYS)
 
 
 def test_the_table_names_tests_that_are_there():
@@ -38,6 +51,14 @@ def test_the_table_names_tests_that_are_there():
 def test_long_ones_are_slow(request):
     """Of the files that are collected together with this one: in a whole run, all."""
     assert too_long(of_the_table(), request.session.items) == []
+
+
+def test_those_that_stay_are_there_and_take_little():
+    assert [
+        test for test in durations.STAYS if "::test" in test and gone_as(test)
+    ] == []
+    long = [s for t, s in of_the_table().items() if is_long(s) and stays(t)]
+    assert sum(long) <= durations.AT_MOST
 
 
 def test_a_long_one_is_found(request):

@@ -181,6 +181,7 @@ def test_no_tracer_leaks(factory):
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_a_leak_is_found():
     kept = []
 

@@ -22,6 +22,7 @@ OPTIONS = (
 ).split()
 
 
+@pytest.mark.slow
 def test_it_is_told_in_one_line(tmp_path, monkeypatch, capsys):
     """Whatever words the checkpoint library has for it."""
 

@@ -87,6 +87,7 @@ def test_who_only_reads_needs_no_lock(folder, capsys):
     assert json.loads((folder / "run" / ".bptt_jax.lock").read_text())["pid"]
 
 
+@pytest.mark.slow
 def test_the_same_process_goes_on_after_a_stop(tmp_path):
     """A notebook's cell that was interrupted, and run again."""
     job = training.adding()

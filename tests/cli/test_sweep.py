@@ -115,6 +115,7 @@ def test_a_sweep_from_the_command_line(capsys, tmp_path, monkeypatch):
     assert "holds another sweep" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_seeds_are_those_of_train(capsys, tmp_path):
     seeds = [1, 2**31, 2**32 - 1]
     options = ("--seed", ",".join(map(str, seeds)), "--steps", "2")

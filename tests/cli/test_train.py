@@ -149,6 +149,7 @@ def test_sample(text_run, tmp_path, capsys):
         assert sample("--length", "50", "--temperature", "0", *options) == greedy
 
 
+@pytest.mark.slow
 def test_bits_per_character_of_a_short_text_in_utf8(tmp_path, capsys, monkeypatch):
     """Total bits over characters, fewer rows than usual, and a sample of characters."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -182,6 +183,7 @@ def copied_run(text_run, tmp_path):
     return out, [*options, "--out", out]
 
 
+@pytest.mark.slow
 def test_more_steps_and_the_same_text_by_another_path(copied_run, tmp_path, capsys):
     """The schedule runs over all steps: the new one applies from here."""
     out, options = copied_run
@@ -209,6 +211,7 @@ def test_more_steps_and_the_same_text_by_another_path(copied_run, tmp_path, caps
     assert listing(out) == kept
 
 
+@pytest.mark.slow
 def test_an_edited_config_is_no_damage(copied_run, capfd):
     out, options = copied_run
     config = json.loads((out / "config.json").read_text())
@@ -469,6 +472,7 @@ def test_patience(tmp_path):
     is_whole(tmp_path / "run", 20)
 
 
+@pytest.mark.slow
 def test_report_sample_and_figure_are_of_the_best(
     text_run, tmp_path, capsys, monkeypatch
 ):

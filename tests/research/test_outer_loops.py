@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from bptt_jax import cells, estimators, models, objectives, unrolls
 from bptt_jax.types import Batch, Side
@@ -70,6 +71,7 @@ class Net(nn.Module):
         return self.block(self.unroll)(hs[..., :I], resets)
 
 
+@pytest.mark.slow
 def test_in_a_module_under_flax_linen_remat():
     xs, resets = (
         draw(T, B, I),

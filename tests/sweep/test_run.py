@@ -60,7 +60,7 @@ def test_a_configuration_is_trained_as_by_itself(tmp_path):
     )
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
+@pytest.mark.parametrize("lanes", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_neighbours_change_nothing_even_if_they_diverge(tmp_path, lanes):
     """Bit for bit: one training beside three others, and beside three that diverge."""
     calm = sweep.grid(lr=[0.1, 0.03, 0.01, 0.003])
@@ -118,7 +118,7 @@ def of_rate(lr):
     return optax.sgd(lr)
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("lanes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_batches_without_a_real_step_count_as_nothing(tmp_path, lanes):
     """Two of the first six are none, and so are all of the next three."""
     task, model, estimator = adding()
@@ -148,7 +148,8 @@ def test_held_out_data_without_a_real_step_is_named():
         sweep.training(task, model, estimator, of_rate, held_out_batches=2)
 
 
-@pytest.mark.parametrize("lanes", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", [1, 2])
 def test_optimizers_are_given_what_they_ask_for(tmp_path, lanes):
     """The rate of `polyak_sgd` is that of the loss, here at its bound or below it."""
     task, model, estimator = adding()

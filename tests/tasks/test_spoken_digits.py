@@ -86,6 +86,7 @@ def test_utterances_are_those_of_the_file():
         assert not utterances.frames[i, lengths[i] :].any()
 
 
+@pytest.mark.slow
 @here
 def test_padding_changes_neither_loss_nor_gradient():
     task = tasks.spoken_digits(batch=4)
