@@ -19,7 +19,7 @@ def describe(device: str) -> dict:
         vector_instructions=vector_instructions(),
         python=platform.python_version(),
         versions={p: v for p in PACKAGES if (v := _version(p))},
-        commit=_commit(),
+        commit=commit(),
         xla_flags=os.environ.get("XLA_FLAGS", ""),
     )
 
@@ -74,8 +74,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    here = pathlib.Path(__file__).parent
+def commit(here: pathlib.Path = pathlib.Path(__file__).parent) -> str | None:
+    """Of the checkout that a folder is in."""
     try:
         git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
         return subprocess.run(

@@ -155,7 +155,8 @@ def main() -> None:
         raise SystemExit(f"other: expected a folder with bptt_jax in it, got {other}")
     sides = {"other": (Checkout(other), None), "here": (Checkout(HERE), None)}
     sides |= {save: (Checkout(HERE), save) for save in given.saves}
-    result = _machine.describe("cpu") | dict(cases={})
+    about = _machine.describe("cpu")
+    result = about | dict(other=_machine.commit(other), cases={})
     for case in _cases.all_cases(_cases.QUICK if given.quick else _cases.SHAPES):
         rows = compare(sides, case, given.seconds)
         shown = {name: ratios(rows, name, "other") for name in sides if name != "other"}

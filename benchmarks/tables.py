@@ -252,6 +252,25 @@ def processes() -> str:
     return table(rows) + f"\n\n{about}; " + _about(result)
 
 
+def saves() -> str:
+    """What is kept, one way after the other: over the way that keeps states alone."""
+    result = read(RESULTS / "against.json")
+    rows = {}
+    for name, case in result["cases"].items():
+        found = case["rows"]
+        row = rows[name] = {}
+        for save in ("GATES", "COEFFICIENTS"):
+            row[save] = "{0:.2f} ({1:.2f})".format(
+                *(found[save][of] / found["other"][of] for of in ("min", "median"))
+            )
+            row[f"{save}: memory"] = (
+                f"{found[save]['temp'] / found['other']['temp']:.2f}"
+            )
+        by_rule = found["here"]["temp"] != found["other"]["temp"]
+        row["the rule"] = "gates" if by_rule else "states"
+    return table(rows) + "\n\n" + _about(result)
+
+
 def on_paper() -> str:
     result = read(RESULTS / "processes.json")
     names = dict(
@@ -303,7 +322,9 @@ PAGES = {
         diagnose,
         forward_mode,
         drop_in,
+        saves,
     ),  # fmt: skip
+    "docs/decisions/0016-what-is-kept.md": (saves,),
     "docs/choosing-an-unroll.md": (unrolls, memory),
     "docs/scaling.md": (processes, on_paper),
 }
