@@ -35,6 +35,7 @@ def remat_scan(cell, params, carry, xs):
 def layer_row(cell) -> dict[str, float]:
     params, xs = jax.eval_shape(cell.init, jax.random.key(0)), jnp.zeros((T, B, I))
     lean = layers.remat(layers.recurrent(cell))
+    states = layers.recurrent(cell, save=layers.STATES)
 
     def gradient(unrolled):
         def loss(params, xs):
@@ -49,6 +50,7 @@ def layer_row(cell) -> dict[str, float]:
         "jax.grad of lax.scan": gradient(functools.partial(unrolls.scan, cell)),
         "its body under jax.checkpoint": gradient(functools.partial(remat_scan, cell)),
         "bptt": gradient(functools.partial(unrolls.bptt, cell)),
+        "bptt, states alone": gradient(functools.partial(unrolls.bptt, states)),
         "bptt, mask and resets": gradient(sides),
         "bptt, remat": gradient(functools.partial(unrolls.bptt, lean)),
     }
@@ -77,6 +79,7 @@ def character_row() -> dict[str, float]:
     return {
         "jax.grad of lax.scan": temp(jax.value_and_grad(plain), params),
         "bptt": whole(layer),
+        "bptt, states alone": whole(layers.with_options(layer, save=layers.STATES)),
         "bptt, remat": whole(layers.remat(layer)),
     }
 

@@ -260,7 +260,7 @@ def saves() -> str:
         found = case["rows"]
         row = rows[name] = {}
         for save in ("GATES", "COEFFICIENTS"):
-            row[save] = "{0:.2f} ({1:.2f})".format(
+            row[save] = "{:.2f} ({:.2f})".format(
                 *(found[save][of] / found["other"][of] for of in ("min", "median"))
             )
             row[f"{save}: memory"] = (
