@@ -7,7 +7,7 @@ What a factory made remembers the factory and its arguments. By these it is comp
 hashed and shown, so that what is compiled for one object is found for another that is
 made the same way; and pickled, since its functions are closures: where it is unpickled
 the factory is called again, so in one process the same object comes back, and in another
-each time the same one.
+each time the same one (decision 0017).
 """
 
 import collections

@@ -14,8 +14,7 @@ alone. Hence the three parts of the backward pass below: the coefficients of all
 at once, (2) alone in the sequential loop, and every weight gradient as one product
 over all steps of the stretch. How the two loops run is a `Loop`'s, what is kept between
 them a `Save`'s, and what is beside the inputs (masks, resets, hooks) is wrapped around
-the cell, so that none of them knows the others.
-
+the cell, so that none of them knows the others (decisions 0014 to 0016).
 
     (3)  dL/dW = Σ_t  a_t ⊗ delta_t                a_t: what W was multiplied with.
 
