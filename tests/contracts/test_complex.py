@@ -10,8 +10,9 @@ import pytest
 from bptt_jax import cells, layers, objectives, unrolls
 from bptt_jax.types import Side
 from support.complex_cells import BY_HAND, BY_JAX
-from support.gradients import Case, arguments_of, error, gradients, worst
+from support.gradients import QUICK, Case, arguments_of, error, gradients, worst
 from support.members import Member
+from support.reference import AS_REFERENCE
 
 TOLERANCE = 1e-12
 
@@ -43,9 +44,19 @@ def arguments(name, case=FLAT):
     return arguments_of(Member(None, inputs), CELLS[name], case)
 
 
+def plain_gradients(layer, at, unroll=unrolls.scan):
+    return gradients(layer, at, unroll, compiler_options=AS_REFERENCE)
+
+
+def ours(layer, at, unroll: str):
+    """That of `bptt` as users compile it; of the others quickly."""
+    options = None if unroll == "bptt" else QUICK
+    return gradients(layer, at, UNROLLS[unroll], chunk=2, compiler_options=options)
+
+
 @functools.cache
 def wanted(name):
-    found = gradients(CELLS[name], arguments(name), unrolls.scan)
+    found = plain_gradients(CELLS[name], arguments(name))
     complexes = [k for k, v in found.items() if np.iscomplexobj(v)]
     assert any("grad[0]" in k for k in complexes)
     assert all(np.abs(found[k].imag).max() > 1e-3 for k in complexes), name
@@ -56,9 +67,9 @@ def test_real_inputs_of_complex_weights():
     """Their gradient is real: the real part of what comes back."""
     at = arguments_of(Member(None), CELLS["lstm"], FLAT)
     with jax.numpy_dtype_promotion("standard"):
-        want = gradients(CELLS["lstm"], at, unrolls.scan)
-        for name, unroll in UNROLLS.items():
-            found = gradients(CELLS["lstm"], at, unroll, chunk=2)
+        want = plain_gradients(CELLS["lstm"], at)
+        for name in UNROLLS:
+            found = ours(CELLS["lstm"], at, name)
             assert found["grad[2]"].dtype == np.float64
             off, leaf = worst(found, want)
             assert off <= TOLERANCE, (name, leaf)
@@ -67,8 +78,11 @@ def test_real_inputs_of_complex_weights():
 @pytest.mark.parametrize("name", ["by hand", "by JAX"])
 def test_gradients_from_the_end(name):
     back = {u: unrolls.reverse(getattr(unrolls, u)) for u in ("bptt", "scan")}
-    found = gradients(CELLS[name], arguments(name), back["bptt"], chunk=2)
-    off, leaf = worst(found, gradients(CELLS[name], arguments(name), back["scan"]))
+    found = gradients(
+        CELLS[name], arguments(name), back["bptt"], chunk=2, compiler_options=QUICK
+    )
+    want = plain_gradients(CELLS[name], arguments(name), back["scan"])
+    off, leaf = worst(found, want)
     assert off <= TOLERANCE, leaf
 
 
@@ -93,7 +107,7 @@ def test_tangents(name):
 @pytest.mark.parametrize("name", CELLS)
 def test_gradients_of_cells(name, unroll):
     """With masks (NaN in the padding), resets and a shorter stretch."""
-    found = gradients(CELLS[name], arguments(name), UNROLLS[unroll], chunk=2)
+    found = ours(CELLS[name], arguments(name), unroll)
     off, leaf = worst(found, wanted(name))
     assert off <= TOLERANCE, leaf
 
@@ -121,8 +135,8 @@ def test_gradients_of_layers(name, unroll):
     layer = LAYERS[name]
     at = arguments_of(Member(None), layer, FLAT)
     with jax.numpy_dtype_promotion("standard"):  # real layers between complex ones
-        want = gradients(layer, at, unrolls.scan)
-        found = gradients(layer, at, UNROLLS[unroll], chunk=2)
+        want = plain_gradients(layer, at)
+        found = ours(layer, at, unroll)
     off, leaf = worst(found, want)
     assert off <= TOLERANCE, leaf
 
@@ -139,9 +153,9 @@ def test_gradient_of_a_loss_of_complex_outputs(unroll):
         return parts[0] + 1j * parts[1]
 
     at = arguments_of(Member(None, complex_inputs, targets=goals), layer, FLAT)
-    want = gradients(layer, at, unrolls.scan)
+    want = plain_gradients(layer, at)
     assert want["out[1]"].dtype == np.float64
-    found = gradients(layer, at, UNROLLS[unroll], chunk=2)
+    found = ours(layer, at, unroll)
     off, leaf = worst(found, want)
     assert off <= TOLERANCE, leaf
     _, ys = unrolls.scan(model, *at[:3], at.side)

@@ -21,6 +21,7 @@ from bptt_jax import (
     unrolls,
 )
 from bptt_jax.types import Estimator
+from support.gradients import quick_jit
 
 T, B, I, H = 6, 2, 3, 3
 LOSS = objectives.squared_error
@@ -317,7 +318,9 @@ def test_a_gradient_that_has_none_in_reverse_says_what_to_take():
     with pytest.raises(ValueError, match="both_modes"):
         jax.vmap(jax.grad(lambda h: squared(h, few)))(carry_of((1, B)))
     found = [
-        jax.jvp(lambda h, u=u: squared(h, u), *[(carry_of(),)] * 2)
+        quick_jit(lambda h, u=u: jax.jvp(lambda h: squared(h, u), (h,), (h,)))(
+            carry_of()
+        )
         for u in (few, unrolls.scan)
     ]
     np.testing.assert_allclose(*found, rtol=1e-10)

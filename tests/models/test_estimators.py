@@ -9,6 +9,7 @@ import pytest
 
 from bptt_jax import cells, diagnose, estimators, models, objectives, unrolls
 from bptt_jax.types import Batch, Side, Weighted
+from support import tiers
 from support.gradients import quick_jit, worst
 
 T, B, I, H, O = 7, 3, 3, 4, 2
@@ -292,8 +293,17 @@ def test_many_real_steps_are_counted_in_float32():
 # Windows that overlap
 
 
-@pytest.mark.parametrize("kind", ["plain", "mask, resets", "weights"])
-@pytest.mark.parametrize(("window", "stride"), [(4, 2), (9, 3), (3, 1)])
+KINDS = ("plain", "mask, resets", "weights")
+CUTS = ((4, 2), (9, 3), (3, 1))
+
+
+def of_cuts() -> list:
+    """Each kind with one cut, each cut with one kind; the others in the slow tier."""
+    every = ((kind, *cut) for cut in CUTS for kind in KINDS)
+    return [tiers.slow(at, at[0] == KINDS[1] or at[1:] == CUTS[1]) for at in every]
+
+
+@pytest.mark.parametrize(("kind", "window", "stride"), of_cuts())
 def test_overlapping_windows_reach_into_earlier_batches(kind, window, stride):
     """Three batches of a stream are one sequence, cut as `unrolls.truncated` cuts it."""
     batches = [batch_of(kind, seed, 6) for seed in range(3)]

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from bptt_jax import train
+from support import tiers
 from support.training import JOBS, every_job, listing, outcome
 
 PLAN = train.Plan(
@@ -33,7 +34,10 @@ def interrupted(after: int) -> train.Progress:
 
 
 @every_job
-@pytest.mark.parametrize("dispatches", range(1, DISPATCHES + 1))
+@pytest.mark.parametrize(
+    "dispatches",
+    [tiers.slow(n, n in (1, 3, DISPATCHES)) for n in range(1, DISPATCHES + 1)],
+)
 def test_stopped_once(job, dispatches, whole, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         JOBS[job]().run(tmp_path, PLAN, progress=interrupted(dispatches))
