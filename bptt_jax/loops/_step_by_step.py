@@ -33,8 +33,4 @@ def _supports(cell, shapes, platform):
 
 
 step_by_step = Loop("loops.step_by_step", _prepare, _forward, _backward, _supports)
-"""`lax.scan` over steps, each way. Runs every cell, on every platform.
-
->>> from bptt_jax import cells, layers, loops
->>> layer = layers.recurrent(cells.gru(3, 8), loop=loops.step_by_step)
-"""
+"""`lax.scan` over steps, each way. It runs every cell, on every platform."""

@@ -185,8 +185,9 @@ def _sum_backward(p, coeffs, d_s, d_y):
 def _sum_contract(p, xs, ss, coeffs, ds):
     del coeffs
     steps = tuple(range(ds.ndim - 1))
-    d_w = jnp.tensordot(xs, ds, (steps, steps))
-    return dict(w=d_w, a=(ss * ds).sum(steps)), ds @ p["w"].T
+    _, back = jax.vjp(_sum_project, p, xs)  # which names shardings by itself
+    d_p, d_xs = back(ds)
+    return d_p | dict(a=(ss * ds).sum(steps)), d_xs
 
 
 CELLS: dict[str, Member] = {

@@ -3,7 +3,9 @@
 They lie in folders which git ignores. A page is written only where it changes.
 """
 
+import ast
 import inspect
+import itertools
 import os
 import pathlib
 import re
@@ -12,6 +14,7 @@ import shutil
 from docstrings import converted, plain
 
 import bptt_jax
+from bptt_jax.types import Loop, Save
 
 DOCS = pathlib.Path(__file__).parent.parent
 ROOT = DOCS.parent
@@ -40,7 +43,8 @@ def api(name: str, room) -> str:
     about = "\n".join(converted(text, record=False))
     tables = [n for n in public(room) if isinstance(getattr(room, n), dict)]
     modules = [n for n in public(room) if inspect.ismodule(getattr(room, n))]
-    names = sorted(set(public(room)) - {*tables, *modules}, key=str.lower)
+    values = [n for n in public(room) if isinstance(getattr(room, n), Save | Loop)]
+    names = sorted(set(public(room)) - {*tables, *modules, *values}, key=str.lower)
     listed = "".join(f"   {name}\n" for name in names)
     summary = f".. autosummary::\n   :nosignatures:\n\n{listed}" if names else ""
     each = "".join(module(f"bptt_jax.{name}.{n}") for n in modules)
@@ -48,6 +52,11 @@ def api(name: str, room) -> str:
     def table(name: str) -> str:
         entries = ", ".join(f"``{key}``" for key in getattr(room, name))
         return f".. py:data:: {name}\n\n   By name: {entries}.\n\n"
+
+    def value(name: str) -> str:
+        lines = converted(said(room, name).split("\n"), record=False)
+        text = "\n".join(f"   {line}" for line in lines)
+        return f".. py:data:: {name}\n\n{text}\n\n"
 
     return f"""# {name}
 
@@ -59,11 +68,22 @@ def api(name: str, room) -> str:
 {"".join(in_brief(f"bptt_jax.{name}", getattr(room, n)) for n in modules)}
 {summary}
 {"".join(map(table, tables))}
+{"".join(map(value, values))}
 .. automodule:: bptt_jax.{name}
-   :exclude-members: {", ".join([*tables, *modules])}
+   :exclude-members: {", ".join([*tables, *modules, *values])}
 ```
 
 {each}"""
+
+
+def said(room, name: str) -> str:
+    """The text below the line that makes a value of a room."""
+    for path in sorted(pathlib.Path(room.__file__).parent.glob("*.py")):
+        body = ast.parse(path.read_text()).body
+        for line, after in itertools.pairwise(body):
+            if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == name:
+                return inspect.cleandoc(ast.literal_eval(after.value))
+    raise LookupError(f"{name}: no text below the line that makes it")
 
 
 def in_brief(room: str, module) -> str:
