@@ -52,7 +52,7 @@ def forward(p, s, u):
 
 
 def linearize(p, carries, us, nexts):
-    z = p["a"] * carries + us
+    z = over(carries, p["a"]) * carries + us
     return z, shrink(z), nexts
 
 
