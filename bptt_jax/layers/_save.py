@@ -51,7 +51,7 @@ def _from_gates(cell, params, xs, carries, nexts, kept):
 
 
 GATES = Save("layers.GATES", _gates, _from_gates)
-"""Memory for two products: the gates, three to five times the states of a gated cell."""
+"""Memory for two products: the gates, four numbers a unit of an LSTM or a GRU."""
 
 
 def _coefficients(cell, params, carry, u, gates, after):
