@@ -8,7 +8,10 @@ import subprocess
 import time
 
 QUIET = 0.05  # share of all cores that may be busy
-PACKAGES = "bptt-jax jax jaxlib flax dm-haiku equinox keras torch optax numpy".split()
+PACKAGES = (
+    "bptt-jax jax jaxlib jax-cuda13-plugin nvidia-cudnn-cu13 "
+    "flax dm-haiku equinox keras torch optax numpy"
+).split()
 
 
 def describe(device: str) -> dict:

@@ -1,9 +1,10 @@
 """A whole training step of the README's character model: gradient, clip, Adam.
 
 82 symbols, an embedding of 64, an LSTM of 256, readout, cross-entropy, B = 64, T = 256;
-here, here under `remat`, and the same model in flax.linen, all three on optax.
+here, here under `remat` and step by step, and the same model in flax.linen, all on optax.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -15,11 +16,12 @@ from flax import linen as nn
 from benchmarks import _clock
 from benchmarks._agree import TOLERANCE
 from benchmarks._contestants import OURS, REMAT
-from bptt_jax import Side, cells, layers, models, objectives, unrolls
+from bptt_jax import Side, cells, layers, loops, models, objectives, unrolls
 from bptt_jax.interop.flax import to_params
 
 SYMBOLS, EMBEDDING, H, B, T = 82, 64, 256, 64, 256
 FLAX = "flax.linen and optax"
+STEP_BY_STEP = f"{OURS} step_by_step"
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
 
 
@@ -68,9 +70,11 @@ def _flax_loss(params, tokens, targets):
 def contestants() -> dict[str, tuple[Callable, object]]:
     """`{name: (loss, parameters)}`, all from the same weights."""
     params = _model().init(jax.random.key(0))
+    step_by_step = functools.partial(layers.with_options, loop=loops.step_by_step)
     return {
         OURS: (_ours(lambda layer: layer), params),
         REMAT: (_ours(layers.remat), params),
+        STEP_BY_STEP: (_ours(step_by_step), params),
         FLAX: (_flax_loss, jax.tree.map(jnp.asarray, _in_flax(params))),
     }
 
@@ -130,5 +134,6 @@ def ratios(rows: dict) -> dict[str, dict[str, float]]:
             ),
             memory=round(rows[name]["temp_bytes"] / base["temp_bytes"], 3),
         )
-        for name in (OURS, REMAT)
+        for name in rows
+        if name != FLAX
     }

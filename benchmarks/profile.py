@@ -105,8 +105,10 @@ def _rows(a):
 
 
 def _forward(cell, params, carry, us, keep):
+    """The loop over steps alone, of inputs that are projected."""
+    projected = cell._replace(vjp=cell.vjp._replace(project=lambda params, us: us))
     K = trees.length(us)
-    return loops.step_by_step.forward(cell, params, carry, us, keep, K)[1:]
+    return loops.step_by_step.forward(projected, params, carry, us, keep, K)[1:]
 
 
 def _others(cell):
@@ -120,7 +122,7 @@ def _others(cell):
 
 
 def _reverse(cell, params, coeffs, d_ys, d_carry):
-    return loops.step_by_step.backward(cell, params, coeffs, d_carry, d_ys)
+    return loops.recurrence(cell, params, coeffs, d_carry, d_ys)
 
 
 def _loop(product, h, K):

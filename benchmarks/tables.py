@@ -217,6 +217,16 @@ def drop_in() -> str:
     return table(rows) + "\n\n" + _about(result)
 
 
+def steps() -> str:
+    """Microseconds of one step, the least."""
+    result = read(RESULTS / "steps.json")
+    rows = {}
+    for r in result["cases"]:
+        name = f"{r['cell']}, B = {r['B']}, H = {r['H']}"
+        rows[name] = {n: f"{t['min']:.0f}" for n, t in r["microseconds"].items()}
+    return table(rows) + "\n\n" + _about(result)
+
+
 def forward_mode() -> str:
     """Time over that of `unrolls.scan`, and temporary memory in units of T·B·H floats."""
     result = read(RESULTS / "forward_mode.json")
@@ -269,6 +279,30 @@ def saves() -> str:
         by_rule = found["here"]["temp"] != found["other"]["temp"]
         row["the rule"] = "gates" if by_rule else "states"
     return table(rows) + "\n\n" + _about(result)
+
+
+def allocations() -> str:
+    """Glibc told to keep memory: times faster than as it is (medians), page faults."""
+    if not (RESULTS / "allocations.json").exists():
+        return "No run is committed yet: numbers are to be taken on a quiet machine."
+    result = read(RESULTS / "allocations.json")
+    rows: dict = {}
+    for case in result["cases"]:
+        for name, ways in case["rows"].items():
+            shape = "({}, {}, {}, {})".format(*case["shape"])
+            cells = rows[f"{shape}, {name}"] = {}
+            for how, to in OF_ALLOCATIONS.items():
+                row = ways[how]
+                if how != "as_it_is":
+                    ratio = "{min:.2f} ({median:.2f})".format(**row["faster"])
+                    cells[f"{to}: faster"] = ratio
+                cells[f"{to}: page faults"] = f"{row['faults']:,.0f}"
+    busy = max(result["busy"].values())
+    about = f"glibc {result['glibc']}; {busy:.0%} of the machine, at most, was busy before; "
+    return table(rows) + "\n\n" + about + _about(result)
+
+
+OF_ALLOCATIONS = dict(as_it_is="as it is", kept="three", one_arena="all four")
 
 
 def on_paper() -> str:
@@ -326,6 +360,7 @@ PAGES = {
     ),  # fmt: skip
     "docs/decisions/0016-what-is-kept.md": (saves,),
     "docs/choosing-an-unroll.md": (unrolls, memory),
+    "docs/memory-of-a-process.md": (allocations,),
     "docs/scaling.md": (processes, on_paper),
 }
 

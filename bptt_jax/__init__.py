@@ -12,12 +12,16 @@ is computed. Everything else is built on those three.
     models       embedding → layers → readout
     sequences    burn-in of stored states, episodes in a rollout, packed rows
     estimators   ways to get a gradient: exact, truncated stream
-    tasks        synthetic problems, and text and digits that are really there
+    recipes      how a model is made, as data
+    data         data sets from files: CSV, Parquet, NumPy's, the archives' .ts
+    tasks        data sets as batches; synthetic problems, text and digits
     train        one training step, and the loop that shows, saves and resumes
     sweep        many trainings as one program
+    progress     what these loops tell: a terminal, a notebook, TensorBoard, your own
     verify       is a gradient right? for your own cells, too
     diagnose     the gradient through time, by lag, as spectra; truncation that adapts
     plots        figures from arrays
+    export       files that run without this package
     interop      other libraries: flax's RNN by its import, weights both ways
 
 `cells`, `loops`, `layers` and `unrolls` are here at once, the other rooms load on first use.
@@ -43,19 +47,21 @@ from bptt_jax.types import (
 __version__ = "0.1.0"
 
 _ROOMS = (
-    "diagnose", "estimators", "interop", "models", "objectives", "plots", "sequences",
-    "sweep", "tasks", "train", "verify",
+    "data", "diagnose", "estimators", "export", "interop", "models", "objectives",
+    "plots", "progress", "recipes", "sequences", "sweep", "tasks", "train", "verify",
 )  # fmt: skip
 
 __all__ = [
     "Batch", "Cell", "Estimator", "Gradient", "Layer", "Side", "StepVJP", "Stream", "Task",
-    "Weighted", "cells", "layers", "loops", "unrolls", *_ROOMS,
+    "Weighted", "cells", "layers", "load", "loops", "unrolls", *_ROOMS,
 ]  # fmt: skip
 
 
 def __getattr__(name: str):
     if name in _ROOMS:
         return importlib.import_module(f"bptt_jax.{name}")
+    if name == "load":
+        return importlib.import_module("bptt_jax.train").load
     raise AttributeError(f"module 'bptt_jax' has no attribute {name!r}")
 
 

@@ -48,30 +48,64 @@ def argument(old: str, new: str, *, gone: str) -> Callable:
 
         @functools.wraps(f)
         def renamed(*args: P.args, **kwargs: P.kwargs) -> R:
-            if old in kwargs:
-                if new in kwargs:
-                    raise TypeError(
-                        f"{f.__name__}: got {new} and its former name {old}"
-                    )
-                what = f"{_called(f)}({old}=…)"
-                warn(what, f"{new}=…", gone=gone)
-                kwargs[new] = kwargs.pop(old)
-            return f(*args, **kwargs)
+            return f(*args, **_renamed(f, kwargs, old, new, gone))
 
         return renamed
 
     return decorate
 
 
-def attribute(old: str, new: str, *, gone: str) -> Any:
-    """In a class, a record too: reading `old` reads `new`."""
+def attribute(
+    old: str, new: str, *, gone: str, back: Callable[[Any], Any] = lambda value: value
+) -> Any:
+    """In a class, a record too: reading `old` reads `new`, and what `back` makes of it."""
 
     def read(self):
         kind = type(self).__name__
         warn(f"{kind}.{old}", f"{kind}.{new}", gone=gone)
-        return getattr(self, new)
+        return back(getattr(self, new))
 
     return property(read)
+
+
+def field(
+    old: str,
+    new: str,
+    *,
+    gone: str,
+    into: Callable[[Any, dict], Any] = lambda value, others: value,
+    back: Callable[[Any], Any] = lambda value: value,
+) -> Callable[[type[R]], type[R]]:
+    """A decorator of a record, a NamedTuple: made, replaced and read, `old` is `new`.
+
+    Args:
+      old: the former name.
+      new: the name.
+      gone: the version in which `old` goes away.
+      into: `(value, the other keywords) -> value`, where the new field holds another thing.
+      back: the way back.
+
+    Raises:
+      TypeError: a call has both.
+    """
+
+    def decorate(kind: type[R]) -> type[R]:
+        record: Any = kind
+        made, replaced = record.__new__, record._replace
+
+        @functools.wraps(made)
+        def make(cls, *args, **kwargs):
+            return made(cls, *args, **_renamed(kind, kwargs, old, new, gone, into))
+
+        @functools.wraps(replaced)
+        def replace(self, **kwargs):
+            return replaced(self, **_renamed(kind, kwargs, old, new, gone, into))
+
+        record.__new__, record._replace = staticmethod(make), replace
+        setattr(kind, old, attribute(old, new, gone=gone, back=back))
+        return kind
+
+    return decorate
 
 
 def names(
@@ -100,6 +134,24 @@ def names(
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return __getattr__
+
+
+def _renamed(
+    f: Callable,
+    kwargs: dict,
+    old: str,
+    new: str,
+    gone: str,
+    into: Callable[[Any, dict], Any] = lambda value, others: value,
+) -> dict:
+    """The keywords of a call under their new names; tells who called the caller."""
+    if old not in kwargs:
+        return kwargs
+    if new in kwargs:
+        raise TypeError(f"{f.__name__}: got {new} and its former name {old}")
+    warn(f"{_called(f)}({old}=…)", f"{new}=…", gone=gone, level=2)
+    others = {name: value for name, value in kwargs.items() if name != old}
+    return others | {new: into(kwargs[old], others)}
 
 
 def _called(f: Callable) -> str:

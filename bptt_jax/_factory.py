@@ -30,6 +30,10 @@ T = TypeVar("T", bound=type)
 
 KEPT = 1024
 """Objects of one factory that are kept, those that were asked for last."""
+MOST_SHOWN = 8
+"""Parts of a tuple that are shown where what a factory made is."""
+MOST_LETTERS = 60
+"""Of a text."""
 
 
 def record(kind: T) -> T:
@@ -45,7 +49,7 @@ def record(kind: T) -> T:
     def replace(self, /, **changes):
         new = kind._replace(self, **changes)
         if "made" in vars(self):
-            new.made = _Recipe(_replaced, self, **changes)
+            new.made = _Recipe(replaced, self, **changes)
         return new
 
     def equal(self, other):
@@ -85,13 +89,21 @@ def _hashed(self: Any) -> int:
 def _shown(value: Any) -> str:
     """`cells.lstm(3, 8)`: how something was made, as it would be written."""
     if isinstance(value, functools.partial):
-        if value.func is _replaced:
+        if value.func is replaced:
             return f"{value.args[0]!r}._replace({_arguments((), value.keywords)})"
         room = getattr(value.func, "__module__", "").split(".")[1:2]
         name = ".".join([*room, getattr(value.func, "__qualname__", repr(value.func))])
         return f"{name}({_arguments(value.args, value.keywords)})"
     if isinstance(value, types.FunctionType | type):
         return value.__qualname__
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim:
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, str) and len(value) > MOST_LETTERS:
+        return f"{value[:MOST_LETTERS]!r}… of {len(value):,} characters"
+    if type(value) is tuple:
+        first = [_shown(one) for one in value[:MOST_SHOWN]]
+        more = [f"… {len(value)} in all"] if len(value) > MOST_SHOWN else []
+        return f"({', '.join(first + more)}{',' if len(value) == 1 else ''})"
     return getattr(value, "__name__", None) or repr(value)
 
 
@@ -100,7 +112,8 @@ def _arguments(args: tuple, kwargs: dict) -> str:
     return ", ".join([*map(_shown, args), *named])
 
 
-def _replaced(of: Any, /, **changes) -> Any:
+def replaced(of: Any, /, **changes) -> Any:
+    """What stands in a recipe for the factory where `_replace` made a record."""
     return of._replace(**changes)
 
 
@@ -331,12 +344,30 @@ def expect(kind: type, **given: object) -> None:
             raise TypeError(f"{name}: expected a record {kind.__name__}, got {what}")
 
 
+def functions(**given: object) -> None:
+    """Refuses arguments that are no functions, `functions(unroll=unroll)`."""
+    for name, value in given.items():
+        if not callable(value):
+            raise TypeError(
+                f"{name}: expected a function, got a {type(value).__name__}"
+            )
+
+
 def positive(**sizes: int) -> None:
     """Refuses sizes that are not whole numbers of at least one."""
     for name, size in sizes.items():
         if not is_whole(size) or size < 1:
             raise ValueError(
                 f"{name} must be a whole number of at least 1, got {size!r}"
+            )
+
+
+def not_negative(**sizes: int) -> None:
+    """Refuses sizes that are not whole numbers of at least zero."""
+    for name, size in sizes.items():
+        if not is_whole(size) or size < 0:
+            raise ValueError(
+                f"{name} must be a whole number of at least 0, got {size!r}"
             )
 
 

@@ -29,6 +29,17 @@ try:
 except ImportError:  # no POSIX
     fcntl = None
 
+
+def path_of(out: Any) -> pathlib.Path:
+    """The path of a folder that was given as text or as a path; anything else is refused."""
+    try:
+        return pathlib.Path(out)
+    except TypeError:
+        raise TypeError(
+            f"out: expected a path of a folder, got {type(out).__name__}"
+        ) from None
+
+
 # Writing
 
 

@@ -3,11 +3,12 @@
 Each is the newest version's own where there is one. Nowhere else is a version asked for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 from jax import Array, lax
+from jax.extend.core import ClosedJaxpr
 
 OLDEST = (0, 7, 2)
 
@@ -22,7 +23,31 @@ try:
 except ImportError:  # before 0.8
     from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
 
-__all__ = ["enable_x64", "to_varying", "varying_axes"]
+__all__ = ["enable_x64", "held_program", "scan_operands", "to_varying", "varying_axes"]
+
+
+# the results of these are the results of the program they hold
+CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2",
+         "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")  # fmt: skip
+
+
+def held_program(eqn: Any) -> ClosedJaxpr | None:
+    """The program that a call holds; None: it is no call."""
+    if eqn.primitive.name not in CALLS:
+        return None
+    held = (eqn.params.get(k) for k in ("jaxpr", "call_jaxpr", "fun_jaxpr"))
+    found = next((h for h in held if h is not None), None)
+    if found is None or hasattr(found, "consts"):
+        return found
+    return ClosedJaxpr(found, ())
+
+
+def scan_operands(args: Sequence[Any], params: dict[str, Any]) -> list[list[Any]]:
+    """Constants, carry and inputs of a scan's equation."""
+    if "ft_in" in params:  # 0.12
+        return [list(part) for part in params["ft_in"].update(args).unpack()]
+    n, m = params["num_consts"], params["num_consts"] + params["num_carry"]
+    return [list(args[:n]), list(args[n:m]), list(args[m:])]
 
 
 def varying_axes(a: Any) -> frozenset[Any]:

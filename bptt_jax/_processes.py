@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from bptt_jax import _pytrees as trees
 
@@ -89,6 +89,16 @@ def anyone(*flags: bool) -> list[bool]:
 
     each = multihost_utils.process_allgather(np.array(flags))
     return np.any(each, axis=0).tolist()
+
+
+def axis_of(mesh: Any) -> str:
+    """The name of a mesh's one axis; anything else is refused."""
+    if not isinstance(mesh, Mesh | AbstractMesh):
+        kind = type(mesh).__name__
+        raise TypeError(f"mesh: expected a jax.sharding.Mesh of one axis, got {kind}")
+    if len(mesh.axis_names) != 1:
+        raise ValueError(f"mesh: expected one axis, got {mesh.axis_names}")
+    return mesh.axis_names[0]
 
 
 def auto(mesh: Any) -> Any:

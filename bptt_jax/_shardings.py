@@ -29,7 +29,8 @@ def explicit(a: Any) -> bool:
 
 
 def _type(a: Any) -> Any:
-    return a if isinstance(a, jax.ShapeDtypeStruct) else jax.typeof(a)
+    is_type = hasattr(a, "sharding") and not isinstance(a, jax.Array)
+    return a if is_type else jax.typeof(a)
 
 
 def like(types: PyTree, tree: PyTree) -> PyTree:

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import unrolls
-from bptt_jax._factory import is_whole
+from bptt_jax._factory import functions, is_whole
 from bptt_jax.types import Batch, Cell, Layer, PyTree, Side, Unroll
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def burn_in(
     >>> ys.shape
     (20, 2, 8)
     """
+    functions(unroll=unroll)
     if not jax.tree.leaves(xs):
         raise ValueError("xs: expected inputs [T, ...], got none")
     T = trees.length(xs)

@@ -187,7 +187,7 @@ plots.gradient_flow(flow.mean(2), steps=steps, unit="norm of dL/ds_t")
 tokens, final = np.asarray(batch.inputs), flow[-1] / flow[-1].mean()
 ranked = [
     (final[tokens == token].mean(), repr(symbol), (tokens == token).sum())
-    for token, symbol in enumerate(task.symbols)
+    for token, symbol in enumerate(task.text.symbols)
     if (tokens == token).sum() >= (2 if QUICK else 30)
 ]
 ranked.sort(reverse=True)

@@ -185,7 +185,7 @@ plots.curves(
 # would do with them. It takes about ten seconds (some small programs are compiled, once).
 
 # %%
-long = 200 if QUICK else 4000
+long = 1000 if QUICK else 4000
 params = jax.eval_shape(layer.init, jax.random.key(0))
 carry = jax.eval_shape(lambda p: layer.init_carry(p, (B,)), params)
 shapes = [jax.ShapeDtypeStruct((long, B, n), jnp.float32) for n in (I, O)]

@@ -1,17 +1,19 @@
 """What all tests share."""
 
-import itertools
+import sys
 
 import jax
 import pytest
 
-from support import durations, smoke
+from support import compilations, compiled, durations, smoke
 
-_tests = itertools.count(1)
+_cleared = [0]
+"""How many programs had been compiled when the last ones were let go."""
 
 
 def pytest_configure(config):
     durations.register(config)
+    compiled.keep_also_small_ones()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -19,15 +21,33 @@ def pytest_collection_modifyitems(items):
     smoke.mark(items)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    compiled.before(item)
+
+
 @pytest.fixture(autouse=True)
 def few_programs():
-    """Hundreds of compiled programs in one process exhaust its memory maps."""
+    """Thousands of compiled programs in one process exhaust its memory, and its maps."""
     yield
-    if next(_tests) % 50 == 0:
+    if compilations.total() - _cleared[0] > 400:  # of 1.5 MB each
         jax.clear_caches()
+        _cleared[0] = compilations.total()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_screens():
+    """Under `pytest -s` on a terminal, too, a loop to which nothing is said is silent."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bptt_jax.progress._shown.on_terminal", lambda: False)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")
 def own_programs():
     yield
     jax.clear_caches()
+    _cleared[0] = compilations.total()

@@ -35,7 +35,8 @@ LEFT_OUT = shutil.ignore_patterns(
     "runs",
 )  # fmt: skip
 OPTIONS = (
-    "-x", "-q", "-n0", "-m", "not slow and not release", "--tb=line", "--no-header",
+    "-x", "-q", "-n0", "-m", "not slow and not release and not elsewhere", "--tb=line",
+    "--no-header",
     "-o", "addopts=--import-mode=importlib", "-o", "cache_dir=.failed",
 )  # fmt: skip
 NO_TESTS = 5  # of pytest: nothing was selected

@@ -117,16 +117,16 @@ def more_arrays():
     sequences.episode_starts(b(5), b())
     _products.affine(f(5, 3, 2), f(2, 4), f(4))
     _products.affine(f(5, 2), f(2, 3, 4), f(3, 4))
-    _products.by_gate(f(5, 3, 2), f(2, 12), 4, f(12))
-    _products.pull(f(5, 12), f(2, 12))
-    _products.back(f(5, 3, 4), f(2, 3, 4))
+    _products.gate_products(f(5, 3, 2), f(2, 12), 4, f(12))
+    _products.held_dot_t(f(5, 12), f(2, 12))
+    _products.dot_t(f(5, 3, 4), f(2, 3, 4))
     _products.outer_sum(f(5, 3, 2), f(5, 3, 4))
     _products.outer_sum(f(5, 3, 2, dtype=jnp.bfloat16), f(5, 3, 4, 6))
     _products.total(f(5, 3, 4, 6), 2)
     for options in ({}, dict(gate_axis=True), dict(peepholes=True)):
         gradient(**options)
     orthogonal = _init.orthogonal
-    _init.by_gate(orthogonal, KEY, 2, 3, 4, jnp.float32)
+    _init.fused(orthogonal, KEY, 2, 3, 4, jnp.float32)
     _init.orthogonal(jax.random.PRNGKey(0), (3, 3), jnp.bfloat16)
     _init.identity(KEY, (3, 2))
     _init.chrono_bias(KEY, 3, 10, jnp.float32)
@@ -195,28 +195,31 @@ WRONG = {
     "long segments": lambda: sequences.unpacked(f(5, 2), np.zeros((5, 2), np.int64)),
     "weights of other inputs": lambda: _products.affine(f(5, 3), f(2, 4)),
     "a bias of others": lambda: _products.affine(f(5, 2), f(2, 4), f(3)),
-    "a bias of inputs": lambda: _products.by_gate(f(5, 2), f(2, 4), 2, f(2)),
-    "a product with others": lambda: _products.pull(f(5, 3), f(2, 4)),
-    "gates of others": lambda: _products.back(f(5, 3, 4), f(2, 3, 5)),
+    "a bias of inputs": lambda: _products.gate_products(f(5, 2), f(2, 4), 2, f(2)),
+    "a product with others": lambda: _products.held_dot_t(f(5, 3), f(2, 4)),
+    "gates of others": lambda: _products.dot_t(f(5, 3, 4), f(2, 3, 5)),
     "steps of others": lambda: _products.outer_sum(f(5, 3, 2), f(4, 3, 2)),
     "whole cotangents": lambda: _products.total(i(5, 3)),
     "no key": lambda: _init.orthogonal(f(2), (3, 3)),
     "many keys": lambda: _init.chrono_bias(jax.random.split(KEY), 3, 10, jnp.float32),
-    "keys of gates": lambda: _init.by_gate(
+    "keys of gates": lambda: _init.fused(
         _init.identity, jax.random.split(KEY), 2, 2, 2, jnp.float32
     ),
     "a key of halves": lambda: _init.identity(i(2), (3, 3)),
     "states of one unit": lambda: plots.activity([1, 2, 3]),
     "scores of others": lambda: plots.against([1, 2], [1, 2, 3], label="lr"),
     "norms of two": lambda: plots.by_lag({"a": [[1.0, 2.0]]}),
+    "a row of counts": lambda: plots.confusion([1, 2]),
     "times of two": lambda: plots.curves({"a": ([[1, 2]], [1, 2])}),
     "steps of other exponents": lambda: plots.exponents([[1, 2]], steps=[1, 2]),
+    "forecasts of others": lambda: plots.forecast([1.0, 2.0], {"a": [1.0]}),
     "steps of other norms": lambda: plots.gradient_flow([[1], [2]], steps=[1]),
     "heights of others": lambda: plots.heat_map([1, 2], [1], [1, 2], labels=("a", "b")),
     "losses of others": lambda: plots.loss([1], [1, 2]),
     "held out at others": lambda: plots.loss([1], [1], held_out_steps=[1], held_out=[1, 2]),
     "a time, not times": lambda: plots.memory_time({"a": ([1.0], 1.0)}),
     "scores of two": lambda: plots.parallel_coordinates({"a": [1]}, [[1.0]]),
+    "truths of others": lambda: plots.residuals([1.0, 2.0], [1.0]),
     "shares of two": lambda: plots.shares({"a": ([1], [[0.5]])}, label="lag"),
     "words": lambda: plots.spectrum({"a": ["x"]}),
 }  # fmt: skip
@@ -249,9 +252,9 @@ LIES = {
     "diagnose._jacobians.jacobians": ("return", 'Float[Array, "T N M=2"]'),
     "sequences.packed": ("return", 'tuple[Batch, Int32[np.ndarray, "R {length}"]]'),
     "sequences.episode_starts": ("before", 'Bool[Array, "T *B"]'),
-    "cells._products.by_gate": ("return", 'list[Inexact[Array, "*K nH"]]'),
+    "cells._products.gate_products": ("return", 'list[Inexact[Array, "*K nH"]]'),
     "cells._products.outer_sum": ("return", 'Inexact[Array, "O I"]'),
-    "cells._init.by_gate": ("return", 'Inexact[Array, "{n_in} {n_hidden}"]'),
+    "cells._init.fused": ("return", 'Inexact[Array, "{n_in} {n_hidden}"]'),
     "plots._axes.edges": ("return", 'Float[np.ndarray, "N"]'),
     "plots._axes.line": (
         "return",

@@ -13,38 +13,63 @@ PACKAGE = pathlib.Path(importlib.util.find_spec("bptt_jax").origin).parent
 # room -> rooms it may import; everything may import `types` and the private helpers.
 ARROWS = {
     "types": set(),
+    "_chunks": set(),
     "_deprecated": set(),
     "_factory": set(),
     "_files": set(),
     "_jax": set(),
     "_processes": set(),
     "_pytrees": set(),
+    "_score": set(),
     "_shardings": set(),
     "cells": set(),
-    "loops": set(),
+    "data": set(),
+    "native": set(),
+    "loops": {"cells", "native"},
     "layers": {"cells", "loops"},
-    "unrolls": {"cells", "layers"},
+    "unrolls": {"cells", "layers", "loops"},
     "objectives": set(),
     "sequences": {"unrolls"},
     "models": {"cells", "layers", "unrolls"},
+    "recipes": {"cells", "layers", "loops", "models", "objectives", "tasks", "unrolls"},
     "estimators": {"layers", "unrolls"},
     "diagnose": {"cells", "estimators", "layers", "unrolls"},
     "tasks": {"objectives"},
-    "train": {"estimators", "layers"},
-    "sweep": {"estimators", "train"},
+    "progress": {"plots"},
+    "train": {
+        "estimators",
+        "layers",
+        "models",
+        "progress",
+        "recipes",
+        "tasks",
+        "unrolls",
+    },
+    "sweep": {"estimators", "progress", "train"},
     "verify": {"cells", "layers", "loops", "objectives", "unrolls"},
     "plots": set(),
     "interop": {"cells", "layers", "models", "unrolls"},
+    "export": {
+        "interop",
+        "layers",
+        "loops",
+        "recipes",
+        "tasks",
+        "train",
+        "unrolls",
+    },
     "__main__": {"cli"},
 }
 FOR_ALL = {
     "types",
+    "_chunks",
     "_deprecated",
     "_factory",
     "_files",
     "_jax",
     "_processes",
     "_pytrees",
+    "_score",
     "_shardings",
 }
 TOP = {"__init__", "cli"}  # these see everything
@@ -138,7 +163,8 @@ def test_import_is_light():
     code = """
 import sys
 import bptt_jax
-heavy = [m for m in ("flax", "optax", "chex", "orbax", "matplotlib", "tyro", "rich")
+heavy = [m for m in ("flax", "optax", "chex", "orbax", "matplotlib", "tyro", "rich",
+                   "llvmlite")
          if m in sys.modules]
 assert not heavy, heavy
 assert {"cells", "layers", "unrolls"} <= set(vars(bptt_jax))

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import platform
 import subprocess
 import sys
 
@@ -60,6 +61,8 @@ from benchmarks import _report
 a = (np.ones(3), [dict(w_h=np.ones((2, 2)))], np.ones(3))
 b = (np.ones(3), [dict(w_h=np.array([[1, 1], [1, 1.001]]))], np.ones(3))
 assert difference(a, a) == 0 and difference(b, a) > TOLERANCE
+c = (np.ones(3), [dict(w_h=np.ones((2, 2)))], np.array([1, np.nan, 1]))
+assert np.isnan(difference(c, a))
 
 def row(gradient, temp):
     ms = dict(min=gradient, median=2 * gradient)
@@ -83,3 +86,59 @@ assert reached["time of LSTM under remat to that without"] == "1.50, a"
 def test_disagreement_is_seen_and_figures_are_those_of_the_rows():
     done = run("-c", DISAGREEMENT)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_steps_of_all_agree():
+    done = run("-m", "benchmarks.steps", "--quick")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("unrolls.step in jit", "flax.linen", "torch"):
+        assert done.stdout.count(name) == 2  # of two cells
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="measures glibc")
+def test_allocations_are_measured_with_and_without(tmp_path):
+    out = tmp_path / "allocations.json"
+    done = run(
+        *("-m", "benchmarks.allocations", "--quick", "--rounds", "2"),
+        *("--seconds", "0.1", "--patience", "0", "--out", str(out)),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (case,) = json.loads(out.read_text())["cases"]
+    assert {"bptt_jax", "flax.linen.RNN"} <= {*case["rows"]}
+    for ways in case["rows"].values():
+        plain = ways["as_it_is"]
+        for row in ways.values():
+            assert row["calls"] == plain["calls"] >= 2
+            ratio = plain["min"] / row["min"]
+            assert row["faster"]["min"] == pytest.approx(ratio, 0.01, 0.001)
+
+
+FRESH = """
+from benchmarks import allocations, _cases
+
+case = _cases.Case("lstm", 64, 300, 64, 128)  # 10 MB of each T B H
+for environment in ({}, allocations.ONE_ARENA):
+    process = allocations.Contestant("bptt_jax", case, environment)
+    assert process.answer() is None
+    process.turn(8)
+    print(process.turn(4).faults // 4)
+    process.end()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="measures glibc")
+def test_kept_memory_is_not_faulted_in_again():
+    done = run("-c", FRESH)
+    assert done.returncode == 0, done.stderr[-3000:]
+    fresh, kept = map(int, done.stdout.split())
+    assert fresh > 1000
+    assert kept < fresh / 10
+
+
+def test_rounds_of_allocations_are_checked():
+    done = run("-m", "benchmarks.allocations", "--rounds", "0")
+    assert done.returncode == 1
+    assert "--rounds: expected at least 1, got 0" in done.stderr

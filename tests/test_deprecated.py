@@ -9,10 +9,11 @@ import types
 import warnings
 from typing import NamedTuple
 
+import jax
 import pytest
 
 import bptt_jax
-from bptt_jax import _deprecated, cells
+from bptt_jax import _deprecated, cells, sweep, train
 from bptt_jax._factory import factory, record
 
 SOURCES = pathlib.Path(bptt_jax.__file__).parent.rglob("*.py")
@@ -28,6 +29,12 @@ class Thing(NamedTuple):
 @factory
 def thing(size: int, *, name: str = "") -> Thing:
     return Thing(size)
+
+
+@_deprecated.field("width", "size", gone="9.0.0")
+class Sized(NamedTuple):
+    size: int
+    name: str = ""
 
 
 former = _deprecated.function("tests.former", thing, gone="9.0.0")
@@ -68,6 +75,36 @@ def test_an_argument_of_a_factory():
     assert found is thing(3, name="a")
     assert re.fullmatch(r".*thing\(width=…\) is deprecated.*; use size=…", text)
     assert list(inspect.signature(thing).parameters) == ["size", "name"]
+
+
+def test_a_field_of_a_record():
+    found, text = told(lambda: Sized(width=3, name="a"))
+    assert found == Sized(3, "a") == pickle.loads(pickle.dumps(found))
+    assert text.endswith(
+        "Sized(width=…) is deprecated and goes away in bptt_jax 9.0.0; use size=…"
+    )
+    found, _ = told(lambda: Sized(1)._replace(width=4))
+    assert found == Sized(4)
+    assert told(lambda: Sized(5).width)[0] == 5
+    assert list(inspect.signature(Sized).parameters) == ["size", "name"]
+    assert jax.tree.map(lambda a: a + 1, Sized(1, 2)) == Sized(2, 3)
+    with pytest.raises(TypeError, match="Sized: got size and its former name width"):
+        Sized(size=1, width=2)
+
+
+def test_former_names_of_training():
+    options, text = told(lambda: train.Plan(9))
+    assert options == train.RunOptions(updates=9)
+    assert text.startswith("train.Plan is deprecated")
+    assert told(lambda: train.RunOptions(steps=9))[0] == options
+    assert told(lambda: options.steps)[0] == 9
+    state = train.TrainState(*range(6))
+    assert told(lambda: state.carry)[0] == state.estimator_state == 2
+    assert told(lambda: state._replace(carry=7))[0].estimator_state == 7
+    assert callable(told(lambda: train.Progress(steps=print))[0].updates)
+    listens, text = told(lambda: sweep.Progress(print, max, min))
+    assert listens == train.Progress(message=print, advanced=max, interrupted=min)
+    assert text.startswith("sweep.Progress is deprecated")
 
 
 def test_new_names_are_not_told():

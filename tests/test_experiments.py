@@ -1,11 +1,14 @@
 """Experiments run in their quick mode, and their results are what their pages say."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from support.compiled import QUICK
 
 FOLDER = pathlib.Path(__file__).parent.parent / "experiments"
 EXPERIMENTS = sorted(path.parent for path in FOLDER.glob("*/run.py"))
@@ -27,12 +30,18 @@ def test_results_and_page_are_there(folder):
         assert f"({name})" in page, f"{name} is not on the page"
 
 
+# most of the time of a quick mode is the compiler's
+FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items())
+
+
 @pytest.mark.slow
 @every_experiment
 def test_quick_mode_runs(folder, tmp_path):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
     done = subprocess.run(
         [sys.executable, folder / "run.py", "--quick"],
         cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"XLA_FLAGS": flags},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout

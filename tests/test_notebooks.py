@@ -11,11 +11,14 @@ import jax
 import matplotlib as mpl
 import pytest
 
+from support import compiled
+
 ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = {
     "backpropagation_through_time", "bring_your_own_cell", "character_model",
     "inside_a_larger_model", "learning_rate_sweep", "memory", "vanishing_gradients",
+    "your_own_data",
 }  # fmt: skip
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
@@ -115,11 +118,8 @@ def test_installs_the_package_and_leaves_jax_alone(monkeypatch):
 def quick(monkeypatch):
     """Small sizes, and programs that are compiled in less time and run in more."""
     monkeypatch.setenv("BPTT_JAX_QUICK", "1")
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-    jax.clear_caches()
+    with compiled.quickly():
+        yield
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_tasks_that_are_read(tmp_path):
         tasks.text(tasks.file_corpus(tmp_path / "text.txt"), batch=2, T=5),
     ):
         again = pickle.loads(pickle.dumps(made))
-        assert again.symbols == made.symbols
+        assert again.text.symbols == made.text.symbols
         for a, b in zip(again.train.read(0, 3), made.train.read(0, 3), strict=True):
             np.testing.assert_array_equal(a, b)
     assert len(pickle.dumps(tasks.text_file(tmp_path / "text.txt", batch=2, T=5))) < 500
@@ -208,6 +208,38 @@ def test_the_cache_is_bounded(monkeypatch):
         made(n)
     assert made(0) is not first
     assert first.init(None) == 0
+
+
+def test_what_is_built_anew_equals_what_is_no_longer_kept(monkeypatch):
+    """Though its functions are others, and it was hashed before it was known who made it."""
+    monkeypatch.setattr(_factory, "KEPT", 1)
+
+    @_factory.factory
+    def made(n):
+        cell = Cell(lambda key: n, *[None] * 3)
+        hash(cell)
+        return cell
+
+    first, other = made(0), made(1)
+    again = made(0)
+    assert again is not first
+    assert again == first
+    assert not again != first
+    assert hash(again) == hash(first)
+    assert first != other
+
+
+def test_who_made_it_first_is_who_made_it():
+    """Unless the call was within another factory's."""
+    there = cells.gru(2, 59)  # sizes that no other test has
+
+    @_factory.factory
+    def handed_on(n):
+        return cells.gru(2, n)
+
+    assert handed_on(59) is there
+    assert "gru(2, 59)" in repr(there)
+    assert "handed_on(61)" in repr(handed_on(61))
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -85,8 +85,8 @@ from support.training import text
 from bptt_jax import train
 
 run = pathlib.Path(tempfile.mkdtemp())
-plan = train.Plan(steps=1, per_dispatch=1, checkpoint_every=1, evaluate_batches=1)
-state = text().run(run, plan).state
+options = train.RunOptions(updates=1, per_dispatch=1, checkpoint_every=1, evaluate_batches=1)
+state = text().run(run, options).state
 for path in (run / "checkpoint" / "1").rglob("*"):
     if path.parent.name == "d":
         content = bytearray(path.read_bytes())

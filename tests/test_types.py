@@ -67,19 +67,15 @@ def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
     return (xs * d_ys).sum(), d_carry, params * d_ys, None
 
 
-def prepare(cell, params):
-    return params
+def forward(cell, params, carry, inputs, keep, length):
+    return carry, inputs, keep(params, carry, inputs[0], inputs[0], carry)
 
 
-def forward(cell, ready, carry, us, keep, length):
-    return carry, us, keep(ready, carry, us[0], us[0], carry)
+def back(cell, save, params, inputs, carry, nexts, kept, d_carry, d_ys):
+    return params, d_carry, d_ys
 
 
-def back(cell, ready, coeffs, d_carry, d_ys):
-    return d_carry, d_ys
-
-
-def supports(cell, shapes, platform):
+def supports(cell, save, shapes, platform):
     return None if platform == "cpu" else "it runs on CPUs"
 
 
@@ -137,7 +133,7 @@ from parts import *
 vjp = StepVJP(project, gates, move, local, backward, factors)
 cell = Cell(init, init_carry, step, vjp, lambda h: h, couplings=lambda f, params: params)
 layer = Layer(init, init_carry, fwd, bwd, lambda f: f(Recurrent(cell)), None)
-loop = Loop("mine", prepare, forward, back, supports)
+loop = Loop("mine", forward, back, supports)
 part = Recurrent(cell, hook, loop, Save("mine", keep, coeffs), watch)
 stream = Stream(read, batch, None)
 Task(3, 4, objective, stream, stream._replace(length=7))
@@ -245,14 +241,13 @@ Layer(init, init_carry, without_residuals, bwd)  # error
 Layer(init, init_carry, fwd, bwd, over=lambda f: cell)  # error
 
 
-def whether(cell, shapes, platform) -> bool:
+def whether(cell, save, shapes, platform) -> bool:
     return True
 
 
-Loop("mine", few, forward, back, supports)  # error
-Loop("mine", prepare, back, back, supports)  # error
-Loop("mine", prepare, forward, forward, supports)  # error
-Loop("mine", prepare, forward, back, whether)  # error
+Loop("mine", back, back, supports)  # error
+Loop("mine", forward, forward, supports)  # error
+Loop("mine", forward, back, whether)  # error
 Save("mine", coeffs, few)  # error
 Recurrent(cell, few)  # error
 Recurrent(cell, watch=hook)  # error

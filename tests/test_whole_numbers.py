@@ -63,15 +63,15 @@ def _zeros(params, batch_shape):
 
 def test_training(tmp_path):
     """Also where they are written down."""
-    plan = train.Plan(
-        steps=n(2), per_dispatch=n(1), evaluate_every=n(2), checkpoint_every=n(2),
+    options = train.RunOptions(
+        updates=n(2), per_dispatch=n(1), evaluate_every=n(2), checkpoint_every=n(2),
         evaluate_batches=n(1), keep=n(1),
     )  # fmt: skip
-    assert int(text().run(tmp_path, plan).state.position) == 2
+    assert int(text().run(tmp_path, options).state.position) == 2
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines][-1] == 2
-    with pytest.raises(ValueError, match="steps: expected a whole number"):
-        text().run(tmp_path, plan._replace(steps=np.float64(2)))
+    with pytest.raises(ValueError, match="updates: expected a whole number"):
+        text().run(tmp_path, options._replace(updates=np.float64(2)))
 
 
 def descent(config, key):
@@ -88,3 +88,19 @@ def test_sweep(tmp_path):
     options = dict(steps=n(4), evaluate_every=n(2), lanes=n(3), keep=n(1))
     done = sweep.run(descent, space, out=tmp_path, **options)
     assert done.table.num_rows == 3 * 2
+
+
+CELLS = {
+    name: getattr(cells, name)
+    for name in ("ctrnn", "elman", "gru", "indrnn", "lstm", "mgu")
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_features_of_an_input(name):
+    for bad in (2.0, True, -1, "3"):
+        with pytest.raises(
+            ValueError, match="n_in must be a whole number of at least 0"
+        ):
+            CELLS[name](bad, H)
+    assert CELLS[name](n(I), H) is CELLS[name](I, H)

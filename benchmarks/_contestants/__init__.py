@@ -26,12 +26,23 @@ def contestants(device: str) -> tuple[list[Contestant], dict[str, str]]:
     found, missing = [], {}
     for file, names in (_EVERYWHERE | _OF_DEVICE[device]).items():
         try:
-            module = importlib.import_module(f"{__name__}.{file}")
+            found += [contestant(file, name) for name in names]
         except ImportError as error:
             missing[file.removeprefix("_")] = str(error)
-            continue
-        found += [getattr(module, name) for name in names]
     return found, missing
 
 
-__all__ = ["OURS", "REMAT", "Contestant", "Declined", "Program", "contestants"]
+def contestant(file: str, name: str) -> Contestant:
+    """One of them; an ImportError where its library is not installed."""
+    return getattr(importlib.import_module(f"{__name__}.{file}"), name)
+
+
+__all__ = [
+    "OURS",
+    "REMAT",
+    "Contestant",
+    "Declined",
+    "Program",
+    "contestant",
+    "contestants",
+]

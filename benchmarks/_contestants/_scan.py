@@ -6,6 +6,7 @@ from jax import lax
 
 from benchmarks._cases import Case
 from benchmarks._contestants._contract import by_layer
+from benchmarks._lowering import ONE_GRAPH
 
 
 def elman(p, h, x):
@@ -49,6 +50,9 @@ def _layer(wrap):
 
 
 scan = by_layer("lax.scan", _layer(lambda step: step))
+one_graph = by_layer(
+    "lax.scan, one graph", _layer(lambda step: step), lowering=ONE_GRAPH
+)
 checkpointed = by_layer(
     "lax.scan, jax.checkpoint",
     _layer(lambda step: jax.checkpoint(step, prevent_cse=False)),

@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from benchmarks._cases import Case, inputs, weights
-from benchmarks._contestants._contract import Contestant, Program, back, half_square
+from benchmarks._contestants._contract import (
+    Contestant,
+    Declined,
+    Program,
+    back,
+    half_square,
+)
 from bptt_jax.interop.torch import to_state_dict
 
 MODULES = dict(elman=nn.RNN, lstm=nn.LSTM, gru=nn.GRU)
@@ -39,19 +45,26 @@ def _build(case: Case, device: str) -> Program:
         wait()
         return ys
 
-    def answers():
-        gradient()
+    def gradients():
+        loss = gradient().detach().cpu().numpy()
         grads = {
             n: jnp.asarray(p.grad.cpu().numpy()) for n, p in module.named_parameters()
         }
-        return (
-            forward().cpu().numpy(),
-            back(ours, weights(case), grads),
-            xs.grad.cpu().numpy(),
-        )
+        return loss, back(ours, weights(case), grads), xs.grad.cpu().numpy()
 
-    return Program(gradient, forward, answers)
+    def answers():
+        return forward().cpu().numpy(), *gradients()[1:]
+
+    peak = torch.cuda.max_memory_allocated if device == "cuda" else None
+    return Program(gradient, forward, answers, gradients, peak=peak)
 
 
-torch_cpu = Contestant("torch", lambda case, _: _build(case, "cpu"))
-torch_gpu = Contestant("torch (cuDNN)", lambda case, _: _build(case, "cuda"))
+def _build_gpu(case: Case, compilations: int = 1) -> Program:
+    del compilations
+    if not torch.cuda.is_available():
+        raise Declined(f"torch {torch.__version__} sees no CUDA device")
+    return _build(case, "cuda")
+
+
+torch_cpu = Contestant("torch", lambda case, _=1: _build(case, "cpu"))
+torch_gpu = Contestant("torch (cuDNN)", _build_gpu)

@@ -43,13 +43,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_jax._factory import factory, positive
+from bptt_jax._factory import factory, functions, not_negative, positive
 from bptt_jax._pytrees import across
 from bptt_jax.cells import _init
 from bptt_jax.cells._activations import slope
 from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._parts import coupled, step_of
-from bptt_jax.cells._products import affine, pull
+from bptt_jax.cells._products import affine, held_dot_t
 from bptt_jax.types import Cell, Outer, StepVJP, Sum
 
 
@@ -104,6 +104,8 @@ def ctrnn(
     >>> rates.shape
     (5, 2, 8)
     """
+    functions(activation=activation)
+    not_negative(n_in=n_in)
     positive(n_hidden=n_hidden)
     _check_times(tau, dt, learn_tau)
 
@@ -179,7 +181,7 @@ def _rates(activation, alpha, moved, of_alpha) -> StepVJP:
     def backward(p, coeffs, d_h, d_y):
         gain, _ = coeffs
         d = d_h + d_y
-        return d * (1 - alpha(p, d)) + pull(d * gain, p["w_h"]), d  # (3), (4)
+        return d * (1 - alpha(p, d)) + held_dot_t(d * gain, p["w_h"]), d  # (3), (4)
 
     def factors(p, xs, hs, coeffs, ds):
         gains, moves = coeffs
@@ -208,7 +210,7 @@ def _currents(activation, alpha, moved, of_alpha) -> StepVJP:
         before, after, _ = coeffs
         d = d_v + d_y * after  # (8)
         d_z = d * alpha(p, d)
-        return d * (1 - alpha(p, d)) + before * pull(d_z, p["w_h"]), d  # (9)
+        return d * (1 - alpha(p, d)) + before * held_dot_t(d_z, p["w_h"]), d  # (9)
 
     def factors(p, xs, vs, coeffs, ds):
         _, _, moves = coeffs

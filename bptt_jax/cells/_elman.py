@@ -21,7 +21,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from bptt_jax._factory import factory, positive
+from bptt_jax._factory import factory, functions, not_negative, positive
 from bptt_jax.cells import _init
 from bptt_jax.cells._activations import from_output, slope
 from bptt_jax.cells._in_dtype import in_dtype
@@ -64,6 +64,8 @@ def elman(
     >>> irnn = cells.elman(2, 100, activation=jax.nn.relu,
     ...                    recurrent_kernel_init=cells.identity)
     """
+    functions(activation=activation)
+    not_negative(n_in=n_in)
     positive(n_hidden=n_hidden)
 
     def init(key):

@@ -32,7 +32,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from bptt_jax._factory import factory, positive
+from bptt_jax._factory import factory, not_negative, positive
 from bptt_jax._pytrees import across
 from bptt_jax.cells import _init
 from bptt_jax.cells._activations import sigmoid, tanh
@@ -40,7 +40,7 @@ from bptt_jax.cells._hold import hold
 from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._layout import Layout
 from bptt_jax.cells._parts import coupled, step_of
-from bptt_jax.cells._products import affine, back, pull
+from bptt_jax.cells._products import affine, dot_t, held_dot_t
 from bptt_jax.types import Blocks, Cell, Gates, Outer, StepProject, StepVJP, Sum
 
 
@@ -81,6 +81,7 @@ def gru(
     >>> from bptt_jax import cells
     >>> cell = cells.gru(3, 8, reset_after=False)
     """
+    not_negative(n_in=n_in)
     positive(n_hidden=n_hidden)
     layout = Layout(3, n_hidden, gate_axis)
 
@@ -91,8 +92,8 @@ def gru(
         if chrono is not None:
             b = b.at[1].set(_init.chrono_bias(k_z, n_hidden, chrono, param_dtype))
         params = dict(
-            w_x=_init.by_gate(kernel_init, k_x, n_in, n_hidden, 3, *gate),
-            w_h=_init.by_gate(recurrent_kernel_init, k_h, n_hidden, n_hidden, 3, *gate),
+            w_x=_init.fused(kernel_init, k_x, n_in, n_hidden, 3, *gate),
+            w_h=_init.fused(recurrent_kernel_init, k_h, n_hidden, n_hidden, 3, *gate),
             b=b.reshape(-1),
         )
         params = {name: layout.of(a) for name, a in params.items()}
@@ -148,7 +149,7 @@ def _reset_after(layout: Layout) -> StepVJP:
     def backward(p, coeffs, d_h, d_y):
         q, z, _ = coeffs
         d = d_h + d_y
-        return d * z + pull(q * layout.join([d] * 3), p["w_h"]), d  # (5)
+        return d * z + held_dot_t(q * layout.join([d] * 3), p["w_h"]), d  # (5)
 
     def factors(p, xs, hs, coeffs, ds):  # (6)
         q, _, a_n = coeffs
@@ -156,7 +157,7 @@ def _reset_after(layout: Layout) -> StepVJP:
         *d_rz, d_q_n = layout.split(d_q)
         d_a = layout.join([*d_rz, a_n * ds])
         of_p = dict(w_x=Outer(xs, d_a), w_h=Outer(hs, d_q), b=Sum(d_a), b_n=Sum(d_q_n))
-        return of_p, back(d_a, p["w_x"])
+        return of_p, dot_t(d_a, p["w_x"])
 
     return StepVJP(_project(layout), gates, _move, local, backward, factors)
 
@@ -189,13 +190,13 @@ def _reset_before(layout: Layout) -> StepVJP:
         d_s = d_n @ w_n.T  # (8)
         d_r, d_z = d_s * r_slope, d * a_z
         d_rz = both.join([d_r, d_z])
-        return d * z + d_s * r + back(d_rz, w_rz), layout.join([d_r, d_z, d_n])  # (9)
+        return d * z + d_s * r + dot_t(d_rz, w_rz), layout.join([d_r, d_z, d_n])  # (9)
 
     def factors(p, xs, hs, coeffs, deltas):
         r = coeffs[3]
         d_rz, d_n = layout.cut(deltas, 2)[0], one.of(layout.split(deltas)[2])
         of_w_h = Blocks((Outer(hs, d_rz), Outer(r * hs, d_n)), -layout.rank)  # (10)
         of_p = dict(w_x=Outer(xs, deltas), w_h=of_w_h, b=Sum(deltas))
-        return of_p, back(deltas, p["w_x"])
+        return of_p, dot_t(deltas, p["w_x"])
 
     return StepVJP(_project(layout), gates, _move, local, backward, factors)

@@ -25,7 +25,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from bptt_jax._factory import factory, positive
+from bptt_jax._factory import factory, functions, not_negative, positive
 from bptt_jax._pytrees import across
 from bptt_jax.cells import _init
 from bptt_jax.cells._activations import from_output, slope
@@ -76,6 +76,8 @@ def indrnn(
     >>> params["w_h"].shape, hs.shape
     ((8,), (5, 2, 8))
     """
+    functions(activation=activation)
+    not_negative(n_in=n_in)
     positive(n_hidden=n_hidden)
 
     def init(key):

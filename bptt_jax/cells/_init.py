@@ -13,9 +13,15 @@ from bptt_jax import _pytrees as trees
 if TYPE_CHECKING:
     from jaxtyping import Inexact, PRNGKeyArray
 
-lecun_normal = jax.nn.initializers.lecun_normal()
 zeros = jax.nn.initializers.zeros
+_lecun_normal = jax.nn.initializers.lecun_normal()
 _orthogonal = jax.nn.initializers.orthogonal()
+
+
+def lecun_normal(key, shape, dtype=jnp.float32) -> Array:
+    """Of no features, too, where JAX's divides by their number."""
+    draw = _lecun_normal if shape[0] else zeros
+    return draw(key, shape, dtype)
 
 
 def orthogonal(
@@ -34,7 +40,7 @@ def orthogonal(
     return draw(key)
 
 
-def by_gate(
+def fused(
     init, key: PRNGKeyArray, n_in: int, n_hidden: int, gates: int, dtype
 ) -> Inexact[Array, "{n_in} {gates}*{n_hidden}"]:
     """`[I, G·H]`: one draw `[I, H]` for each gate, side by side."""

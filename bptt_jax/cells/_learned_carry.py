@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import expect, factory
 from bptt_jax.cells._with_params import with_params
-from bptt_jax.types import Cell, PyTree, Summed
+from bptt_jax.types import Cell, PyTree, Sum
 
 
 class LearnedCarryParams(NamedTuple):
@@ -43,7 +43,11 @@ def learned_carry(cell: Cell) -> Cell:
 
     def factors(p, xs, carries, coeffs, deltas):
         of_params, d_xs = inner.vjp.factors(p, xs, carries, coeffs, deltas)
-        zeros = [Summed(jnp.zeros_like(a)) for a in trees.floats(p.carry, p.carry)]
+        K = trees.length(carries)  # a step of which gives nothing: resets add to it
+        zeros = [
+            Sum(jnp.zeros((K, *a.shape), a.dtype))
+            for a in trees.floats(p.carry, p.carry)
+        ]
         return LearnedCarryParams(of_params, trees.fill(p.carry, zeros)), d_xs
 
     of_cell = cell.couplings

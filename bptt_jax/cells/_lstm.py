@@ -28,14 +28,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bptt_jax._factory import factory, positive
+from bptt_jax._factory import factory, not_negative, positive
 from bptt_jax._pytrees import across
 from bptt_jax.cells import _init, _lstm_variants
 from bptt_jax.cells._hold import hold
 from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._layout import Layout
 from bptt_jax.cells._parts import coupled, step_of
-from bptt_jax.cells._products import affine, back
+from bptt_jax.cells._products import affine, dot_t
 from bptt_jax.types import Cell, CellCouplings, Outer, StepVJP, Sum
 
 
@@ -110,6 +110,7 @@ def lstm(
     ((5, 2, 8), (2, 8))
     """
     n_out = n_hidden if projection is None else projection
+    not_negative(n_in=n_in)
     positive(n_hidden=n_hidden, projection=n_out)
     plain = not (peepholes or projection is not None or layer_norm)
     if gate_axis and not plain:
@@ -125,8 +126,8 @@ def lstm(
         if chrono is not None:
             b_f = _init.chrono_bias(k_f, n_hidden, chrono, param_dtype)
             b = b.at[1].set(b_f).at[0].set(-b_f)
-        w_x = _init.by_gate(kernel_init, k_x, n_in, n_hidden, 4, param_dtype)
-        w_h = _init.by_gate(recurrent_kernel_init, k_h, n_out, n_hidden, 4, param_dtype)
+        w_x = _init.fused(kernel_init, k_x, n_in, n_hidden, 4, param_dtype)
+        w_h = _init.fused(recurrent_kernel_init, k_h, n_out, n_hidden, 4, param_dtype)
         params = dict(w_x=w_x, w_h=w_h, b=b.reshape(-1))
         params = {name: layout.of(a) for name, a in params.items()}
         params |= _lstm_variants.extra_params(
@@ -205,11 +206,11 @@ def _plain(layout: Layout) -> StepVJP:
         d_h = d_carry.h + d_y
         d_c = d_carry.c + d_h * c_from_h  # (5)
         d_a = layout.join([d_c, d_c, d_c, d_h]) * a_from_c_h  # (6)
-        return LSTMCarry(back(d_a, p["w_h"]), d_c * f), d_a  # (7)
+        return LSTMCarry(dot_t(d_a, p["w_h"]), d_c * f), d_a  # (7)
 
     def factors(p, xs, carries, coeffs, d_as):  # (8)
         del coeffs
         of_p = dict(w_x=Outer(xs, d_as), w_h=Outer(carries.h, d_as), b=Sum(d_as))
-        return of_p, back(d_as, p["w_x"])
+        return of_p, dot_t(d_as, p["w_x"])
 
     return StepVJP(project, gates, move, local, backward, factors)

@@ -49,7 +49,7 @@ from jax import Array, lax
 from bptt_jax import _pytrees as trees
 from bptt_jax.cells._activations import sigmoid, tanh
 from bptt_jax.cells._hold import hold
-from bptt_jax.cells._products import affine, by_gate
+from bptt_jax.cells._products import affine, gate_products
 from bptt_jax.types import Gates, Outer, StepVJP, Sum
 
 
@@ -108,13 +108,13 @@ def variant(
 
     def project(p, xs):  # (3), the term of x
         if not layer_norm:
-            return by_gate(xs, p["w_x"], 4, p["b"])
+            return gate_products(xs, p["w_x"], 4, p["b"])
         norm = _normalise(affine(xs, p["w_x"]), epsilon)
         return _quarters(_scaled(norm.hat, p["scale_x"], p["b"]))
 
     def from_h(p, h):  # (3), the term of h
         if not layer_norm:
-            return by_gate(h, p["w_h"], 4), None
+            return gate_products(h, p["w_h"], 4), None
         norm = _normalise(h @ p["w_h"], epsilon)
         return _quarters(_scaled(norm.hat, p["scale_h"])), norm
 
@@ -198,8 +198,8 @@ def variant(
             of_p["bias_c"] = Sum(deltas.n)
         if peepholes:
             d_i, d_f, _, d_o = _quarters(d_a)
-            by_gate = [d_i * carries.c, d_f * carries.c, d_o * k.c]
-            of_p["w_c"] = Sum(jnp.concatenate(by_gate, -1))
+            each = [d_i * carries.c, d_f * carries.c, d_o * k.c]
+            of_p["w_c"] = Sum(jnp.concatenate(each, -1))
         if projected:
             of_p["w_r"] = Outer(k.m, deltas.h)
         of_p["w_x"], of_p["w_h"] = Outer(xs, d_v), Outer(carries.h, d_q)

@@ -37,14 +37,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from bptt_jax._factory import factory, positive
+from bptt_jax._factory import factory, not_negative, positive
 from bptt_jax._pytrees import across
 from bptt_jax.cells import _init
 from bptt_jax.cells._activations import sigmoid, tanh
 from bptt_jax.cells._hold import hold
 from bptt_jax.cells._in_dtype import in_dtype
 from bptt_jax.cells._parts import coupled, step_of
-from bptt_jax.cells._products import by_gate, pull
+from bptt_jax.cells._products import gate_products, held_dot_t
 from bptt_jax.types import Blocks, Cell, Gates, Outer, StepVJP, Sum
 
 
@@ -88,6 +88,7 @@ def mgu(
     >>> hs.shape
     (5, 2, 8)
     """
+    not_negative(n_in=n_in)
     positive(n_hidden=n_hidden)
     to_keep = -forget_bias if as_published else forget_bias
 
@@ -95,8 +96,8 @@ def mgu(
         k_x, k_h, k_b, k_n = jax.random.split(key, 4)
         gate = (param_dtype,)
         params = dict(
-            w_x=_init.by_gate(kernel_init, k_x, n_in, n_hidden, 2, *gate),
-            w_h=_init.by_gate(recurrent_kernel_init, k_h, n_hidden, n_hidden, 2, *gate),
+            w_x=_init.fused(kernel_init, k_x, n_in, n_hidden, 2, *gate),
+            w_h=_init.fused(recurrent_kernel_init, k_h, n_hidden, n_hidden, 2, *gate),
             b=bias_init(k_b, (2, n_hidden), *gate).at[0].add(to_keep).reshape(-1),
         )
         if not as_published:
@@ -123,7 +124,7 @@ def mgu(
 
 
 def _project(p, xs):
-    return by_gate(xs, p["w_x"], 2, p["b"])
+    return gate_products(xs, p["w_x"], 2, p["b"])
 
 
 def _halves(a):
@@ -132,7 +133,7 @@ def _halves(a):
 
 def _as_flax() -> StepVJP:
     def gates(p, h, u):  # (1), (2)
-        (a_f, a_n), (q_f, q_n) = u, by_gate(h, p["w_h"], 2)
+        (a_f, a_n), (q_f, q_n) = u, gate_products(h, p["w_h"], 2)
         f, q_n = sigmoid(a_f + q_f), q_n + across(q_n, p["b_n"])
         return Gates(dict(f=f, n=tanh(a_n + f * q_n)), q_n)
 
@@ -152,7 +153,7 @@ def _as_flax() -> StepVJP:
     def backward(p, coeffs, d_h, d_y):
         q, _, f = coeffs
         d = d_h + d_y
-        return d * f + pull(q * jnp.concatenate([d, d], -1), p["w_h"]), d  # (5)
+        return d * f + held_dot_t(q * jnp.concatenate([d, d], -1), p["w_h"]), d  # (5)
 
     def factors(p, xs, hs, coeffs, ds):  # (6)
         q, a_n, _ = coeffs

@@ -6,12 +6,9 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from bptt_jax._jax import held_program
 from bptt_jax.cells._parts import forward
 from bptt_jax.types import Cell, PyTree, Unsaid
-
-# the results of these are the results of the program they hold
-CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2",
-         "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)  # equal selections make equal cells
@@ -82,8 +79,5 @@ def _origin(jaxpr, result) -> tuple | None:
 
 def program(eqn):
     """The jaxpr that a call holds; None: it is no call."""
-    if eqn.primitive.name not in CALLS:
-        return None
-    held = (eqn.params.get(k) for k in ("jaxpr", "call_jaxpr", "fun_jaxpr"))
-    found = next((h for h in held if h is not None), None)
-    return getattr(found, "jaxpr", found)
+    held = held_program(eqn)
+    return None if held is None else held.jaxpr

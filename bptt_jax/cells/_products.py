@@ -26,7 +26,7 @@ def affine(
     return z if b is None else z + trees.across(z, b)
 
 
-def by_gate(
+def gate_products(
     a: Inexact[Array, "*K I"],
     w: Inexact[Array, "I nH"],
     n: int,
@@ -49,7 +49,7 @@ def _check_features(xs: Array, w: Array) -> None:
         )
 
 
-def pull(
+def held_dot_t(
     d: Inexact[Array, "... H"], w: Inexact[Array, "I H"] | Inexact[Array, "I n H"]
 ) -> Inexact[Array, "... I"]:
     """`d @ wᵀ`: `[..., O] -> [..., I]`, in a loop over steps.
@@ -57,10 +57,10 @@ def pull(
     With one example some versions of XLA:CPU compute `d`, where it is an expression, anew
     for each row of the weight; held it is a kernel of its own.
     """
-    return back(hold(d), w)
+    return dot_t(hold(d), w)
 
 
-def back(
+def dot_t(
     d: Inexact[Array, "... H"], w: Inexact[Array, "I H"] | Inexact[Array, "I n H"]
 ) -> Inexact[Array, "... I"]:
     """`d @ wᵀ`: `[..., O] -> [..., I]`, or with w `[I, n, H]` from `[..., n, H]`."""

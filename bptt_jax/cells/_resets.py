@@ -8,13 +8,16 @@ With r_t the flag of step t and s_0(θ) the initial state,
     (4)  d θ += Σ_{t: r_t} d s*_{t-1} ∂s_0/∂θ            a learned initial state
 """
 
+from collections.abc import Callable
+
 import jax
+from jax.extend import core
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
 from bptt_jax._factory import expect, factory
 from bptt_jax.cells._parts import is_factor
-from bptt_jax.types import Cell, StepVJP, Summed, Terms
+from bptt_jax.types import Cell, PyTree, StepVJP, Sum, Summed, Terms
 
 
 @factory
@@ -63,9 +66,9 @@ def resets(cell: Cell) -> Cell:
         (xs, flags), (deltas, d_begun) = inputs, deltas
         begun = begin(params, carries, flags)
         of_params, d_xs = factors(params, xs, begun, coeffs[0], deltas)
-        _, back = trees.pullback(lambda p: begin(p, carries, flags), params)
-        (d_initial,) = back(d_begun)  # (4)
-        both = jax.tree.map(_with_term, of_params, d_initial, is_leaf=is_factor)
+        read = _read(lambda p: cell.init_carry(p, flags.shape[1:]), params)
+        of_initial = _of_initial(begin, read, params, carries, flags, d_begun)  # (4)
+        both = jax.tree.map(_with_term, of_params, of_initial, is_leaf=is_factor)
         return both, (d_xs, None)
 
     return cell._replace(
@@ -78,5 +81,44 @@ def resets(cell: Cell) -> Cell:
     )  # fmt: skip
 
 
-def _with_term(factor, d):
-    return None if d is None else Terms((factor, Summed(d)))
+def _read(initial: Callable, params: PyTree) -> list[bool]:
+    """Of each leaf of params whether a trace of the initial state reads it."""
+    jaxpr = jax.make_jaxpr(initial)(params).jaxpr
+    found = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
+    for eqn in reversed(jaxpr.eqns):
+        if not found.isdisjoint(eqn.outvars):
+            found.update(v for v in eqn.invars if not isinstance(v, core.Literal))
+    return [v in found for v in jaxpr.invars]
+
+
+def _of_initial(
+    begin: Callable, read: list[bool], params: PyTree, carries, flags, d_begun
+) -> PyTree:
+    """The factors of (4); None for what the initial state is not made of."""
+    leaves, structure = jax.tree.flatten(params)
+    chosen = [i for i, a in enumerate(leaves) if read[i] and trees.is_floating(a)]
+    made: list = [None] * len(leaves)
+    if not chosen:
+        return structure.unflatten(made)
+
+    def back(carry, reset, d):
+        def begun(some):
+            of = dict(zip(chosen, some, strict=True))
+            full = [of.get(i, a) for i, a in enumerate(leaves)]
+            return begin(structure.unflatten(full), carry, reset)
+
+        return trees.pullback(begun, [leaves[i] for i in chosen])[1](d)[0]
+
+    a_step = [a[0] for a in jax.tree.leaves(carries)]
+    small = sum(leaves[i].size for i in chosen) <= sum(a.size for a in a_step)
+    if small and not any(map(shardings.explicit, a_step)):
+        each = map(Sum, jax.vmap(back)(carries, flags, d_begun))  # of each step
+    else:
+        each = map(Summed, back(carries, flags, d_begun))
+    for i, factor in zip(chosen, each, strict=True):
+        made[i] = factor
+    return structure.unflatten(made)
+
+
+def _with_term(factor, of_initial):
+    return factor if of_initial is None else Terms((factor, of_initial))

@@ -1,4 +1,4 @@
-"""The command line: `bptt-jax train | sweep | launch | sample | check | convert`.
+"""The command line: `bptt-jax train | sweep | data | show | eval | predict | …`.
 
 Exit status: 0 done; 1 the training diverged, or a gradient is wrong; 2 bad input, in one
 line; 130 interrupted.
@@ -9,7 +9,10 @@ import os
 import sys
 import traceback
 
-COMMANDS = ("train", "sweep", "launch", "sample", "check", "convert")
+COMMANDS = (
+    "train", "sweep", "data", "show", "eval", "predict", "export", "launch", "sample",
+    "check", "convert",
+)  # fmt: skip
 
 JOINED = "BPTT_JAX_COORDINATOR"
 """The variable that the processes of `launch` have."""
@@ -19,6 +22,11 @@ usage: bptt-jax COMMAND [options]
 
   train    train a recurrent network (default: a character LSTM on text that is here)
   sweep    train it for many settings at once: bptt-jax sweep --lr 1e-4:1e-1:log:16
+  data     what is understood of a file: bptt-jax data FILE --sequence NAME --target NAME
+  show     all about a run; several side by side: bptt-jax show RUN RUN
+  eval     figures of a trained network: eval RUN, or of your data: eval RUN FILE
+  predict  what a trained network says of a file: bptt-jax predict RUN FILE
+  export   a trained network for use without this package: export RUN OUT.stablehlo
   launch   in several processes: bptt-jax launch --processes 2 -- sweep …
   sample   write text with a trained network: bptt-jax sample RUN --prompt "def "
   check    are the hand-derived gradients right on this machine?
@@ -75,6 +83,16 @@ def _command(name: str):
         from bptt_jax.cli._train import command
     elif name == "sweep":
         from bptt_jax.cli._sweep import command
+    elif name == "data":
+        from bptt_jax.cli._data import command
+    elif name == "show":
+        from bptt_jax.cli._show import command
+    elif name == "eval":
+        from bptt_jax.cli._eval import command
+    elif name == "predict":
+        from bptt_jax.cli._predict import command
+    elif name == "export":
+        from bptt_jax.cli._export import command
     elif name == "launch":
         from bptt_jax.cli._launch import command
     elif name == "sample":

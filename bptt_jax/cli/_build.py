@@ -20,8 +20,9 @@ from bptt_jax import (
     unrolls,
     verify,
 )
+from bptt_jax.cli._own import ROWS, own_of
 from bptt_jax.cli._settings import Settings
-from bptt_jax.types import Cell, Estimator, Layer, Stream, Task, Unroll
+from bptt_jax.types import Cell, Estimator, Layer, Stream, Task, Text, Unroll
 
 CELLS: dict[str, Callable[[int, int], Cell]] = {
     name: member.trained for name, member in verify.CELLS.items() if member.trained
@@ -32,19 +33,38 @@ OPTIMIZERS = {
     "rmsprop": optax.rmsprop,
     "sgd": optax.sgd,
 }
-ROWS = 32
-"""Sequences of a batch, where nothing else is said."""
+
+
+def _cosine(warmup: int, steps: int) -> optax.Schedule:
+    return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1))
+
+
+def _linear(warmup: int, steps: int) -> optax.Schedule:
+    return _warmed(warmup, optax.linear_schedule(1.0, 0.0, max(steps - warmup, 1)))
+
+
+def _constant(warmup: int, steps: int) -> optax.Schedule:
+    del steps
+    return _warmed(warmup, optax.constant_schedule(1.0))
+
+
+def _warmed(warmup: int, then: optax.Schedule) -> optax.Schedule:
+    if not warmup:
+        return then
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, 1.0, warmup), then], [warmup]
+    )
+
+
+SCHEDULES = {"cosine": _cosine, "linear": _linear, "constant": _constant}
 SHORTEST = 16
 """Steps of a stretch: larger products than the unroll's own 8, for more memory."""
 WINDOWS = (4, 8, 16, 32, 64, 128, 256)
 """Of steps, that an adaptive truncation chooses from, where a batch has more."""
-TEXTS = {"stdlib": tasks.stdlib, "shakespeare": tasks.shakespeare}
-SYNTHETIC = {
-    "adding": tasks.adding,
-    "copy": tasks.copy_memory,
-    "temporal-order": tasks.temporal_order,
-    "coin": tasks.coin,
-    "sine": tasks.sine,
+TASKS: dict[str, Callable[..., Task]] = {
+    {"copy_memory": "copy"}.get(name, name.replace("_", "-")): make
+    for name, make in tasks.TASKS.items()
+    if name != "text_file"  # it has an option of its own, --text
 }
 
 
@@ -66,22 +86,22 @@ def _choose(option: str, name: str, among: dict[str, Any]) -> Any:
 
 
 def task_of(s: Settings) -> Task:
+    if s.data is not None:
+        return own_of(s).task
     if s.text is not None:
         corpus, T = tasks.file_corpus(s.text), s.length or 64
         return tasks.text(corpus, batch=s.batch or tasks.fitting_batch(corpus, T), T=T)
-    batch = s.batch or ROWS
+    make, batch = _choose("task", s.task, TASKS), s.batch or ROWS
     if s.task == "digits":
         if s.length not in (None, 28, 784):
             raise ValueError(
                 f"--length {s.length}: digits are read by rows (28) or pixels (784)"
             )
-        return tasks.digits(batch=batch, pixels=s.length == 784)
+        return make(batch=batch, pixels=s.length == 784)
     if s.task == "spoken-digits":
         if s.length is not None:
             raise ValueError("--length: utterances have lengths of their own")
-        return tasks.spoken_digits(batch=batch)
-    real = {"digits": None, "spoken-digits": None}
-    make = _choose("task", s.task, {**TEXTS, **SYNTHETIC, **real})
+        return make(batch=batch)
     own = dict(T=s.length) if s.length else {}
     return make(batch=batch, **own)
 
@@ -127,10 +147,7 @@ def estimator_of(s: Settings, task: Task, model: Layer, make, unroll) -> Estimat
 
 def raw_unit(task: Task) -> str:
     """What losses are written down in, in `metrics.jsonl` and in tables."""
-    if task.symbols is None:
-        return "loss per step"
-    in_bytes = task.record.get("encoding") == "bytes"
-    return f"nats per {'byte' if in_bytes else 'character'}"
+    return "loss per step" if task.text is None else f"nats per {task.text.symbol}"
 
 
 def _length(task: Task) -> int:
@@ -154,7 +171,8 @@ def fewer_rows(s: Settings, task: Task) -> str | None:
     rows = rows_of(task)
     if s.batch or rows >= ROWS:
         return None
-    return f"batches of {rows} sequences: the text is too short for {ROWS}"
+    why = "there are too few" if s.data else "the text is too short"
+    return f"batches of {rows} sequences: {why} for {ROWS}"
 
 
 def steps_of(s: Settings, task: Task) -> int:
@@ -162,40 +180,55 @@ def steps_of(s: Settings, task: Task) -> int:
         if task.train.length is None:
             raise ValueError(f"--epochs: {s.task} has no end; say --steps")
         return s.epochs * task.train.length
-    return s.steps or (60 if s.quick else 2500 if task.symbols else 2000)
+    return s.steps or (60 if s.quick else 2500 if task.text else 2000)
 
 
 def lr_of(s: Settings, task: Task) -> float:
-    return s.lr or (6e-3 if task.symbols else 2e-3)
+    return s.lr or (6e-3 if task.text else 2e-3)
 
 
 def optimizer_of(s: Settings, steps: int, lr, clip) -> optax.GradientTransformation:
     """`lr` and `clip` may be traced."""
-    warmup = max(1, min(100, steps // 10))
-    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1))
+    shape = schedule_of(s, steps)
     make = _choose("optimizer", s.optimizer, OPTIMIZERS)
     return optax.chain(
         train.clip_by_global_norm(clip), make(lambda count: lr * shape(count))
     )
 
 
+def schedule_of(s: Settings, steps: int) -> optax.Schedule:
+    """The share of the learning rate at each step."""
+    make = _choose("schedule", s.schedule, SCHEDULES)
+    if s.warmup is None:
+        return make(max(1, min(100, steps // 10)), steps)
+    if s.warmup >= steps:
+        raise ValueError(f"--warmup {s.warmup}: expected fewer than the {steps} steps")
+    return make(s.warmup, steps)
+
+
 def check_names(s: Settings) -> None:
     """Refuses what names nothing, before data is read."""
     _choose("cell", s.cell, CELLS)
     _choose("optimizer", s.optimizer, OPTIMIZERS)
+    _choose("schedule", s.schedule, SCHEDULES)
     _choose("unroll", s.unroll, {"bptt": None, "scan": None})
     if s.chunk is not None and s.unroll != "bptt":
         raise ValueError(f"--chunk goes with --unroll bptt, not with {s.unroll}")
 
 
-def job(s: Settings, chunk: int | None = None) -> Job:
+def job(
+    s: Settings,
+    chunk: int | None = None,
+    start: Callable[[Layer], Layer] = lambda model: model,
+) -> Job:
     """Everything a run needs, or a ValueError that says which option is wrong.
 
-    `chunk` is what a run that is continued has taken so far.
+    `chunk` is what a run that is continued has taken so far, `start` gives the model its
+    first parameters.
     """
     check_names(s)
     task = task_of(s)
-    model = model_of(s, task)
+    model = start(model_of(s, task))
     unroll, chunk = unroll_of(s, task, chunk)
     make = estimators.stream if task.stateful else estimators.exact
     steps = steps_of(s, task)
@@ -207,10 +240,12 @@ def job(s: Settings, chunk: int | None = None) -> Job:
 def recorded_task(config: dict[str, Any]) -> Task:
     """The task of a run as far as writing text needs it: its data need not be here."""
     symbols = tuple(config["symbols"])
+    in_bytes = config["data"].get("encoding") == "bytes"
+    text = Text.by_symbols(symbols, in_bytes=in_bytes)
     nothing = Stream(_no_data, _no_data, None)
     return Task(
         len(symbols), len(symbols), objectives.softmax_cross_entropy, nothing, nothing,
-        tokens=True, symbols=symbols, record=config["data"],
+        tokens=True, text=text, record=config["data"],
     )  # fmt: skip
 
 

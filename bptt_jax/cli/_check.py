@@ -79,7 +79,7 @@ def _show(console: Console, name: str, member: verify.Member, s: Check) -> bool:
     with console.status(name):
         try:
             report = verify.check_member(name, member, **(QUICK if s.quick else {}))
-        except verify.GradientError as error:
+        except (verify.GradientError, verify.ClaimError) as error:
             console.print(f"{name}: {error}", markup=False, soft_wrap=True)
             return False
     console.print(str(report), markup=False, soft_wrap=True)

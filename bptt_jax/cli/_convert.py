@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import tyro
 
+from bptt_jax import export
+from bptt_jax.cli._opened import opened
 from bptt_jax.cli._parse import parse
 from bptt_jax.interop import cudnn, equinox, files, flax, haiku, keras, torch, weights
 from bptt_jax.interop.weights import ELMAN, Network
@@ -19,13 +21,13 @@ class Convert:
     """Write the weights of one library as those of another: safetensors to safetensors."""
 
     source: Annotated[pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
-    """A safetensors file, with the names of the library it is from."""
+    """A safetensors file, with the names of the library it is from; or a run's folder."""
     out: Annotated[pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """A new safetensors file; nothing is overwritten."""
-    from_: Annotated[str, tyro.conf.arg(name="from")]
-    """torch, keras, flax, haiku, equinox or cudnn."""
     to: str
-    """One of the same."""
+    """torch, keras, flax, haiku, equinox or cudnn; of a run: torch."""
+    from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """One of the same; not of a run."""
     prefix: str = ""
     """What comes before the names of the network in a larger model."""
     nonlinearity: str | None = None
@@ -89,12 +91,16 @@ LIBRARIES = {
 
 def command(argv: list[str]) -> int:
     s = parse(Convert, argv, "bptt-jax convert")
+    if s.source.is_dir() and (s.from_ is None or (s.source / "run.json").exists()):
+        return _of_run(s)
     _check(s)
     files.check_new(s.out)
-    net = LIBRARIES[s.from_].load(s.source, s)
+    net = LIBRARIES[_from(s)].load(s.source, s)
     whole = weights.parts(net)
     simple = any(part.kind is ELMAN for layer in whole for part in layer)
     nonlinearity = _nonlinearity(s) if simple else None
+    if nonlinearity:
+        net = weights.network(net.params, NONLINEARITIES[nonlinearity])
     named = LIBRARIES[s.to].named(net)
     sizes = cudnn.sizes_of(net) if s.to == "cudnn" else {}
     files.write(s.out, named, {name: str(n) for name, n in sizes.items()} or None)
@@ -102,8 +108,26 @@ def command(argv: list[str]) -> int:
     return 0
 
 
+def _of_run(s: Convert) -> int:
+    if s.to != "torch":
+        raise ValueError(f"--to {s.to}: expected torch, where {s.source} is a run")
+    if dataclasses.replace(s, to="") != Convert(s.source, s.out, ""):  # from_, too
+        raise ValueError(f"{s.source} is a run; expected --to torch alone")
+    files.check_new(s.out)
+    run = opened(s.source)
+    export.torch(run, s.out)
+    print(f"{s.out}: step {run.best.position:,} of {s.source}, as torch has it")
+    return 0
+
+
+def _from(s: Convert) -> str:
+    if s.from_ is None:
+        raise ValueError(f"--from: expected one of {', '.join(LIBRARIES)}")
+    return s.from_
+
+
 def _check(s: Convert) -> None:
-    for option, name in (("from", s.from_), ("to", s.to)):
+    for option, name in (("from", _from(s)), ("to", s.to)):
         if name not in LIBRARIES:
             raise ValueError(
                 f"--{option} {name}: expected one of {', '.join(LIBRARIES)}"
@@ -122,8 +146,8 @@ def _check(s: Convert) -> None:
 
 def _nonlinearity(s: Convert) -> str:
     """That of the network, which both libraries must have."""
-    said = s.nonlinearity or LIBRARIES[s.from_].nonlinearity
-    for option, name in (("from", s.from_), ("to", s.to)):
+    said = s.nonlinearity or LIBRARIES[_from(s)].nonlinearity
+    for option, name in (("from", _from(s)), ("to", s.to)):
         library = LIBRARIES[name]
         if library.only and library.nonlinearity != said:
             raise ValueError(

@@ -3,11 +3,12 @@
 import dataclasses
 import re
 
-from bptt_jax.cli._settings import Settings
+from bptt_jax.cli._settings import FILES, Settings
 
 SINGLE = (
-    "text", "quick", "tensorboard", "out", "config", "patience", "evaluate_every",
-    "checkpoint_every", "epochs", "remat", "mesh",
+    "text", "data", "target", "sequence", "time", "horizon", "season", "quick",
+    "tensorboard", "out", "config", "patience", "evaluate_every", "checkpoint_every",
+    "epochs", "remat", "mesh",
 )  # fmt: skip
 """Options that take one value."""
 
@@ -37,8 +38,8 @@ def split(argv: list[str]) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def _refuse_list(name: str, word: str) -> None:
-    """Names of files may have commas and colons; other single values not."""
-    if name in ("text", "out", "config"):
+    """Names of files and columns may have commas and colons; other single values not."""
+    if name in (*FILES, "target", "sequence", "time"):
         return
     if "," in word or re.search(r"\d:\d", word):
         raise ValueError(f"--{name.replace('_', '-')} takes one value, got {word}")

@@ -10,6 +10,7 @@ import tyro
 
 T = TypeVar("T")
 Folder = Annotated[pathlib.Path, tyro.conf.Positional]
+File = Folder
 
 
 def parse(kind: type[T], argv: list[str], prog: str, default: T | None = None) -> T:

@@ -27,6 +27,20 @@ class Settings:
     spoken-digits."""
     text: pathlib.Path | None = None
     """A text file of your own, instead of a task."""
+    data: pathlib.Path | None = None
+    """Sequences of your own, instead of a task: a .csv, .parquet, .npy, .npz or .ts
+    file; bptt-jax data FILE says what is understood of it."""
+    target: str | None = None
+    """Of --data: the column (of a .npz: the array) of labels or numbers that are learnt;
+    with --horizon the feature that is forecast."""
+    sequence: str | None = None
+    """Of --data: the column that names the sequence of a row."""
+    time: str | None = None
+    """Of --data: the column that orders the rows of a sequence."""
+    horizon: int | None = None
+    """Of --data: forecast so many steps at once, of the --length steps before."""
+    season: int | None = None
+    """Of --horizon: steps after which a series repeats itself, to compare with."""
     cell: Annotated[str, tyro.conf.arg(help=CELLS)] = "lstm"
     unroll: str = "bptt"
     """bptt (hand-derived) or scan (differentiated by JAX)."""
@@ -48,8 +62,11 @@ class Settings:
     optimizer: str = "adam"
     """adam, adamw, rmsprop, sgd."""
     lr: float | None = None
-    """Learning rate at its highest: warmed up, then a cosine to zero; by default 0.006
-    for text, 0.002 else."""
+    """Learning rate at its highest; by default 0.006 for text, 0.002 else."""
+    schedule: str = "cosine"
+    """cosine, linear (both down to zero at the last step) or constant, after the warm-up."""
+    warmup: int | None = None
+    """Steps in which the rate rises from zero; by default a tenth, at most 100."""
     clip: float = 1.0
     """The gradient's global norm is clipped to this."""
     batch: int | None = None
@@ -68,6 +85,8 @@ class Settings:
     """Steps between two checkpoints."""
     seed: int = 0
     """Of everything that is drawn."""
+    init_from: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """Begin with the best weights of a run of the same network."""
     quick: bool = False
     """A small model (--hidden 64) and 60 steps, where nothing else is said: does it run
     at all?"""
@@ -78,10 +97,12 @@ class Settings:
     out: pathlib.Path | None = None
     """The run's folder; by default runs/TASK-CELL."""
     config: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON or TOML with any of these options; options on the command line win."""
+    """JSON or TOML with any of these options, or a run's config.json; options on the command
+    line win."""
 
 
 S = TypeVar("S", bound=Settings)
+FILES = ("text", "data", "out", "config", "init_from")
 _UNSAVED = ("out", "config", "tensorboard")
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 
@@ -113,8 +134,9 @@ def quick(s: S, said: set[str]) -> S:
 
 def check_said(said: set[str]) -> None:
     """Refuses options of which one would silence the other."""
-    if {"text", "task"} <= said:
-        raise ValueError("--text and --task exclude each other")
+    of = [name for name in ("text", "data", "task") if name in said]
+    if len(of) > 1:
+        raise ValueError(f"--{of[0]} and --{of[1]} exclude each other")
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
@@ -134,6 +156,8 @@ def _of_file(path: pathlib.Path, found: Any) -> dict[str, Any]:
         raise ValueError(
             f"{path}: expected options by name, got {type(found).__name__}"
         )
+    if {"settings", "versions"} <= set(found):  # of a run
+        return _of_file(path, found["settings"])
     found = {name.replace("-", "_"): value for name, value in found.items()}
     unknown = sorted(set(found) - set(NAMES))
     if unknown:
@@ -148,7 +172,7 @@ def _typed(path: pathlib.Path, name: str, value: Any, kind: Any) -> Any:
     """A value of a file in the option's own type."""
     if get_origin(kind) is Annotated:
         kind, *_ = get_args(kind)
-    if name in ("text", "out", "config"):
+    if name in FILES:
         kind = pathlib.Path | None
     if kind == pathlib.Path | None and isinstance(value, str):
         return pathlib.Path(value)
@@ -170,7 +194,7 @@ def check(s: Settings) -> None:
     """Refuses impossible sizes before anything is built or written."""
     for name in (
         "hidden", "layers", "embedding", "batch", "length", "steps", "epochs", "chunk",
-        "patience", "evaluate_every", "checkpoint_every",
+        "patience", "evaluate_every", "checkpoint_every", "horizon", "season",
     ):  # fmt: skip
         value = getattr(s, name)
         if value is not None and not 1 <= value < 2**31:
@@ -182,14 +206,28 @@ def check(s: Settings) -> None:
         value = getattr(s, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ValueError(f"--{name} must be finite and positive, got {value}")
+    if s.warmup is not None and not 0 <= s.warmup < 2**31:
+        raise ValueError(f"--warmup must be at least 0, got {s.warmup}")
     if not 0 <= s.dropout < 1:
         raise ValueError(f"--dropout must lie in [0, 1), got {s.dropout}")
     check_seed(s.seed)
+    check_data(s)
     check_truncation(s)
     if s.mesh not in (None, "data"):
         raise ValueError(f"--mesh {s.mesh}: expected data")
     if s.steps is not None and s.epochs is not None:
         raise ValueError("--steps and --epochs exclude each other")
+
+
+def check_data(s: Settings) -> None:
+    """Refuses what says something of a file where there is none."""
+    if s.data is not None and s.text is not None:
+        raise ValueError("--text and --data exclude each other")
+    for name in ("target", "sequence", "time", "horizon"):
+        if s.data is None and getattr(s, name) is not None:
+            raise ValueError(f"--{name} goes with --data")
+    if s.season is not None and s.horizon is None:
+        raise ValueError("--season goes with --horizon")
 
 
 def check_truncation(s: Settings) -> None:

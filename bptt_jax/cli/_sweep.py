@@ -1,15 +1,15 @@
 """`bptt-jax sweep`: many trainings as one program; `bptt-jax sweep show RUN`: its table."""
 
 import dataclasses
+import json
 import pathlib
 from typing import Any
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import bptt_jax
-from bptt_jax import sweep
+from bptt_jax import progress, sweep
 from bptt_jax._processes import first as first_process
 from bptt_jax.cli import _build, _parse, _settings
 from bptt_jax.cli._cores import use_cores
@@ -47,7 +47,7 @@ def command(argv: list[str]) -> int:
     said = _parse.said(argv)
     given = _settings.quick(_parse.parse(Sweep, first, "bptt-jax sweep"), said)
     _refuse(given, said)
-    out = given.out or pathlib.Path("runs") / f"sweep-{given.task}"
+    out = given.out or pathlib.Path("runs") / f"sweep-{_name(given)}"
     _devices(out)
     with owned(out):
         return _run(given, said, lists, out)
@@ -59,7 +59,7 @@ def _run(
     space, settings = _space(given, lists)
     console = Console(highlight=False, quiet=not first_process())
     console.print(
-        f"[bold]{given.text or given.task}[/bold]  {space.size:,} settings: "
+        f"[bold]{given.text or given.data or given.task}[/bold]  {space.size:,} settings: "
         + ", ".join(f"{len(v)} × {k}" for k, v in lists.items())
         + f" -> {out}"
     )
@@ -71,27 +71,40 @@ def _run(
     ):
         console.print(text)
     unit = " or ".join(sorted({_build.raw_unit(job.task) for job in each}))
+    data = json.loads(json.dumps(each[0].task.record))
+    _refuse_other_data(out, data)
     record = dict(
         settings=_settings.saved(settings),
+        data=data,
         unit=unit,
         chunks={_label(c): job.chunk for c, job in zip(choices, each, strict=True)},
         versions=dict(bptt_jax=bptt_jax.__version__, jax=jax.__version__),
     )
-    with (
-        Interrupts(console) as interrupts,
-        _Screen(console, interrupts, unit) as screen,
-    ):
+    screen = progress.terminal(unit=progress.Unit(unit), console=console)
+    with Interrupts(console) as interrupts:
+        asked = progress.Progress(interrupted=lambda: interrupts.noted)
         result = sweep.run(
             jobs.training if space.static else jobs.training(), space, out=out,
             steps=lambda **choice: jobs.of(**choice).steps,
             evaluate_every=_every(given, said, max(job.steps for job in each)),
             lanes=given.lanes, keep=given.keep, record=record,
             halving=sweep.halving(given.halving) if given.halving else None,
-            progress=screen.progress,
+            progress=progress.together(screen, asked),
         )  # fmt: skip
     if first_process():
         report(console, out, result)
     return 0
+
+
+def _name(given: Sweep) -> str:
+    return given.task if given.data is None else given.data.stem
+
+
+def _refuse_other_data(out: pathlib.Path, data: dict[str, Any]) -> None:
+    if (out / "sweep.json").exists():
+        before = sweep.read_config(out).get("record", {}).get("data", data)
+        if before != data:
+            raise ValueError(f"{out} was made with other data; choose another --out")
 
 
 def _every(given: Sweep, said: set[str], steps: int) -> int:
@@ -137,7 +150,14 @@ def _chunks_of(out: pathlib.Path) -> dict[str, int | None]:
 def _refuse(given: Sweep, said: set[str]) -> None:
     _settings.check_said(said)
     _settings.check(given)
-    for name in ("tensorboard", "patience", "config", "mesh", "checkpoint_every"):
+    for name in (
+        "tensorboard",
+        "patience",
+        "config",
+        "mesh",
+        "checkpoint_every",
+        "init_from",
+    ):
         if name in said:
             option = name.replace("_", "-")
             raise ValueError(f"--{option} is of bptt-jax train alone")
@@ -184,42 +204,6 @@ def _typed(name: str, value: str) -> Any:
 
 def _with(s: Settings, choice: dict[str, Any]) -> Settings:
     return dataclasses.replace(s, **choice)
-
-
-class _Screen:
-    """The progress bar; on no terminal a line for each tenth."""
-
-    def __init__(self, console: Console, interrupts: Interrupts, unit: str):
-        self.console, self.tenth, self.unit = console, 0, unit
-        self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(),
-            TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(),
-            console=console, disable=not console.is_terminal,
-        )  # fmt: skip
-        self.row = self.bar.add_task("measuring and compiling", total=None)
-        self.progress = sweep.Progress(
-            lambda text: console.print(text, soft_wrap=True),
-            self.advanced,
-            lambda: interrupts.noted,
-        )
-
-    def __enter__(self):
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error):
-        self.bar.stop()
-
-    def advanced(self, status: sweep.Status) -> None:
-        best = f", best {status.best[0]:.4g} {self.unit}" if status.best else ""
-        text = f"{status.alive:,} alive{best}"
-        self.bar.update(
-            self.row, completed=status.done, total=status.total, description=text
-        )
-        tenth = 10 * status.done // max(1, status.total)
-        if tenth > self.tenth and not self.console.is_terminal:
-            self.tenth = tenth
-            self.console.print(f"{10 * tenth:3} %  {text}")
 
 
 @dataclasses.dataclass(frozen=True)

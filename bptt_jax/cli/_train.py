@@ -1,7 +1,6 @@
 """`bptt-jax train`: set-up, progress, held-out loss, a sample, a run folder."""
 
 import functools
-import importlib.util
 import json
 import math
 import pathlib
@@ -10,20 +9,19 @@ import platform
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 import bptt_jax
-from bptt_jax import _files, diagnose, plots, tasks, train
+from bptt_jax import _files, diagnose, plots, progress, tasks, train
 from bptt_jax._processes import first, together
-from bptt_jax.cli import _settings
-from bptt_jax.cli._board import Board
+from bptt_jax.cli import _figures, _settings
 from bptt_jax.cli._build import Job, fewer_rows, job, lr_of, raw_unit, rows_of
 from bptt_jax.cli._cores import use_cores
 from bptt_jax.cli._interrupts import Interrupts
 from bptt_jax.cli._owner import owned
 from bptt_jax.cli._sample import written
 from bptt_jax.cli._settings import Settings
+from bptt_jax.cli._weights import keep, started
 
 
 def command(argv: list[str]) -> int:
@@ -38,10 +36,13 @@ def command(argv: list[str]) -> int:
 def _train(settings: Settings, out: pathlib.Path) -> int:
     if not first():
         together("claimed")  # by the first process; the others find it there
-    there = _there(out, settings)
-    _needs(settings)
-    work = job(settings, there["chunk"] if there else None)
-    _claim(out, settings, work, there)
+    saved = _saved(out, settings)
+    boards = settings.tensorboard and first()
+    board = progress.tensorboard() if boards else progress.silent
+    start = functools.partial(started, run=settings.init_from, out=out)
+    work = job(settings, saved["chunk"] if saved else None, start)
+    _claim(out, settings, work, saved)
+    keep(work.model, settings.init_from, out)
     if first():
         together("claimed")
     mesh = _mesh(settings, work)
@@ -49,26 +50,33 @@ def _train(settings: Settings, out: pathlib.Path) -> int:
     _show_setup(console, settings, work, out)
     baselines = _baselines(work.task, console)
     _show_timings(console, work, settings)
-    plan = train.Plan(
-        steps=work.steps,
+    options = train.RunOptions(
+        updates=work.steps,
         evaluate_every=settings.evaluate_every,
         checkpoint_every=settings.checkpoint_every,
         patience=settings.patience,
         final_batches=_final_batches(settings),
     )
-    with (
-        Interrupts(console) as interrupts,
-        _Screen(console, work, settings, out, interrupts) as screen,
-    ):
+    with Interrupts(console) as interrupts:
+        listens = _listeners(console, work, board, interrupts)
         try:
             run = train.run(
-                work.task, work.model, work.estimator, work.optimizer, plan, out,
-                seed=settings.seed, mesh=mesh, progress=screen.progress, reschedule=True,
+                work.task, work.model, work.estimator, work.optimizer, options, out,
+                seed=settings.seed, mesh=mesh, progress=listens, reschedule=True,
             )  # fmt: skip
         finally:
-            _note_steps(out, settings, work, there)
+            _note_steps(out, settings, work, saved)
     _finish(console, work, settings, run, out, baselines)
     return 0
+
+
+def _listeners(
+    console: Console, work: Job, board: progress.Progress, interrupts: Interrupts
+) -> progress.Progress:
+    asked = progress.Progress(interrupted=lambda: interrupts.noted)
+    unit = _unit(work.task, train.RunOptions(1).evaluate_batches)
+    screen = progress.terminal(unit=unit, console=console)
+    return progress.together(screen, board, asked)
 
 
 def _final_batches(s: Settings) -> int:
@@ -88,11 +96,12 @@ def _mesh(s: Settings, work: Job) -> jax.sharding.Mesh | None:
 
 
 def _name(s: Settings) -> str:
-    task = s.text.stem if s.text is not None else s.task
+    file = s.text or s.data
+    task = s.task if file is None else file.stem
     return f"{task}-{s.cell}" + ("-quick" if s.quick else "")
 
 
-def _there(out: pathlib.Path, settings: Settings) -> dict | None:
+def _saved(out: pathlib.Path, settings: Settings) -> dict | None:
     """The `config.json` of the run that the folder holds, if it holds one like this."""
     if (out / "config.json").exists():
         before, config = _settings.load(out)
@@ -105,20 +114,20 @@ def _there(out: pathlib.Path, settings: Settings) -> dict | None:
 
 
 def _claim(
-    out: pathlib.Path, settings: Settings, work: Job, there: dict | None
+    out: pathlib.Path, settings: Settings, work: Job, saved: dict | None
 ) -> None:
     """Writes `config.json`, or compares with the one that is there."""
     data = json.loads(json.dumps(work.task.record))
-    if there is not None:
-        if there["data"] != data:
+    if saved is not None:
+        if saved["data"] != data:
             raise ValueError(f"{out} was made with other data; choose another --out")
-        if work.steps < there["steps"]:
-            _refuse_changed(out, there, dict(steps=work.steps), ["steps"])
+        if work.steps < saved["steps"]:
+            _refuse_changed(out, saved, dict(steps=work.steps), ["steps"])
         return
     config = dict(
         settings=_settings.saved(settings),
         data=data,
-        symbols=work.task.symbols,
+        symbols=work.task.text and work.task.text.symbols,
         unit=raw_unit(work.task),
         steps=work.steps,
         chunk=work.chunk,
@@ -132,25 +141,26 @@ def _claim(
 
 
 def _note_steps(
-    out: pathlib.Path, settings: Settings, work: Job, there: dict | None
+    out: pathlib.Path, settings: Settings, work: Job, saved: dict | None
 ) -> None:
     """Of a run that goes on for more steps than before, once it has begun to.
 
     Where a process was killed before this, `run.json` knows it, and the same command does
     it next time.
     """
-    if there is None or there["steps"] == work.steps or not first():
+    if saved is None or saved["steps"] == work.steps or not first():
         return
     run = out / "run.json"
     if run.exists() and json.loads(run.read_text())["steps"] == work.steps:
         longer = dict(steps=settings.steps, epochs=settings.epochs)
-        what = there | dict(steps=work.steps, settings=there["settings"] | longer)
+        what = saved | dict(steps=work.steps, settings=saved["settings"] | longer)
         _files.replace_json(out / "config.json", what)
 
 
 def _same_settings(out: pathlib.Path, before: dict, now: dict) -> None:
-    """But for how long it runs, and for where a text lies: `_claim` compares those."""
-    elsewhere = {"text"} if None not in (before["text"], now["text"]) else set()
+    """But for how long it runs, and for where data lie: `_claim` compares those."""
+    files = {"text", "data"}
+    elsewhere = {k for k in files if None not in (before[k], now[k])}
     others = [k for k in now if k not in {"steps", "epochs"} | elsewhere]
     _refuse_changed(out, before, now, others)
 
@@ -173,7 +183,7 @@ def _show_setup(console: Console, s: Settings, work: Job, out: pathlib.Path) -> 
     data = ", ".join(
         f"{k} {str(v)[:12]}" for k, v in work.task.record.items() if k != "task"
     )
-    name = s.text or s.task
+    name = s.text or s.data or s.task
     console.print(f"[bold]{name}[/bold]  {data}")
     console.print(
         f"{s.layers} × {s.cell} of {s.hidden}, {_count(params):,} parameters; "
@@ -187,31 +197,30 @@ def _show_setup(console: Console, s: Settings, work: Job, out: pathlib.Path) -> 
     console.print(f"{work.steps:,} steps of {rows} sequences{share} -> {out}")
     if fewer := fewer_rows(s, work.task):
         console.print(fewer)
+    if s.init_from is not None:
+        console.print(f"begins with the weights of {s.init_from}", soft_wrap=True)
     devices = f"{jax.device_count()} × " if s.mesh else ""
     kind = jax.devices()[0].device_kind
     console.print(f"[dim]JAX {jax.__version__}, {devices}{kind}[/dim]")
 
 
-def _unit(task, batches: int) -> tuple[str, float]:
-    """What losses are shown in; the factor from a held-out loss over so many batches."""
-    if task.symbols is None:
-        return "loss per step", 1.0
+def _unit(task, batches: int) -> progress.Unit:
+    """What losses are shown in; the factor is of a held-out loss over so many batches."""
+    if task.text is None:
+        return progress.Unit()
     n = min(batches, task.held_out.length)
-    return tasks.bits_unit(task), tasks.bits(task.held_out, np.ones(n))
-
-
-def _in_unit(task, losses: list[float], position: int) -> float:
-    """Training losses of the steps up to `position`, in the unit that is shown."""
-    if not losses:
-        return math.nan
-    if task.symbols is None:
-        return float(np.mean(losses))
-    return tasks.bits(task.train, losses, position - len(losses))
+    return progress.Unit(
+        tasks.bits_unit(task),
+        lambda losses, position: tasks.bits(
+            task.text.train, losses, position - len(losses)
+        ),
+        tasks.bits(task.text.held_out, np.ones(n)),
+    )
 
 
 def _baselines(task, console: Console) -> dict[str, float]:
     """Name -> level, in the unit that is shown."""
-    if task.symbols is None:
+    if task.text is None:
         return dict(task.baselines)
     with console.status("counting 5-grams"):
         return {"5-gram": tasks.ngram_bits_per_character(task)}
@@ -233,71 +242,8 @@ def _show_timings(console: Console, work: Job, s: Settings) -> None:
     console.print(f"a step: {text}")
 
 
-class _Screen:
-    """The progress bar, and lines above it; on no terminal, lines alone."""
-
-    def __init__(self, console, work: Job, settings, out, interrupts: Interrupts):
-        self.console, self.total = console, work.steps
-        self.task = work.task
-        self.unit, self.factor = _unit(work.task, train.Plan(1).evaluate_batches)
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.row = self.bar.add_task("compiling", total=work.steps, speed="")
-        self.recent: list[float] = []
-        self.board = Board(out / "tensorboard") if settings.tensorboard else None
-        self.progress = train.Progress(
-            self.steps, self.evaluated, console.print, lambda: interrupts.noted
-        )
-
-    def __enter__(self):
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error):
-        self.bar.stop()
-        if self.board:
-            self.board.close()
-
-    def steps(self, position: int, losses: np.ndarray) -> None:
-        self.recent = (self.recent + losses[np.isfinite(losses)].tolist())[-50:]
-        loss = _in_unit(self.task, self.recent, position)
-        speed = self.bar.tasks[self.row].speed
-        self.bar.update(
-            self.row,
-            completed=position,
-            description=f"{loss:.3f} {self.unit}",
-            speed=f"{speed:.1f} steps/s" if speed else "",
-        )
-        if self.board:
-            steps = range(position - len(losses) + 1, position + 1)
-            self.board.scalars("loss", dict(zip(steps, losses.tolist(), strict=True)))
-
-    def evaluated(self, position: int, held_out: float) -> None:
-        loss = _in_unit(self.task, self.recent, position)
-        self.console.print(
-            f"step {position:>6,}  training {loss:.3f}  "
-            f"held out {self.factor * held_out:.3f} {self.unit}"
-        )
-        if self.board:
-            self.board.scalars("held_out", {position: held_out})
-
-
-def _needs(s: Settings) -> None:
-    if s.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise ModuleNotFoundError(
-            "--tensorboard needs tensorboardX: pip install tensorboardX"
-        )
-
-
 def _finish(console, work: Job, s: Settings, run, out: pathlib.Path, baselines) -> None:
-    unit, factor = _unit(work.task, _final_batches(s))
+    unit, _, factor = _unit(work.task, _final_batches(s))
     if first():
         _figure(out, work.task, baselines, run, _final_batches(s))
     if run.stopped_early:
@@ -314,12 +260,15 @@ def _finish(console, work: Job, s: Settings, run, out: pathlib.Path, baselines) 
         )
     for name, level in baselines.items():
         console.print(f"{name}: {level:.3f} {unit}")
+    for text in progress.metrics_in_words(work.task, run.metrics, unit, beside=True):
+        console.print(text, soft_wrap=True)
     if first():
         _show_gradient(console, s, out, last)
-    if work.task.symbols is not None:
+    if work.task.text is not None:
         _show_sample(console, work, best)
-    files = "config.json, run.json, metrics.jsonl, checkpoint/, loss.png"
-    console.print(f"\n{out}: {files}", soft_wrap=True)
+    files = "config.json, run.json, metrics.jsonl, timings.jsonl, checkpoint/, loss.png"
+    drawn = _figures.write(out, work.task, work.model, best.params, _final_batches(s))
+    console.print(f"\n{out}: {', '.join([files, *drawn])}", soft_wrap=True)
 
 
 def _show_gradient(
@@ -344,25 +293,29 @@ def _show_gradient(
 
 def _show_sample(console: Console, work: Job, best: train.Best) -> None:
     """The network goes on where a piece of held-out text ends."""
-    middle = (work.task.held_out.length or 2) // 2
-    window = work.task.held_out.read(middle, 1).tokens[0, :, 0]
-    prompt = tasks.decode(work.task, window).strip("\ufffd") or "\n"
-    text = written(work.model, best.params, work.task, prompt, 400, 0.7, 0)
+    text = work.task.text
+    assert text is not None
+    part = text.held_out
+    assert part is not None
+    start = part.windows // 2 * part.steps
+    window = part.tokens(start, start + part.steps + 1)
+    prompt = text.decode(window).strip("\ufffd") or "\n"
+    drawn = written(work.model, best.params, text, prompt, 400, 0.7, 0)
     console.print(
         f"\na sample of step {best.position:,}, after some held-out text (dim):\n"
     )
-    console.print(Text(prompt, style="dim") + Text(text), soft_wrap=True)
+    console.print(Text(prompt, style="dim") + Text(drawn), soft_wrap=True)
 
 
 def _curve(task, lines: list[dict]) -> np.ndarray:
     """The training loss of each step there is a line of, in the unit that is shown."""
     losses = np.array([x["loss"] for x in lines])
-    if task.symbols is None or not lines:
+    if task.text is None or not lines:
         return losses
     at = np.array([x["step"] for x in lines]) - 1
     each = np.full(at[-1] - at[0] + 1, np.nan)
     each[at - at[0]] = losses
-    return tasks.bits_each(task.train, each, at[0])[at - at[0]]
+    return tasks.bits_each(task.text.train, each, at[0])[at - at[0]]
 
 
 def _figure(
@@ -372,8 +325,8 @@ def _figure(
     run: train.Run,
     final_batches: int,
 ) -> None:
-    unit, at_evaluations = _unit(task, train.Plan(1).evaluate_batches)
-    _, factor = _unit(task, final_batches)
+    unit, _, at_evaluations = _unit(task, train.RunOptions(1).evaluate_batches)
+    factor = _unit(task, final_batches).held_out
     position = int(run.state.position)
     marks: dict[str, tuple[float, float]] = {
         "best, held out": (run.best.position, factor * run.best.held_out)

@@ -28,6 +28,7 @@ from bptt_jax.types import (
     PyTree,
     Seen,
     Sum,
+    Terms,
     Unsaid,
 )
 
@@ -90,6 +91,8 @@ def _see_contributions(seen: Seen):
 def _is_known(factor) -> bool:
     if isinstance(factor, Blocks):
         return all(map(_is_known, factor.blocks))
+    if isinstance(factor, Terms):  # the products of pairs of others are not made
+        return all(isinstance(term, Sum) for term in factor.terms)
     return factor is None or isinstance(factor, Outer | Sum)
 
 
@@ -99,11 +102,18 @@ def _of_factor(factor, param) -> Array | None:
         case Outer(a, d):
             return _of_products(a, d, jnp.ndim(param) - 1)
         case Sum(d):
-            examples = tuple(range(1, d.ndim - jnp.ndim(param)))
-            return _norms(d.sum(examples) if examples else d)
+            return _norms(_over_examples(d, param))
+        case Terms(terms):
+            each = [_over_examples(term.d, param) for term in terms]
+            return _norms(functools.reduce(jnp.add, each))
         case Blocks(blocks, _):
             return trees.norm([_of_factor(block, param) for block in blocks], ())
     return None
+
+
+def _over_examples(d: Array, param) -> Array:
+    examples = tuple(range(1, d.ndim - jnp.ndim(param)))
+    return d.sum(examples) if examples else d
 
 
 def _norms(a: Array) -> Array:
@@ -168,7 +178,7 @@ def _step_after_step(seen: Seen):
     return (trees.fill(seen.params, sums), d_xs), shown
 
 
-def pulled(
+def watched(
     model: Layer | Cell, objective: Objective, params, batch: Batch, carry, chunk, watch
 ):
     """`(loss, Pulled)` of the mean loss over the real steps of a batch."""
@@ -216,7 +226,7 @@ def gradient_flow(
     >>> diagnose.state_norms(flow.d_states[0]).shape
     (20, 4)
     """
-    loss, back = pulled(model, objective, params, batch, carry, chunk, see_states)
+    loss, back = watched(model, objective, params, batch, carry, chunk, see_states)
     return Flow(loss, back.d_params, back.seen)
 
 
@@ -236,7 +246,7 @@ def contributions(
 
     Cost: `gradient_flow`'s, and for each step the products of all pairs of examples, or
     that of the weight where it is smaller; of cells whose factors are not known
-    (`cells.from_step`, masks with resets) the sum over steps one after another, and a
+    (`cells.from_step`) the sum over steps one after another, and a
     pass over the weights for each.
 
     >>> import jax, jax.numpy as jnp
@@ -249,7 +259,7 @@ def contributions(
     (20,)
     """
     at = model, objective, params, batch, carry, chunk
-    loss, back = pulled(*at, _see_contributions)
+    loss, back = watched(*at, _see_contributions)
     states, norms = zip(*back.seen, strict=True)
     return Contributions(loss, back.d_params, list(states), list(norms))
 

@@ -22,7 +22,7 @@ from jax import Array
 from bptt_jax import _pytrees as trees
 from bptt_jax import estimators, layers, unrolls
 from bptt_jax._factory import factory
-from bptt_jax.diagnose._gradient_flow import pulled, squares, states_of
+from bptt_jax.diagnose._gradient_flow import squares, states_of, watched
 from bptt_jax.types import (
     Batch,
     Cell,
@@ -122,7 +122,7 @@ def omega(
     (True, (8, 8))
     """
     at = model, objective, params, batch, carry, chunk
-    loss, back = pulled(*at, _see_omega)
+    loss, back = watched(*at, _see_omega)
     values, grads, counts = zip(*back.seen, strict=True)
     count = jnp.maximum(sum(c.sum() for c in counts), 1)
     each = [[g.sum(0) / count.astype(g.dtype) for g in part] for part in grads]

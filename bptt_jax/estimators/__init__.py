@@ -13,6 +13,7 @@ from bptt_jax.estimators._batches import (
     total_loss,
     with_keys,
 )
+from bptt_jax.estimators._buckets import bucketed, in_buckets
 from bptt_jax.estimators._data_parallel import data_parallel
 from bptt_jax.estimators._exact import exact
 from bptt_jax.estimators._gradient import gradient
@@ -21,9 +22,11 @@ from bptt_jax.estimators._stream import Recent, stream
 __all__ = [
     "Recent",
     "any_real",
+    "bucketed",
     "data_parallel",
     "exact",
     "gradient",
+    "in_buckets",
     "init_carry",
     "per_real_step",
     "real_steps",

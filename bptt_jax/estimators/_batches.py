@@ -9,7 +9,7 @@ from jax import Array
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import layers, unrolls
-from bptt_jax._factory import factory
+from bptt_jax._factory import factory, functions
 from bptt_jax.types import Batch, Cell, Layer, Objective, PyTree, Unroll, Weighted
 
 
@@ -80,11 +80,15 @@ def init_carry(model: Layer | Cell, params: PyTree, batch: Batch) -> PyTree:
 def total_loss(
     model: Layer | Cell, objective: Objective, *, unroll: Unroll = unrolls.bptt
 ) -> Callable:
-    """`(params, carry, batch) -> (carry, sum of losses, real steps)`."""
+    """`(params, carry, batch) -> (carry, sum of losses, real steps)`.
+
+    Where the objective gives a tree of losses there is a sum of each leaf.
+    """
+    functions(unroll=unroll)
     layer = layers.with_loss(layers.lift(model, "model"), objective)
 
     def total(params, carry, batch):
         carry, losses = unroll(layer, params, carry, batch.inputs, batch.side)
-        return carry, losses.sum(), real_steps(batch)
+        return carry, jax.tree.map(jnp.sum, losses), real_steps(batch)
 
     return total

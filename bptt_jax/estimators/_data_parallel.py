@@ -7,7 +7,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import expect, factory
-from bptt_jax._processes import auto
+from bptt_jax._processes import auto, axis_of
 from bptt_jax.estimators._batches import any_real
 from bptt_jax.estimators._gradient import gradient
 from bptt_jax.types import Estimator, Gradient
@@ -27,7 +27,8 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
       mesh: of one axis, whose size divides the examples of a batch.
 
     Returns:
-      An estimator; params and gradients are on every device. It has no metrics.
+      An estimator; params and gradients are on every device. Its metrics are means over
+      the real steps, as the loss is (those of `aux`); whole numbers are none, and left out.
 
     Cost: the gradient's time on a part of the batch, and one sum over all devices of as
     many numbers as there are parameters.
@@ -43,7 +44,7 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
     >>> loss, grads, *_ = parallel.grad(params, (), batch, jax.random.key(2))
     """
     expect(Estimator, estimator=estimator)
-    (axis,), mesh = mesh.axis_names, auto(mesh)
+    axis, mesh = axis_of(mesh), auto(mesh)
     whole, examples, by_time = (PartitionSpec(), PartitionSpec(axis),
                                 PartitionSpec(None, axis))  # fmt: skip
 
@@ -56,8 +57,9 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
             part = a * (found.steps / total).astype(a.dtype)
             return lax.psum(jnp.where(real, part, jnp.zeros_like(a)), axis)
 
-        loss, grads = jax.tree.map(summed, (found.loss, found.grads))
-        return Gradient(loss, grads, found.state, total, {})
+        told = {k: a for k, a in found.metrics.items() if trees.is_floating(a)}
+        loss, grads, told = jax.tree.map(summed, (found.loss, found.grads, told))
+        return Gradient(loss, grads, found.state, total, told)
 
     def grad(params, state, batch, key):
         count = jax.tree.leaves(batch.inputs)[0].shape[1]
@@ -70,7 +72,7 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
         batch = batch._replace(side=batch.side._replace(keys=keys))
         spread = jax.tree.map(lambda a: by_time if a.ndim > 1 else whole, batch)
         in_specs = whole, examples, spread, whole
-        out_specs = Gradient._make((whole, whole, examples, whole, {}))
+        out_specs = Gradient._make((whole, whole, examples, whole, whole))
         # the sum over devices is the one above, so JAX need not find where it belongs
         return jax.shard_map(
             part, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False

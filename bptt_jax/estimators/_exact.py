@@ -4,19 +4,31 @@ import jax
 
 from bptt_jax import unrolls
 from bptt_jax._factory import factory
+from bptt_jax.estimators._aux import beside, means
 from bptt_jax.estimators._batches import (
     init_carry,
-    per_real_step,
     real_steps,
     total_loss,
     with_keys,
 )
-from bptt_jax.types import Cell, Estimator, Gradient, Layer, Objective, Unroll
+from bptt_jax.types import (
+    Cell,
+    Estimator,
+    Gradient,
+    Layer,
+    MetricEach,
+    Objective,
+    Unroll,
+)
 
 
 @factory
 def exact(
-    model: Layer | Cell, objective: Objective, *, unroll: Unroll = unrolls.bptt
+    model: Layer | Cell,
+    objective: Objective,
+    *,
+    unroll: Unroll = unrolls.bptt,
+    aux: MetricEach | None = None,
 ) -> Estimator:
     """The exact gradient of each batch by itself; a learned initial carry gets its own.
 
@@ -24,11 +36,27 @@ def exact(
       model: a layer or a cell; its outputs go to the objective.
       objective: see `bptt_jax.objectives`.
       unroll: how time is run and the gradient computed.
+      aux: `(ys, targets) -> {name: values [K, B]}`, numbers or truths, told beside the
+        loss and of the same pass; they have no gradient. None: nothing is.
 
     Returns:
-      An estimator without a state: batches do not know of each other.
+      An estimator without a state: batches do not know of each other. The means of `aux`
+      over the real steps, weighted as losses are, are the metrics of its `Gradient`; so
+      `train.run` writes them down with each update.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from bptt_jax import Batch, Side, cells, estimators, objectives
+    >>> cell, off = cells.elman(1, 2), lambda ys, targets: abs(ys - targets).mean(-1)
+    >>> estimator = estimators.exact(
+    ...     cell, objectives.squared_error, aux=lambda *at: {"MAE": off(*at)}
+    ... )
+    >>> batch = Batch(jnp.zeros((5, 3, 1)), Side(targets=jnp.full((5, 3, 2), 0.5)))
+    >>> params = cell.init(jax.random.key(0))
+    >>> found = estimator.grad(params, (), batch, jax.random.key(1))
+    >>> float(found.loss), float(found.metrics["MAE"])
+    (0.5, 0.5)
     """
-    total = total_loss(model, objective, unroll=unroll)
+    total = total_loss(model, beside(objective, aux), unroll=unroll)
 
     def init(params, batch):
         del params, batch
@@ -38,10 +66,10 @@ def exact(
         batch = with_keys(batch, key)
 
         def loss(params):
-            _, losses, _ = total(params, init_carry(model, params, batch), batch)
-            return per_real_step(losses, batch)
+            _, sums, _ = total(params, init_carry(model, params, batch), batch)
+            return means(sums, batch, aux)
 
-        value, grads = jax.value_and_grad(loss)(params)
-        return Gradient(value, grads, state, real_steps(batch), {})
+        (value, told), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        return Gradient(value, grads, state, real_steps(batch), told)
 
     return Estimator(init, grad)

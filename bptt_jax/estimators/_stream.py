@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from bptt_jax import _pytrees as trees
 from bptt_jax import layers, unrolls
 from bptt_jax._factory import factory
+from bptt_jax.estimators._aux import beside, means
 from bptt_jax.estimators._batches import (
     init_carry,
-    per_real_step,
     real_steps,
     total_loss,
     with_keys,
@@ -22,6 +22,7 @@ from bptt_jax.types import (
     Estimator,
     Gradient,
     Layer,
+    MetricEach,
     Objective,
     PyTree,
     Unroll,
@@ -47,6 +48,7 @@ def stream(
     unroll: Unroll = unrolls.bptt,
     window: int | None = None,
     stride: int | None = None,
+    aux: MetricEach | None = None,
 ) -> Estimator:
     """Truncated BPTT over consecutive batches: the carry is handed on, the gradient not.
 
@@ -61,6 +63,7 @@ def stream(
       window: steps that a loss reaches back, h.
       stride: steps of a block, h'; divides `window` and the steps of a batch. None:
         `window`.
+      aux: as of `exact`.
 
     Returns:
       An estimator whose state is the carry; where stride < window, a `Recent`, and the
@@ -70,7 +73,7 @@ def stream(
     if window is None:
         if stride is not None:
             raise ValueError(f"window: expected a number where stride is {stride}")
-        return _consecutive(model, objective, unroll)
+        return _consecutive(model, objective, unroll, aux)
     if unroll is not unrolls.bptt:
         raise ValueError("unroll: expected none where window is given")
     if stride is not None and (stride < 1 or window % stride):
@@ -78,15 +81,15 @@ def stream(
             f"stride: expected a divisor of the window of {window} steps, got {stride}"
         )
     if stride not in (None, window):
-        return _overlapping(model, objective, window, stride)
+        return _overlapping(model, objective, window, stride, aux)
     cut = functools.partial(unrolls.truncated, window=window)
-    return _consecutive(model, objective, cut)
+    return _consecutive(model, objective, cut, aux)
 
 
 def _consecutive(
-    model: Layer | Cell, objective: Objective, unroll: Unroll
+    model: Layer | Cell, objective: Objective, unroll: Unroll, aux: MetricEach | None
 ) -> Estimator:
-    total = total_loss(model, objective, unroll=unroll)
+    total = total_loss(model, beside(objective, aux), unroll=unroll)
 
     def init(params, batch):
         return init_carry(model, params, batch)
@@ -95,20 +98,25 @@ def _consecutive(
         batch = with_keys(batch, key)
 
         def loss(params):
-            carry, losses, _ = total(params, state, batch)
-            return per_real_step(losses, batch), carry
+            carry, sums, _ = total(params, state, batch)
+            value, told = means(sums, batch, aux)
+            return value, (carry, told)
 
-        (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        carry = jax.lax.stop_gradient(carry)
-        return Gradient(value, grads, carry, real_steps(batch), {})
+        (value, others), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        carry, told = jax.lax.stop_gradient(others)
+        return Gradient(value, grads, carry, real_steps(batch), told)
 
     return Estimator(init, grad)
 
 
 def _overlapping(
-    model: Layer | Cell, objective: Objective, window: int, stride: int
+    model: Layer | Cell,
+    objective: Objective,
+    window: int,
+    stride: int,
+    aux: MetricEach | None,
 ) -> Estimator:
-    layer = layers.with_loss(layers.lift(model, "model"), objective)
+    layer = layers.with_loss(layers.lift(model, "model"), beside(objective, aux))
     overlap = window - stride
     unroll = functools.partial(unrolls.truncated, window=window, stride=stride)
 
@@ -133,14 +141,14 @@ def _overlapping(
 
         def loss(params):
             at = (layer, params, state.carry, joined.inputs, joined.side)
-            losses = unroll(*at)[1][overlap:].sum()
-            return per_real_step(losses, batch)
+            sums = jax.tree.map(lambda a: a[overlap:].sum(), unroll(*at)[1])
+            return means(sums, batch, aux)
 
-        value, grads = jax.value_and_grad(loss)(params)
+        (value, told), grads = jax.value_and_grad(loss, has_aux=True)(params)
         first = trees.cut(joined, 0, T)
         carry, _ = unrolls.bptt(layer, params, state.carry, *first)
         recent = Recent(carry, jax.tree.map(lambda a: a[T:], joined))
-        return Gradient(value, grads, recent, real_steps(batch), {})
+        return Gradient(value, grads, recent, real_steps(batch), told)
 
     return Estimator(init, grad)
 

@@ -24,7 +24,7 @@ def join(parts: list, axis: int = -1) -> Any:
     return namespace(parts[0]).concatenate(parts, axis)
 
 
-def by_gate(a: Any, n: int) -> list:
+def split_gates(a: Any, n: int) -> list:
     """`[..., G·H]` as G × `[..., H]`."""
     return list(namespace(a).split(a, n, -1))
 
@@ -39,7 +39,7 @@ def reordered(
     """The gates of the last axis in another order, a letter each, and some changed."""
     if given == wanted and not change:
         return a
-    parts = dict(zip(given, by_gate(a, len(given)), strict=True))
+    parts = dict(zip(given, split_gates(a, len(given)), strict=True))
     return join([change.get(gate, lambda part: part)(parts[gate]) for gate in wanted])
 
 
@@ -73,7 +73,7 @@ def split_as(once: Sequence, before: Sequence, summed: int) -> list:
 
 def gru_biases(first: Any, second: Any) -> dict[str, Any]:
     """Ours of two, in the order r, z, n: of n the second is a parameter of its own."""
-    (r, z, n), (q_r, q_z, q_n) = by_gate(first, 3), by_gate(second, 3)
+    (r, z, n), (q_r, q_z, q_n) = split_gates(first, 3), split_gates(second, 3)
     return dict(b=join([r + q_r, z + q_z, n]), b_n=q_n)
 
 

@@ -7,12 +7,12 @@ from operator import neg
 from typing import Any, NamedTuple
 
 from bptt_jax.interop._arrays import (
-    by_gate,
     gru_biases,
     halves,
     join,
     namespace,
     reordered,
+    split_gates,
     zeros_like,
 )
 from bptt_jax.interop._named import Group
@@ -227,7 +227,7 @@ def theirs(a: Layout, params: Mapping[str, Any]) -> dict[str, Any]:
     if a.w_x == a.w_h:
         named = {a.w_x[0]: join([w_x, w_h], 0)}
     else:
-        named = _apart(a.w_x, w_x) | _apart(a.w_h, w_h)
+        named = _by_name(a.w_x, w_x) | _by_name(a.w_h, w_h)
     if a.w_r:
         named[a.w_r] = _turned(a, params["w_r"])
     biases = [params["b"]] if len(a.biases) == 1 else [*halves(params["b"])]
@@ -238,7 +238,7 @@ def theirs(a: Layout, params: Mapping[str, Any]) -> dict[str, Any]:
     if _stacked(a):
         return named | {a.biases[0][0]: namespace(biases[0]).stack(biases)}
     for names, b in zip(a.biases, biases, strict=True):
-        named |= _apart(names, b)
+        named |= _by_name(names, b)
     return named | ({a.b_n: params["b_n"]} if a.b_n else {})
 
 
@@ -280,5 +280,5 @@ def _beside(parts: list) -> Any:
     return parts[0] if len(parts) == 1 else join(parts)
 
 
-def _apart(names: Names, array: Any) -> dict[str, Any]:
-    return dict(zip(names, by_gate(array, len(names)), strict=True))
+def _by_name(names: Names, array: Any) -> dict[str, Any]:
+    return dict(zip(names, split_gates(array, len(names)), strict=True))

@@ -16,9 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from bptt_jax.interop import _layouts, weights
-from bptt_jax.interop._arrays import by_gate, join, namespace, split_as
+from bptt_jax.interop._arrays import join, namespace, split_as, split_gates
 from bptt_jax.interop._named import (
     Arrays,
     Group,
@@ -40,6 +42,7 @@ from bptt_jax.types import PyTree
 
 _theirs = _layouts.of_part("haiku")
 _LAYOUTS = _layouts.by_kind("haiku")
+_SEEN_AT = (-30.0, -1.5, -0.1, 0.0, 0.1, 1.5, 30.0)
 _SHORT = ("linear/w", "linear/b", "linear_1/w", "linear_1/b", "w_i", "w_h", "b")
 
 
@@ -90,11 +93,16 @@ def to_params(
 
     Args:
       params: of a `Network`, a stack of cells, or one cell: LSTM, GRU with the reset
-        before the product, or Elman (with relu: Haiku has no other).
+        before the product, or Elman with relu, the one activation of Haiku's `VanillaRNN`.
       like: what the network was loaded from (as `source`): its names are kept, and its
         biases wherever they have not changed.
       cells: what they are, in the same places, where shapes do not say it: those of
-        `cells.elman` are those of `cells.ctrnn`, too. A `Network` has them.
+        `cells.elman` are those of `cells.ctrnn`, too. A `Network` has them. Parameters
+        of none that is known, which `like` allows, are taken for those of a relu one.
+
+    Raises:
+      ValueError: a network that Haiku does not have, of another activation too; shapes
+        that do not say which it is; two directions.
 
     >>> import jax
     >>> from bptt_jax import cells, interop
@@ -106,6 +114,8 @@ def to_params(
     if any(len(layer) == 2 for layer in whole):
         raise ValueError("params: Haiku's cells have one direction, got two")
     _layouts.check_kinds(whole, _LAYOUTS, "Haiku")
+    for (part,) in whole:
+        _refuse_another_activation(part)
     groups = None if like is None else _groups(arrays(like, "/"))
     named = written(whole, _theirs, _speller(whole), groups, _as_before)
     tree: dict[str, dict[str, Any]] = {}
@@ -113,6 +123,26 @@ def to_params(
         module, leaf = name.rsplit("/", 1)
         tree.setdefault(module, {})[leaf] = a
     return tree
+
+
+def _refuse_another_activation(part: weights.Part) -> None:
+    """Of an Elman cell that is known; seen by what it gives, whatever made it."""
+    if part.kind is not ELMAN or part.cell is None:
+        return
+    n_in, n = part.sizes.n_in, part.sizes.n_hidden
+    z = np.outer(_SEEN_AT, np.ones(n)).astype(np.float32)
+    weights_of = dict(w_x=np.zeros((n_in, n)), w_h=np.eye(n), b=np.zeros(n))
+    with jax.ensure_compile_time_eval():
+        params = {k: jnp.asarray(a, jnp.float32) for k, a in weights_of.items()}
+        x = jnp.zeros((len(_SEEN_AT), n_in), jnp.float32)
+        found = part.cell.step(params, jnp.asarray(z), x)[1]
+        found = np.asarray(found).astype(np.float32)
+    if np.allclose(found, np.maximum(z, 0), rtol=0.01, atol=0):
+        return
+    raise ValueError(
+        "cells: expected the activation relu, which haiku.VanillaRNN has and no other, "
+        f"got {part.cell!r}"
+    )
 
 
 def _speller(whole: tuple) -> Callable:
@@ -200,8 +230,8 @@ def _as_before(named: dict, g: Group) -> dict:
         split = split_as(once, before, len(once[0]))
         return named | dict(zip(pair, split, strict=True))
     if "linear/b" in named and "linear/b" in old and "linear_1/w" not in named:
-        i, candidate, f, o = by_gate(named["linear/b"], 4)
-        f_before = by_gate(old["linear/b"], 4)[2]
+        i, candidate, f, o = split_gates(named["linear/b"], 4)
+        f_before = split_gates(old["linear/b"], 4)[2]
         f = namespace(f).where(f_before + 1 == f + 1, f_before, f)
         return named | {"linear/b": join([i, candidate, f, o])}
     return named

@@ -170,11 +170,13 @@ class Part(NamedTuple):
 
     kind, sizes: what it is.
     params: its parameters.
+    cell: ours, None where it was not given.
     """
 
     kind: Kind
     sizes: Sizes
     params: Mapping
+    cell: Cell | None = None
 
 
 def parts(
@@ -206,7 +208,9 @@ def parts(
                 f"{[*map(len, whole)]}, got {[*map(len, each)]}"
             )
     found = tuple(
-        tuple(Part(*kind_of(p, c, loaded=loaded), p) for p, c in zip(*of, strict=True))
+        tuple(
+            Part(*kind_of(p, c, loaded=loaded), p, c) for p, c in zip(*of, strict=True)
+        )
         for of in zip(whole, each, strict=True)
     )
     _check_sizes(found)

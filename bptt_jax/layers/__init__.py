@@ -26,7 +26,10 @@ from bptt_jax.layers._time_distributed import (
     layer_norm,
     time_distributed,
 )
+from bptt_jax.layers._why import runs_whole as runs_whole
+from bptt_jax.layers._why import why
 from bptt_jax.layers._with_loss import with_loss
+from bptt_jax.layers._with_losses import with_losses
 
 __all__ = [
     "COEFFICIENTS",
@@ -52,6 +55,8 @@ __all__ = [
     "stack",
     "time_distributed",
     "variational_dropout",
+    "why",
     "with_loss",
+    "with_losses",
     "with_options",
 ]

@@ -14,4 +14,4 @@ def again(layer: Layer) -> Layer:
         _, ys, residuals = layer.fwd(params, carry, xs, side)
         return layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
 
-    return layer._replace(fwd=fwd, bwd=bwd)
+    return layer._replace(fwd=fwd, bwd=bwd, only_recurrent=False)

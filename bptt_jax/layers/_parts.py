@@ -1,5 +1,6 @@
 """The recurrent parts of a layer: which there are, and the same model with others."""
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,8 +28,8 @@ class Part(NamedTuple):
 class _Here:
     """In the place of a part's parameters."""
 
-    def __init__(self, part: Recurrent):
-        self.part = part
+    def __init__(self, call: int, part: Recurrent):
+        self.call, self.part = call, part
 
 
 def parts(layer: Layer | Cell) -> list[Part]:
@@ -42,15 +43,24 @@ def parts(layer: Layer | Cell) -> list[Part]:
     [0] cells.lstm(3, 8)
     [1] cells.gru(8, 8)
     """
-    layer = lift(layer)
+    return [part for _, part in numbered(lift(layer))]
+
+
+def numbered(layer: Layer) -> list[tuple[int, Part]]:
+    """`parts`, each with its place among the calls of `layer.over`'s function."""
     if layer.over is None:
         return []
-    marked = layer.over(lambda part: made(part)._replace(init=lambda key: _Here(part)))
-    params = jax.eval_shape(marked.init, jax.random.key(0))
+    calls = itertools.count()
+
+    def mark(part: Recurrent) -> Layer:
+        here = _Here(next(calls), part)
+        return made(part)._replace(init=lambda key: here)
+
+    params = jax.eval_shape(layer.over(mark).init, jax.random.key(0))
     flat, _ = jax.tree_util.tree_flatten_with_path(
         params, is_leaf=lambda node: isinstance(node, _Here)
     )
-    return [Part(path, a.part) for path, a in flat if isinstance(a, _Here)]
+    return [(a.call, Part(path, a.part)) for path, a in flat if isinstance(a, _Here)]
 
 
 def over(

@@ -10,11 +10,11 @@ cotangent of the final carry), the chain rule going backward in time is
     (2)  d s_{t-1}, delta_t = backward(coeffs_t; d s_t, d y_t)             t = K … 1
 
 which is linear in (d s_t, d y_t), with coefficients that depend on the stored states
-alone. Hence the three parts of the backward pass below: the coefficients of all steps
-at once, (2) alone in the sequential loop, and every weight gradient as one product
-over all steps of the stretch. How the two loops run is a `Loop`'s, what is kept between
-them a `Save`'s, and what is beside the inputs (masks, resets, hooks) is wrapped around
-the cell, so that none of them knows the others (decisions 0014 to 0016).
+alone. Hence the three parts of the backward pass: the coefficients of all steps at once,
+(2) alone in the sequential loop, and every weight gradient as one product over all steps
+of the stretch. How a stretch runs, each way, is a `Loop`'s, what is kept between the two a
+`Save`'s, and what is beside the inputs (masks, resets, hooks) is wrapped around the cell,
+so that none of them knows the others (decisions 0014 to 0016, 0019).
 
     (3)  dL/dW = Σ_t  a_t ⊗ delta_t                a_t: what W was multiplied with.
 
@@ -25,6 +25,7 @@ without the leaves that are outputs anyway, and what `save` adds: O(K·B·H).
 Werbos (1990), "Backpropagation through time: what it does and how to do it".
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -35,7 +36,6 @@ from bptt_jax._factory import expect, factory
 from bptt_jax.cells import (
     Hook,
     add_output,
-    contract,
     forward,
     hooked,
     recognised,
@@ -45,7 +45,7 @@ from bptt_jax.cells import (
 )
 from bptt_jax.layers._again import again
 from bptt_jax.layers._save import NOTHING, STATES, by_shapes
-from bptt_jax.loops import first_of
+from bptt_jax.loops import first_of, recurrence
 from bptt_jax.types import (
     Cell,
     Layer,
@@ -228,49 +228,87 @@ def made(part: Recurrent) -> Layer:
     cell, watch = part.cell, part.watch
 
     def fwd(params, carry, xs, side):
-        given = (xs, side.keys) if cell.keyed else xs
+        given = _given(cell, xs, side)
         carry = _check_step(cell, params, carry, given)
         known, wrapped, inputs = _ready(part, params, carry, xs, side)
         save = part.save or by_shapes(cell, params, carry, given)
-        us = wrapped.vjp.project(params, inputs)
-        outputs = output_leaves(known, carry)
-
-        def keep(params, carry, u, gates, after):
-            leaves = jax.tree.leaves(after)
-            states = [a for i, a in enumerate(leaves) if i not in outputs]
-            return states, save.keep(wrapped, params, carry, u, gates, after)
-
-        loop = first_of(part.loop, wrapped, params, carry, inputs)
-        ready = loop.prepare(wrapped, params)
+        keep = _Keep(wrapped, save, tuple(output_leaves(known, carry)))
+        loop = first_of(part.loop, wrapped, save, params, carry, inputs)
         length = trees.length(xs, side)
-        return loop.forward(wrapped, ready, carry, us, keep, length)  # (1)
+        return loop.forward(wrapped, params, carry, inputs, keep, length)  # (1)
 
     def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
         known, wrapped, inputs = _ready(part, params, carry, xs, side)
-        given = (xs, side.keys) if cell.keyed else xs
+        given = _given(cell, xs, side)
         save = part.save or by_shapes(cell, params, carry, given)
         states, kept = residuals
         nexts = _states(output_leaves(known, carry), carry, ys, states)
-        carries = trees.before(carry, nexts)
-        coeffs = save.coeffs(wrapped, params, inputs, carries, nexts, kept)
-        loop = first_of(part.loop, wrapped, params, carry, inputs)
-        ready = loop.prepare(wrapped, params)
-        d_carry, deltas = loop.backward(wrapped, ready, coeffs, d_carry, d_ys)  # (2)
-        summed = params, inputs, carries, coeffs
+        stretch = params, inputs, carry, nexts, kept, d_carry, d_ys
         if watch is None:
-            d_params, d_inputs = contract(wrapped, *summed, deltas)  # (3)
+            loop = first_of(part.loop, wrapped, save, params, carry, inputs)
+            d_params, d_carry, d_inputs = loop.backward(
+                wrapped, save, *stretch
+            )  # (2), (3)
         else:
-            deltas, d_laters = deltas
+            look = watch
             unwatched = _ready(part._replace(watch=None), params, carry, xs, side)[1]
-            d_states = add_output(known, d_laters, d_ys)
-            seen = Seen(unwatched, *summed, deltas, d_states, side)
-            (d_params, d_inputs), shown = watch(seen)
-            d_params = Watched(d_params, shown)
+
+            def show(seen, d_laters):
+                d_states = add_output(known, d_laters, d_ys)
+                return look(Seen(unwatched, *seen, d_states, side))
+
+            d_params, d_carry, d_inputs = _watched(wrapped, save, show, *stretch)
         d_inputs = d_inputs if part.on_d_carry is None else d_inputs[0]
         d_xs = trees.cast_like(xs, without_side(cell, side, d_inputs))
         return d_params, d_carry, d_xs, None
 
-    return Layer(cell.init, cell.init_carry, fwd, bwd, lambda f: f(part))
+    return Layer(
+        cell.init,
+        cell.init_carry,
+        fwd,
+        bwd,
+        lambda f: f(part),
+        only_recurrent=watch is None,
+    )
+
+
+def _given(cell: Cell, xs, side: Side) -> PyTree:
+    """Inputs as the cell takes them."""
+    return (xs, side.keys) if cell.keyed else xs
+
+
+@dataclasses.dataclass(frozen=True)  # equal ones are one static value
+class _Keep:
+    """What is kept of a step: the states that are no outputs, and what `save` says."""
+
+    cell: Cell
+    save: Save
+    outputs: tuple[int, ...]
+
+    def __call__(self, params, carry, u, gates, after):
+        leaves = jax.tree.leaves(after)
+        states = [a for i, a in enumerate(leaves) if i not in self.outputs]
+        return states, self.save.keep(self.cell, params, carry, u, gates, after)
+
+
+def _watched(
+    cell, save: Save, show, params, inputs, carry, nexts, kept, d_carry, d_ys
+) -> tuple:
+    """The way back of a stretch that is looked at, which is step by step.
+
+    Args:
+      cell: watched.
+      show: `((params, inputs, carries, coeffs, deltas), d_laters)` to what (3) gives and what
+        is shown.
+    """
+    carries = trees.before(carry, nexts)
+    coeffs = save.coeffs(cell, params, inputs, carries, nexts, kept)
+    d_carry, found = recurrence(cell, params, coeffs, d_carry, d_ys)
+    deltas, d_laters = found
+    (d_params, d_inputs), shown = show(
+        (params, inputs, carries, coeffs, deltas), d_laters
+    )
+    return Watched(d_params, shown), d_carry, d_inputs
 
 
 def _check(part: Recurrent) -> None:

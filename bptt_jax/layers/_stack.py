@@ -1,5 +1,8 @@
 """Layers on top of each other, stretch by stretch."""
 
+import weakref
+from collections.abc import Callable
+
 import jax
 
 from bptt_jax import _pytrees as trees
@@ -7,6 +10,19 @@ from bptt_jax._factory import factory
 from bptt_jax.layers._lift import lift
 from bptt_jax.layers._outputs import outputs
 from bptt_jax.types import Cell, Layer, Side
+
+_PARTS: weakref.WeakKeyDictionary[Callable, tuple] = weakref.WeakKeyDictionary()
+"""By `fwd`: the layers, and the other functions of the stack."""
+
+
+def parts_of(layer: Layer) -> tuple[Layer, ...]:
+    """The layers of a stack; of any other layer that one alone.
+
+    A stack that was given another function by `_replace` is no stack any more.
+    """
+    layers, *others = _PARTS.get(layer.fwd, (None,))
+    same = others == [layer.init, layer.init_carry, layer.bwd, layer.refuse]
+    return layers if layers is not None and same else (layer,)
 
 
 def _of_layer(side: Side, index: int) -> Side:
@@ -95,4 +111,7 @@ def _stacked(layers: tuple[Layer, ...]) -> Layer:
             xs = outputs(layer, *at)
 
     refusing = any(part.refuse for part in layers)
-    return Layer(init, init_carry, fwd, bwd, None, refuse if refusing else None)
+    only = all(layer.only_recurrent for layer in layers)
+    refuses = refuse if refusing else None
+    _PARTS[fwd] = layers, init, init_carry, bwd, refuses
+    return Layer(init, init_carry, fwd, bwd, None, refuses, only)

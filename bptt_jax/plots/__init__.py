@@ -5,6 +5,8 @@ cell's value. Colours are told apart without colour vision (Okabe, Ito 2008; civ
 
     loss                    one training: losses, held-out ones, baselines
     curves                  many trainings: medians, and the spread of their seeds
+    confusion               which classes are taken for which
+    forecast, residuals     numbers that were predicted, beside what came
     shares                  what part solves it, over what was varied
     against, heat_map, parallel_coordinates
                             scores over one, two, all hyperparameters of a sweep
@@ -18,13 +20,16 @@ from bptt_jax.plots._activity import activity
 from bptt_jax.plots._against import against
 from bptt_jax.plots._bars import bars
 from bptt_jax.plots._by_lag import by_lag
+from bptt_jax.plots._confusion import confusion
 from bptt_jax.plots._curves import curves
 from bptt_jax.plots._exponents import exponents
+from bptt_jax.plots._forecast import forecast
 from bptt_jax.plots._gradient_flow import gradient_flow
 from bptt_jax.plots._heat_map import heat_map
 from bptt_jax.plots._loss import loss
 from bptt_jax.plots._memory_time import memory_time
 from bptt_jax.plots._parallel_coordinates import parallel_coordinates
+from bptt_jax.plots._residuals import residuals
 from bptt_jax.plots._shares import shares
 from bptt_jax.plots._spectrum import spectrum
 
@@ -33,13 +38,16 @@ __all__ = [
     "against",
     "bars",
     "by_lag",
+    "confusion",
     "curves",
     "exponents",
+    "forecast",
     "gradient_flow",
     "heat_map",
     "loss",
     "memory_time",
     "parallel_coordinates",
+    "residuals",
     "shares",
     "spectrum",
 ]

@@ -4,9 +4,11 @@ A `Space` is a table of configurations; `run` trains them all, frozen where they
 resumed where they were stopped, and returns a tidy table.
 """
 
+from bptt_jax.progress import Status
+from bptt_jax.sweep._former import Progress
 from bptt_jax.sweep._halving import Halving, halving
 from bptt_jax.sweep._results import Best, Result, load, parameters, read_config
-from bptt_jax.sweep._run import Progress, Status, run
+from bptt_jax.sweep._run import run
 from bptt_jax.sweep._space import (
     Space,
     choice,

@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from bptt_jax import _files
 from bptt_jax._processes import first
+from bptt_jax._score import LEAST_LOSS
 from bptt_jax.sweep import _results, _store
 from bptt_jax.sweep._layout import Layout
-from bptt_jax.sweep._order import Order, Plan, Unit
+from bptt_jax.sweep._order import Order, Spec, Unit
 from bptt_jax.sweep._results import Best
 from bptt_jax.sweep._rows import Rows
 
@@ -26,25 +27,25 @@ class Folder:
 
     Args:
       out: the folder, which `claim` has found or made.
-      there: what its `sweep.json` holds.
+      config: what its `sweep.json` holds.
       order: of the sweep: a row that is at no evaluation of it is none.
     """
 
-    def __init__(self, out: pathlib.Path, there: dict[str, Any], order: Order):
-        self.out, self.there, self.writes = out, there, first()
+    def __init__(self, out: pathlib.Path, config: dict[str, Any], order: Order):
+        self.out, self.config, self.writes = out, config, first()
         self.rows = Rows(out / "rows.jsonl", order.ends_of)
 
     # Layouts
 
     def lanes_of(self, choice: int) -> int | None:
         """Configurations on a device at a time; None: not known yet."""
-        return self.there["layouts"].get(str(choice))
+        return self.config["layouts"].get(str(choice))
 
     def note_layout(self, choice: int, layout: Layout, shown: str) -> None:
-        self.there["layouts"][str(choice)] = layout.lanes
-        self.there["layouts_shown"].append(shown)
+        self.config["layouts"][str(choice)] = layout.lanes
+        self.config["layouts_shown"].append(shown)
         if self.writes:
-            _files.replace_json(self.out / "sweep.json", self.there)
+            _files.replace_json(self.out / "sweep.json", self.config)
 
     # Arrays
 
@@ -99,49 +100,51 @@ class Folder:
 
 
 def claim(
-    out: pathlib.Path, plan: Plan, devices: int, record: dict[str, Any]
+    out: pathlib.Path, spec: Spec, devices: int, record: dict[str, Any]
 ) -> dict[str, Any]:
     """The folder's `sweep.json`, which is made where there is none.
 
     Raises:
       ValueError: the folder holds something else; nothing has been changed.
     """
-    what = _what(plan)
+    what = _what(spec)
     if (out / "sweep.json").exists():
-        there = _results.read_config(out)
-        _refuse_another(out, there, what, devices)
-        return there
+        config = _results.read_config(out)
+        _refuse_another(out, config, what, devices)
+        return config
     if out.exists() and not all(map(_files.is_left_over, out.iterdir())):
         raise ValueError(f"out: {out} is not empty and holds no sweep")
-    there = dict(
+    config = dict(
         sweep=what, devices=devices, layouts={}, layouts_shown=[], record=record
     )
-    _files.replace_json(out / "sweep.json", there)
-    return there
+    _files.replace_json(out / "sweep.json", config)
+    return config
 
 
-def _what(plan: Plan) -> dict[str, Any]:
+def _what(spec: Spec) -> dict[str, Any]:
     """What makes a sweep what it is, as JSON gives it back."""
     what = dict(
-        columns=_results.columns_of(plan.space),
-        static=sorted(plan.space.static),
-        steps=plan.steps,
-        evaluate_every=plan.every,
-        rungs=plan.rungs,
-        keep=plan.keep,
+        columns=_results.columns_of(spec.space),
+        static=sorted(spec.space.static),
+        steps=spec.steps,
+        evaluate_every=spec.every,
+        rungs=spec.rungs,
+        keep=spec.keep,
+        score=str(spec.score),
     )
     return json.loads(json.dumps(what))
 
 
-def _refuse_another(out: pathlib.Path, there: dict, what: dict, devices: int) -> None:
-    changed = [k for k in what if there["sweep"].get(k) != what[k]]
+def _refuse_another(out: pathlib.Path, config: dict, what: dict, devices: int) -> None:
+    before = {"score": str(LEAST_LOSS)} | config["sweep"]  # as it was once
+    changed = [k for k in what if before.get(k) != what[k]]
     if changed:
         raise ValueError(
             f"out: {out} holds another sweep ({', '.join(changed)} differ); "
             "choose another folder"
         )
-    if there["devices"] != devices:
+    if config["devices"] != devices:
         raise ValueError(
-            f"out: {out} was begun on {there['devices']} devices, now there are "
+            f"out: {out} was begun on {config['devices']} devices, now there are "
             f"{devices}; go on with as many"
         )

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_jax._factory import is_whole, plain
+from bptt_jax._score import LEAST_LOSS, Score
 from bptt_jax.sweep import _halving
 from bptt_jax.sweep._halving import Rung
 from bptt_jax.sweep._program import column
 from bptt_jax.sweep._space import Space
 
 
-class Plan(NamedTuple):
+class Spec(NamedTuple):
     """What makes a sweep what it is; see `run`.
 
     space: the configurations.
@@ -28,6 +29,7 @@ class Plan(NamedTuple):
     rungs: one without halving.
     keep: of how many of the best the parameters are kept.
     seconds: between two saves of the group that is running.
+    score: what "best" means.
     """
 
     space: Space
@@ -38,6 +40,7 @@ class Plan(NamedTuple):
     rungs: list[Rung]
     keep: int
     seconds: float
+    score: Score = LEAST_LOSS
 
 
 class Unit(NamedTuple):
@@ -50,7 +53,9 @@ class Unit(NamedTuple):
     step: int
 
 
-def plan(space, choices, steps, every, halving, keep, seconds) -> Plan:
+def spec(
+    space, choices, steps, every, halving, keep, seconds, score=LEAST_LOSS
+) -> Spec:
     """The arguments of `run`, checked."""
     if not isinstance(space, Space):
         raise TypeError(f"space: expected a sweep.Space, got {type(space).__name__}")
@@ -70,7 +75,7 @@ def plan(space, choices, steps, every, halving, keep, seconds) -> Plan:
     rungs = _halving.rungs(halving, space.size)
     for n in each:
         _refuse_rungs_at_one_step(rungs, n)
-    return Plan(space, choices, numbers, list(each), every, rungs, keep, seconds)
+    return Spec(space, choices, numbers, list(each), every, rungs, keep, seconds, score)
 
 
 def _refuse_fraction(name: str, value: Any) -> None:
@@ -90,12 +95,12 @@ def _refuse_rungs_at_one_step(rungs: list[Rung], steps: int) -> None:
 
 
 class Order:
-    """In which order a plan is worked off; it knows nothing of files and devices."""
+    """In which order a sweep is worked off; it knows nothing of files and devices."""
 
-    def __init__(self, plan: Plan):
-        self.plan = plan
+    def __init__(self, spec: Spec):
+        self.spec = spec
         self.choice_of = {
-            i: c for c, (_, rows) in enumerate(plan.choices) for i in rows
+            i: c for c, (_, rows) in enumerate(spec.choices) for i in rows
         }
 
     def units(
@@ -109,8 +114,8 @@ class Order:
           size: `choice -> configurations in a group`.
         """
         number = 0
-        for rung in range(len(self.plan.rungs)):
-            for choice in range(len(self.plan.choices)):
+        for rung in range(len(self.spec.rungs)):
+            for choice in range(len(self.spec.choices)):
                 for group, rows in enumerate(self._groups(rung, choice, scores, size)):
                     yield (
                         Unit(number, rung, choice, group, self._from(rung, choice)),
@@ -121,7 +126,7 @@ class Order:
     def _groups(self, rung: int, choice: int, scores, size) -> list[list[int]]:
         """The rows of a choice that the rung trains, group by group."""
         alive = set(self.alive(rung, scores))
-        rows = [i for i in self.plan.choices[choice][1] if i in alive]
+        rows = [i for i in self.spec.choices[choice][1] if i in alive]
         if not rows:
             return []
         n = size(choice)
@@ -130,36 +135,36 @@ class Order:
     def alive(self, rung: int, scores: list[dict[int, float]]) -> list[int]:
         """The configurations that a rung trains."""
         if rung == 0:
-            return list(range(self.plan.space.size))
-        return _halving.best(scores[rung - 1], self.plan.rungs[rung].configs)
+            return list(range(self.spec.space.size))
+        return _halving.best(scores[rung - 1], self.spec.rungs[rung].configs)
 
     def until(self, rung: int, choice: int) -> int:
         """The step at which a rung ends."""
-        return _halving.until(self.plan.rungs[rung], self.plan.steps[choice])
+        return _halving.until(self.spec.rungs[rung], self.spec.steps[choice])
 
     def _from(self, rung: int, choice: int) -> int:
         return self.until(rung - 1, choice) if rung else 0
 
     def _ends(self, rung: int, choice: int) -> list[int]:
         before, until = self._from(rung, choice), self.until(rung, choice)
-        every = self.plan.every
+        every = self.spec.every
         return [*range(before // every * every + every, until, every), until]
 
     def ends_of(self, rung: int, config: int) -> list[int]:
         """The steps at which a configuration is evaluated; none where there is no such."""
-        if not (0 <= rung < len(self.plan.rungs) and config in self.choice_of):
+        if not (0 <= rung < len(self.spec.rungs) and config in self.choice_of):
             return []
         return self._ends(rung, self.choice_of[config])
 
     def length(self, step: int, until: int) -> int:
         """Steps of the unit that begins at one."""
-        return min(self.plan.every - step % self.plan.every, until - step)
+        return min(self.spec.every - step % self.spec.every, until - step)
 
     def total(self) -> int:
         """Steps of single configurations, as if all choices took the most steps."""
-        shares = [0.0, *(r.share for r in self.plan.rungs)]
+        shares = [0.0, *(r.share for r in self.spec.rungs)]
         n = sum(
             (b - a) * r.configs
-            for a, b, r in zip(shares, shares[1:], self.plan.rungs, strict=False)
+            for a, b, r in zip(shares, shares[1:], self.spec.rungs, strict=False)
         )
-        return round(n * max(self.plan.steps))
+        return round(n * max(self.spec.steps))

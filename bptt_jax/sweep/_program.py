@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bptt_jax._score import Score, refuse_unknown
 from bptt_jax.sweep import _training
 from bptt_jax.sweep._training import Training
 
@@ -111,10 +112,20 @@ def configs(
     return {name: spread(values[rows], mesh) for name, values in columns.items()}
 
 
-def refuse_early(training: Training, columns: dict[str, np.ndarray]) -> None:
+def refuse_early(
+    training: Training, columns: dict[str, np.ndarray], score: Score
+) -> None:
     """Raises what the training itself raises, from the shapes alone."""
     config = {k: jax.ShapeDtypeStruct((), v.dtype) for k, v in columns.items()}
-    jax.eval_shape(functools.partial(_training.begin, training), config)
+    lane = jax.eval_shape(functools.partial(_training.begin, training), config)
+    if score.name is None:
+        return
+    item = jax.tree.map(lambda a: a[0], training.read(0, 1))
+    names = set(jax.eval_shape(training.step, config, lane.state, item)[1])
+    if training.evaluate is not None:
+        at = config, lane.state, training.held_out
+        names |= set(jax.eval_shape(training.evaluate, *at))
+    refuse_unknown(score, names - {"real"})
 
 
 def spread(a: np.ndarray, mesh: Mesh) -> Array:

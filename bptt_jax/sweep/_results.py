@@ -18,7 +18,8 @@ class Best(NamedTuple):
     """A configuration that did well.
 
     config: its row in the space.
-    score: its last held-out loss; training loss where nothing is held out.
+    score: its last held-out loss (training loss where nothing is held out), or what
+        `score` of `sweep.run` names.
     values: of the space's columns.
     path: the file of its parameters; see `sweep.parameters`.
     """
@@ -75,10 +76,14 @@ def table_of(columns: dict[str, list], rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table(made)
 
 
-def score(row: dict[str, Any]) -> float:
-    """The held-out loss, the training loss where there is none; NaN: it has diverged."""
+def score(row: dict[str, Any], name: str | None = None) -> float:
+    """A metric; None: the held-out loss, the training loss where there is none.
+
+    NaN: it is not finite, or the configuration has diverged.
+    """
     metrics = row["metrics"]
-    value = metrics.get("held_out", metrics.get("loss"))
+    usual = metrics.get("held_out", metrics.get("loss"))
+    value = usual if name is None else metrics.get(name)
     return math.nan if value is None or row["diverged_at"] >= 0 else value
 
 
@@ -92,7 +97,7 @@ def load(out: pathlib.Path | str) -> Result:
     Raises:
       ValueError: the folder holds no sweep, one that has not ended, or is damaged.
     """
-    out = pathlib.Path(out)
+    out = _files.path_of(out)
     config = read_config(out)
     if not (out / "results.parquet").exists():
         raise ValueError(f"{out} holds a sweep that has not ended; run it again first")

@@ -3,7 +3,7 @@
 import pathlib
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,13 +12,23 @@ from jax.sharding import Mesh
 from bptt_jax import _files
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import is_whole, plain
-from bptt_jax._processes import anyone, cores, first, gathered, telling, together
+from bptt_jax._processes import (
+    anyone,
+    axis_of,
+    cores,
+    first,
+    gathered,
+    telling,
+    together,
+)
+from bptt_jax._score import score_of
+from bptt_jax.progress import Progress, Start, Status, or_shown
 from bptt_jax.sweep import _folder, _halving, _order, _results, _store
 from bptt_jax.sweep import _layout as layouts
 from bptt_jax.sweep._folder import Folder
 from bptt_jax.sweep._halving import Halving
 from bptt_jax.sweep._layout import Layout
-from bptt_jax.sweep._order import Order, Unit
+from bptt_jax.sweep._order import Order, Spec, Unit
 from bptt_jax.sweep._program import (
     Program,
     add,
@@ -31,35 +41,7 @@ from bptt_jax.sweep._program import (
 )
 from bptt_jax.sweep._results import Best, Result
 from bptt_jax.sweep._space import Space, groups
-from bptt_jax.sweep._training import Lane, Training, lift, over_real
-
-
-class Progress(NamedTuple):
-    """What a sweep tells while it runs, each a function; by default nothing.
-
-    message: `(text)`; without it what must be known is a warning.
-    advanced: `(Status)`, after each unit of work.
-    interrupted: `() -> bool`, asked after each unit; True: save, and raise
-        `KeyboardInterrupt`.
-    """
-
-    message: Callable = lambda text: None
-    advanced: Callable = lambda status: None
-    interrupted: Callable = lambda: False
-
-
-class Status(NamedTuple):
-    """How far a sweep is.
-
-    done, total: steps of single configurations.
-    alive: configurations that have neither diverged nor been given up.
-    best: the lowest score so far, and whose it is; None: nobody has one.
-    """
-
-    done: int
-    total: int
-    alive: int
-    best: tuple[float, int] | None
+from bptt_jax.sweep._training import Lane, Training, as_training, over_real
 
 
 def run(
@@ -75,7 +57,9 @@ def run(
     keep: int = 3,
     checkpoint_seconds: float = 30.0,
     record: dict[str, Any] | None = None,
-    progress: Progress = Progress(),
+    progress: Progress | None = None,
+    score: str | None = None,
+    maximise: bool = False,
 ) -> Result:
     """Trains all configurations of a space; again after a stop, it goes on.
 
@@ -105,7 +89,11 @@ def run(
       checkpoint_seconds: between two saves of the group that is running.
       record: what else `sweep.json` is to say (versions, settings), as JSON has it; not
         compared when the sweep goes on.
-      progress: what is told meanwhile.
+      progress: what is told meanwhile; None: `progress.shown()`, a screen where there is a
+        terminal or a notebook. `progress.silent`: nothing.
+      score: which metric of the rows says what is best, for `Result.best` and `halving`;
+        None: the held-out loss, the training loss where there is none.
+      maximise: whether a greater score is better, as an accuracy is.
 
     Returns:
       A `Result`; `sweep.load(out)` gives it again.
@@ -127,33 +115,52 @@ def run(
     >>> result.table.num_rows, result.best[0].values["lr"] in (0.1, 0.01)
     (8, True)
     """
-    out = pathlib.Path(out)
-    choices = groups(space)
-    plan = _order.plan(
-        space, choices, steps, evaluate_every, halving, keep, checkpoint_seconds
-    )
+    progress = or_shown(progress)
+    out, choices, say = _files.path_of(out), groups(space), telling(progress)
+    spec = _order.spec(
+        space, choices, steps, evaluate_every, halving, keep, checkpoint_seconds,
+        score_of(score, maximise),
+    )  # fmt: skip
+    _check_lanes(lanes)
+    mesh, lanes = _mesh(mesh, say), plain(lanes)
+    made = _trainings(training, spec)  # refused before the folder is touched
+    with _files.locked(out, say):
+        order, folder = _claimed(out, spec, mesh, record or {})
+        return _Sweep(order, folder, made, mesh, lanes, progress).go()
+
+
+def _check_lanes(lanes: Any) -> None:
     if lanes is not None and (not is_whole(lanes) or lanes < 1):
         raise ValueError(f"lanes: expected at least 1, or None, got {lanes!r}")
-    say = telling(progress)
-    mesh, lanes = _mesh(mesh, say), plain(lanes)
+
+
+def _trainings(training: Training | Callable, spec: Spec) -> list[Training]:
+    """That of each choice."""
     made = [
-        lift(training(**choice) if space.static else training) for choice, _ in choices
+        as_training(training(**choice) if spec.space.static else training)
+        for choice, _ in spec.choices
     ]
-    for one in made:  # before the folder is touched
-        refuse_early(one, plan.numbers)
-    with _files.locked(out, say):
-        if not first():
-            together("claimed")  # by the first process; the others find it there
-        there = _folder.claim(out, plan, mesh.size, record or {})
-        if first():
-            together("claimed")
-        order = Order(plan)
-        folder = Folder(out, there, order)
-        return _Sweep(order, folder, made, mesh, lanes, progress).go()
+    for one in made:
+        refuse_early(one, spec.numbers, spec.score)
+    return made
+
+
+def _claimed(
+    out: pathlib.Path, spec: Spec, mesh: Mesh, record: dict[str, Any]
+) -> tuple[Order, Folder]:
+    """The sweep's folder, found or made by the first process."""
+    if not first():
+        together("claimed")  # the others find it there
+    config = _folder.claim(out, spec, mesh.size, record)
+    if first():
+        together("claimed")
+    order = Order(spec)
+    return order, Folder(out, config, order)
 
 
 def _mesh(mesh: Mesh | None, say: Callable[[str], None]) -> Mesh:
     if mesh is not None:
+        axis_of(mesh)
         return mesh_of(list(mesh.devices.flat))
     devices = jax.devices()
     alone = jax.process_count() == 1 and jax.local_device_count() == 1
@@ -169,7 +176,7 @@ class _Sweep:
     """What `run` has set up, and the loops over groups and units."""
 
     def __init__(self, order: Order, folder: Folder, made, mesh, lanes, progress):
-        self.order, self.plan, self.folder = order, order.plan, folder
+        self.order, self.spec, self.folder = order, order.spec, folder
         self.made, self.mesh, self.lanes, self.progress = made, mesh, lanes, progress
         self.say = telling(progress)
         self.programs: dict[int, Program] = {}
@@ -177,20 +184,29 @@ class _Sweep:
         self.mended = False
         self.rows: list[dict[str, Any]] = []
         self.last: dict[int, dict[str, Any]] = {}  # of each configuration its last row
-        self.scores: list[dict[int, float]] = [{} for _ in self.plan.rungs]
+        self.scores: list[dict[int, float]] = [{} for _ in self.spec.rungs]
         self.saved_at = time.monotonic()
         self.total = order.total()
 
     def go(self) -> Result:
         """Each group in order: as its rows say, on from where it was, or anew."""
         saved, lanes = self._resume()
+        found = sorted(self.folder.rows.found)
+        done = sum({config: at for _, config, at in found}.values())
+        self.progress.begun(Start(done, self.total, None, self.folder.out))
+        try:
+            return self._all(saved, lanes)
+        finally:
+            self.progress.ended()
+
+    def _all(self, saved: Unit, lanes: Any) -> Result:
         for unit, rows in self.order.units(
             self.scores, lambda c: self._program(c).size
         ):
             if unit[1:4] < saved[1:4]:
-                there = self.folder.rows.of(unit.rung, rows)
-                if there:
-                    self._add(there)
+                found = self.folder.rows.of(unit.rung, rows)
+                if found:
+                    self._add(found)
                 else:
                     self._again(unit, rows)
             elif unit[1:4] == saved[1:4] and lanes is not None:
@@ -201,11 +217,11 @@ class _Sweep:
 
     def _resume(self) -> tuple[Unit, Any]:
         """Where to go on, and the lanes of the group that was running, if one was."""
-        there = self.folder.now()
-        unit = there or Unit(0, 0, 0, 0, 0)
+        saved = self.folder.now()
+        unit = saved or Unit(0, 0, 0, 0, 0)
         lanes = self._running(unit) if unit.step else None
         self.folder.rows.resume(unit.number, self.say)
-        if there is not None:
+        if saved is not None:
             self.progress.message(
                 f"continues after {len(self.folder.rows.found):,} evaluations"
             )
@@ -213,15 +229,15 @@ class _Sweep:
 
     def _running(self, unit: Unit) -> Any:
         made = self._program(unit.choice)
-        rows = self.plan.choices[unit.choice][1][:1] * made.size
-        config = configs(self.plan.numbers, rows, self.mesh)
+        rows = self.spec.choices[unit.choice][1][:1] * made.size
+        config = configs(self.spec.numbers, rows, self.mesh)
         return self.folder.running(jax.eval_shape(made.begin, config))
 
     def _continue(self, saved: Unit, unit: Unit, rows: list[int], lanes: Any) -> None:
         """The group that was running; from its beginning where rows of it are missing."""
-        there = self.folder.rows.of(saved.rung, rows, saved.step)
-        if there:
-            self._add(there)
+        found = self.folder.rows.of(saved.rung, rows, saved.step)
+        if found:
+            self._add(found)
             self._group(saved, rows, lanes)
         else:
             self._say_again(rows)
@@ -243,17 +259,22 @@ class _Sweep:
     def _finish(self) -> Result:
         if self.mended:
             self.folder.rows.write(self.rows)
-        columns = _results.columns_of(self.plan.space)
+        columns = _results.columns_of(self.spec.space)
         table = _results.table_of(columns, self.rows)
         fine = {i: s for i, s in self.scores[-1].items() if not np.isnan(s)}
-        order = sorted(_halving.best(fine, self.plan.keep), key=lambda i: (fine[i], i))
+        order = sorted(_halving.best(fine, self.spec.keep), key=lambda i: (fine[i], i))
         best = [
-            Best(i, fine[i], {k: v[i] for k, v in columns.items()}, self.folder.best(i))
+            Best(
+                i,
+                self._score(fine[i]),
+                {k: v[i] for k, v in columns.items()},
+                self.folder.best(i),
+            )
             for i in order
         ]
         self.folder.write(table, best)
         together("finished")
-        return Result(table, best, self.folder.there["layouts_shown"])
+        return Result(table, best, self.folder.config["layouts_shown"])
 
     # Programs
 
@@ -275,11 +296,11 @@ class _Sweep:
         if lanes is not None:
             layout = Layout(lanes, self.mesh.size, {})
             return layout, program(training, lanes, self.mesh)
-        rows = self.plan.choices[choice][1]
-        return layouts.measured(training, self.plan.numbers, rows, self.mesh)
+        rows = self.spec.choices[choice][1]
+        return layouts.measured(training, self.spec.numbers, rows, self.mesh)
 
     def _note(self, choice: int, layout: Layout) -> None:
-        values = self.plan.choices[choice][0]
+        values = self.spec.choices[choice][0]
         named = ", ".join(f"{k} {_results.name_of(v)}" for k, v in values.items())
         shown = f"{named}: {layout}" if named else str(layout)
         self.progress.message(shown)
@@ -291,7 +312,7 @@ class _Sweep:
         """Trains a group to the end of the rung, and saves what later rungs need."""
         made = self._program(unit.choice)
         padded = (rows + rows[:1] * made.size)[: made.size]
-        config = configs(self.plan.numbers, padded, self.mesh)
+        config = configs(self.spec.numbers, padded, self.mesh)
         if begun is not None:
             lanes = self._placed(made, config, begun)
         else:
@@ -299,7 +320,7 @@ class _Sweep:
         until = self.order.until(unit.rung, unit.choice)
         while unit.step < until:
             unit, lanes = self._unit(unit, rows, made, config, lanes, until)
-            late = time.monotonic() - self.saved_at >= self.plan.seconds
+            late = time.monotonic() - self.saved_at >= self.spec.seconds
             stop, due = anyone(self.progress.interrupted(), late)
             if unit.step < until and (stop or due) and self.mending is None:
                 self._save(unit, lanes)
@@ -317,7 +338,10 @@ class _Sweep:
         unit = unit._replace(number=unit.number + 1, step=unit.step + n)
         measured = made.measure(config, lanes, training.held_out)
         means, measured, diverged = gathered((means, measured, lanes.diverged_at))
-        found = over_real(means) | measured
+        means = over_real(means)
+        found = [
+            _at(means, j) | training.figures(_at(measured, j)) for j in range(len(rows))
+        ]
         self._write_rows(unit, rows, found, diverged, unit.step == until)
         self._tell(unit)
         return unit, lanes
@@ -328,7 +352,7 @@ class _Sweep:
         for at in range(0, n, PIECE):
             some = min(PIECE, n - at)
             items = _padded(
-                training.read(first + at, some), min(PIECE, self.plan.every)
+                training.read(first + at, some), min(PIECE, self.spec.every)
             )
             lanes, means = made.advance(config, lanes, items, count(some))
             if n <= PIECE:
@@ -368,7 +392,7 @@ class _Sweep:
 
     def _leave(self, unit: Unit, rows: list[int], lanes: Lane) -> None:
         """What is needed of a group that has ended: for the next rung, or its best."""
-        last, host = unit.rung == len(self.plan.rungs) - 1, _on_host(lanes)
+        last, host = unit.rung == len(self.spec.rungs) - 1, _on_host(lanes)
         wanted = self._best_now() if last else set(rows)
         for j, i in enumerate(rows):
             if i in wanted:
@@ -381,7 +405,7 @@ class _Sweep:
     def _best_now(self) -> set[int]:
         """Whose parameters are kept, of those that have ended the last rung."""
         scores = self.scores[-1]
-        best = _halving.best(scores, self.plan.keep)
+        best = _halving.best(scores, self.spec.keep)
         return {i for i in best if not np.isnan(scores[i])}
 
     # What is written down
@@ -390,7 +414,7 @@ class _Sweep:
         lines = [
             dict(
                 step=unit.number, config=i, rung=unit.rung, at=unit.step, last=last,
-                metrics={k: _number(a[j]) for k, a in found.items()},
+                metrics={k: _number(a) for k, a in found[j].items()},
                 diverged_at=int(diverged[j]),
             )
             for j, i in enumerate(rows)
@@ -406,14 +430,23 @@ class _Sweep:
             self.rows.append(row)
             self.last[row["config"]] = row
             if row["last"]:
-                self.scores[row["rung"]][row["config"]] = _results.score(row)
+                self.scores[row["rung"]][row["config"]] = self._worth(row)
+
+    def _worth(self, row: dict[str, Any]) -> float:
+        """The score of a row, the less the better; NaN: it has none."""
+        score = self.spec.score
+        value = _results.score(row, score.name)
+        return value if np.isnan(value) else score.worth(value)
+
+    def _score(self, worth: float) -> float:
+        return -worth if self.spec.score.maximise else worth
 
     def _save(self, unit: Unit, lanes: Lane | None) -> None:
         self.folder.save_now(unit, None if lanes is None else _on_host(lanes))
         self.saved_at = time.monotonic()
 
     def _tell(self, unit: Unit) -> None:
-        now = {i: _results.score(row) for i, row in self.last.items()}
+        now = {i: self._worth(row) for i, row in self.last.items()}
         alive = sum(
             1
             for i in self.order.alive(unit.rung, self.scores)
@@ -421,9 +454,11 @@ class _Sweep:
         )
         fine = [(s, i) for i, s in now.items() if not np.isnan(s)]
         done = sum(row["at"] for row in self.last.values())
-        self.progress.advanced(
-            Status(done, self.total, alive, min(fine) if fine else None)
-        )
+        best = min(fine) if fine else None
+        shown = None if best is None else (self._score(best[0]), best[1])
+        self.progress.advanced(Status(done, self.total, alive, shown))
+        told = {} if shown is None else dict(best=shown[0])
+        self.progress.measured(done, told | dict(alive=alive))
 
 
 PIECE = 64
@@ -446,6 +481,11 @@ def _on_host(lanes: Lane) -> Any:
 def _params(state: Any) -> Any:
     state = getattr(state, "state", state)  # of a training given as one function
     return getattr(state, "params", state)
+
+
+def _at(tree: Any, j: int) -> Any:
+    """Of the j-th configuration of a group, numbers of Python."""
+    return jax.tree.map(lambda a: np.asarray(a)[j].item(), tree)
 
 
 def _number(a: Any) -> float | None:

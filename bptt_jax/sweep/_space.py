@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from bptt_jax._factory import is_whole, plain
+from bptt_jax._factory import expect, is_whole, plain
 
 
 class Space(NamedTuple):
@@ -209,6 +209,7 @@ RESERVED = ("config", "step", "loss", "diverged_at", "rung")
 
 def groups(space: Space) -> list[tuple[dict[str, Any], list[int]]]:
     """For each combination of static choices, in order, it and its rows."""
+    expect(Space, space=space)
     found: list[tuple[dict[str, Any], list[int]]] = []
     for i in range(space.size):
         choice = {k: v for k, v in space.row(i).items() if k in space.static}

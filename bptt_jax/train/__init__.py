@@ -1,10 +1,22 @@
-"""Training: one pure step, and the loop that runs, shows, saves and resumes it."""
+"""Training: one pure update, and the loop that runs, shows, saves and resumes it.
 
+What is imported as itself is for the other rooms and promised to nobody else.
+"""
+
+from bptt_jax import _deprecated
+from bptt_jax.progress import Progress
+from bptt_jax.train._about import about as about
+from bptt_jax.train._about import has_data as has_data
 from bptt_jax.train._checkpoint import Best, Checkpoints
 from bptt_jax.train._clipping import clip_by_global_norm
+from bptt_jax.train._evaluate import evaluate, evaluation, figures
 from bptt_jax.train._fingerprint import digest, fingerprint
-from bptt_jax.train._loop import NonFiniteError, Plan, Progress, Run, run
+from bptt_jax.train._load import load
+from bptt_jax.train._load import record as record
+from bptt_jax.train._loop import NonFiniteError, run
 from bptt_jax.train._metrics import MetricsFile, missing
+from bptt_jax.train._options import RunOptions
+from bptt_jax.train._run import Run
 from bptt_jax.train._step import (
     Sums,
     TrainState,
@@ -23,14 +35,18 @@ __all__ = [
     "digest",
     "MetricsFile",
     "NonFiniteError",
-    "Plan",
     "Progress",
     "Run",
+    "RunOptions",
     "Sums",
     "TrainState",
+    "evaluate",
+    "evaluation",
     "evaluator",
+    "figures",
     "fingerprint",
     "init",
+    "load",
     "many_steps",
     "missing",
     "run",
@@ -38,3 +54,5 @@ __all__ = [
     "timings",
     "update",
 ]
+
+__getattr__ = _deprecated.names(__name__, {"Plan": "RunOptions"}, gone="0.3.0")

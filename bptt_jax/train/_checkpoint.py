@@ -17,19 +17,22 @@ from bptt_jax.types import PyTree
 
 
 class Best(NamedTuple):
-    """Where the held-out loss was least.
+    """Where the held-out loss was least, or `score` of `train.run` best.
 
-    params: of the model, after so many steps.
-    position: steps taken by then.
+    params: of the model, after so many updates.
+    position: updates done by then.
     held_out: mean loss of a step: in a checkpoint over the batches of an evaluation, by
-        which the best is found; as `Run.best` over `Plan.final_batches`.
+        which the best is found; as `Run.best` over `RunOptions.final_batches`.
     since: evaluations after it, none of which was better.
+    score: the figure by which it was found, over the same batches; None where that is the
+        loss, and where it was not finite.
     """
 
     params: PyTree
     position: int
     held_out: float
     since: int = 0
+    score: float | None = None
 
 
 class Checkpoints:
@@ -53,9 +56,20 @@ class Checkpoints:
             self.folder, options=options, item_names=items
         )
 
-    def save(self, state: TrainState, best: Best | None = None) -> None:
-        """Saves in the background; waits for the save before."""
-        # A copy: the next step is given the state's own buffers to write into.
+    def save(
+        self,
+        state: TrainState,
+        best: Best | None = None,
+        place: dict[str, Any] | None = None,
+    ) -> None:
+        """Saves in the background; waits for the save before.
+
+        Args:
+          state: of the run.
+          best: up to there.
+          place: of the training stream, where it has one to be kept (`types.StreamPlace`).
+        """
+        # A copy: the next update is given the state's own buffers to write into.
         parts = _parts(copied(state)) | ({} if best is None else dict(best=best.params))
         about: dict[str, Any] = dict(
             digests={name: digest(part) for name, part in parts.items()},
@@ -63,6 +77,8 @@ class Checkpoints:
         )
         if best is not None:
             about["best"] = best._replace(params=None)._asdict()
+        if place is not None:
+            about["place"] = place
         items = {k: ocp.args.StandardSave(part) for k, part in parts.items()}
         items = ocp.args.Composite(digests=ocp.args.JsonSave(about), **items)
         with _files.naming(self.folder):
@@ -76,6 +92,10 @@ class Checkpoints:
             finally:  # after a failure, too: it has threads
                 self._manager.close()
 
+    def position(self) -> int | None:
+        """Updates of the newest; None where there is none."""
+        return self._manager.latest_step()
+
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest state, in arrays of its own; None where there is none at all.
 
@@ -86,7 +106,9 @@ class Checkpoints:
         found = self._newest(_parts(like))
         if found is None:
             return None
-        return TrainState(params=found["params"], **found["rest"])
+        rest = found["rest"]
+        rest["estimator_state"] = rest.pop("carry")
+        return TrainState(params=found["params"], **rest)
 
     def restore_params(self, like: PyTree) -> PyTree | None:
         """The newest parameters alone; otherwise as `restore`."""
@@ -102,6 +124,11 @@ class Checkpoints:
         if found is None or "best" not in found:
             return None
         return Best(**found["about"]["best"] | dict(params=found["best"]))
+
+    def restore_place(self) -> dict[str, Any] | None:
+        """The training stream's, before the newest state; None where none was kept."""
+        found = self._newest({})
+        return None if found is None else found["about"].get("place")
 
     def _newest(self, like: dict[str, PyTree]) -> dict[str, Any] | None:
         step = self._manager.latest_step()
@@ -182,6 +209,9 @@ def _no_late_reports():
 def _parts(state: TrainState) -> dict[str, PyTree]:
     """Parameters by themselves: they can be read without knowing the rest."""
     rest = state._asdict()
+    rest["carry"] = rest.pop(
+        "estimator_state"
+    )  # as files have had it from the first on
     return dict(params=rest.pop("params"), rest=rest)
 
 

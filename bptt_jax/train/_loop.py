@@ -1,36 +1,46 @@
-"""The loop: many steps a dispatch, evaluation, metrics, checkpoints, and the way back.
+"""The loop: many updates a dispatch, evaluation, metrics, checkpoints, and the way back.
 
-Dispatches begin at multiples of `Plan.per_dispatch`, checkpoints and evaluations fall on
+Dispatches begin at multiples of `RunOptions.per_dispatch`, checkpoints and evaluations fall on
 their ends, and a batch depends on its position alone. So a run that was stopped and
 continued goes through the same programs with the same numbers as one that was not.
 
-While the device works on one dispatch the host writes down the one before.
+While the device works on one dispatch the host writes down the one before, and a thread
+reads the next one's items.
 """
 
+import contextlib
 import os
-import pathlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from bptt_jax import estimators
-from bptt_jax._factory import is_whole, plain
-from bptt_jax._files import locked, replace_json
-from bptt_jax._processes import anyone, everywhere, telling, together
-from bptt_jax._processes import first as first_process
-from bptt_jax.train import _record
-from bptt_jax.train._checkpoint import Best, Checkpoints, copied
+from bptt_jax import _deprecated, estimators
+from bptt_jax._files import locked, path_of
+from bptt_jax._processes import anyone, everywhere, telling
+from bptt_jax._score import refuse_unknown, score_of
+from bptt_jax.layers import lift
+from bptt_jax.progress import Progress, Start, Status, or_shown
+from bptt_jax.train import _folder, _record
+from bptt_jax.train._arguments import refuse_unfit
+from bptt_jax.train._checkpoint import Checkpoints
+from bptt_jax.train._clock import Clock
+from bptt_jax.train._evaluate import LOSS
+from bptt_jax.train._held_out import HeldOut
+from bptt_jax.train._lines import ended, evaluated, of_updates
+from bptt_jax.train._load import config
 from bptt_jax.train._metrics import MetricsFile, missing, ranges
-from bptt_jax.train._step import TrainState, evaluator, init, many_steps
-from bptt_jax.types import Estimator, Layer, PyTree, Task
+from bptt_jax.train._options import RunOptions, checked, due
+from bptt_jax.train._reading import Reading, dispatches
+from bptt_jax.train._run import Run
+from bptt_jax.train._step import TrainState, init, many_steps
+from bptt_jax.types import Estimator, Layer, Task
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss, gradient or update was NaN or infinite; `step` says where (from 1)."""
+    """A loss, gradient or update was NaN or infinite; `step`: in which update (from 1)."""
 
     def __init__(self, step: int):
         super().__init__(
@@ -40,103 +50,56 @@ class NonFiniteError(ArithmeticError):
         self.step = step
 
 
-class Plan(NamedTuple):
-    """How long and how often; all in steps.
-
-    steps: in all.
-    per_dispatch: steps in one call of the compiled program.
-    evaluate_every, checkpoint_every: rounded up to ends of dispatches.
-    evaluate_batches: held-out batches of an evaluation.
-    final_batches: held-out batches of the last one (fewer where there are fewer).
-    patience: evaluations without a better held-out loss before the run stops; None: never.
-    keep: checkpoints kept.
-    """
-
-    steps: int
-    per_dispatch: int = 10
-    evaluate_every: int = 100
-    checkpoint_every: int = 100
-    evaluate_batches: int = 20
-    final_batches: int = 1000
-    patience: int | None = None
-    keep: int = 3
-
-
-class Progress(NamedTuple):
-    """What the loop tells while it runs, each a function; by default nothing.
-
-    steps: `(position, losses of the dispatch)`; NaN where no step of a batch counts.
-    evaluated: `(position, held-out loss)`.
-    message: `(text)`; where it is not given, what a caller must know is a warning.
-    interrupted: `() -> bool`, asked after each dispatch; True: save, and raise
-        `KeyboardInterrupt`.
-    """
-
-    steps: Callable = lambda position, losses: None
-    evaluated: Callable = lambda position, loss: None
-    message: Callable = lambda text: None
-    interrupted: Callable = lambda: False
-
-
-class Run(NamedTuple):
-    """How a run ended.
-
-    state: the last state.
-    held_out: its mean loss of a step over the held-out batches (`Plan.final_batches`).
-    stopped_early: whether patience ended it.
-    best: the parameters whose loss was least of all evaluations and the last state, and
-        their loss over as many batches. Where the last state is the best it is that one.
-    """
-
-    state: TrainState
-    held_out: float
-    stopped_early: bool
-    best: Best
-
-
+@_deprecated.argument("plan", "options", gone="0.3.0")
 def run(
     task: Task,
     model: Layer,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
-    plan: Plan,
+    options: RunOptions,
     out: str | os.PathLike[str],
     *,
     seed: int = 0,
     mesh: Mesh | None = None,
-    progress: Progress = Progress(),
+    progress: Progress | None = None,
     overwrite: bool = False,
     reschedule: bool = False,
+    score: str | None = None,
+    maximise: bool = False,
 ) -> Run:
-    """Trains until the plan ends, from the newest checkpoint in `out` if there is one.
+    """Trains so many updates, from the newest checkpoint in `out` if there is one.
 
     Stopped at any moment, `kill -9` included, and called again with the same arguments
     it goes on, and all its numbers are those of a run that was not stopped, bit for bit.
-    What made a run is kept in `run.json`: the seed, the plan but for its steps, what
+    What made a run is kept in `run.json`: the seed, the options but for `updates`, what
     identifies the data (`Task.record`, and the first and the last of them), and
     fingerprints of model, estimator, optimizer and initial parameters that see every
     constant. With other arguments the folder is refused. After another version of JAX or
     of this library the fingerprints are not compared, which is said.
 
-    More `plan.steps` than before go on where the run ended.
+    With more `options.updates` than before the run goes on where it ended.
 
     Args:
       task: streams and objective.
       model: a layer.
       estimator: where gradients come from.
       optimizer: an optax optimizer, see `train.step`; clipping is one of its parts.
-      plan: how long and how often.
-      out: folder for `run.json`, `metrics.jsonl` and `checkpoint/`; made where it is
-        missing.
+      options: how long and how often.
+      out: folder for `run.json`, `metrics.jsonl`, `timings.jsonl` and `checkpoint/`; made
+        where it is missing.
       seed: of everything that is drawn.
       mesh: of one axis: batches are spread over its devices, of all processes
         (`estimators.data_parallel`); all processes call this with the same arguments.
-      progress: what is told meanwhile.
+      progress: what is told meanwhile; None: `progress.shown()`, a screen where there is a
+        terminal or a notebook. `progress.silent`: nothing.
       overwrite: where `out` holds another run, that one is moved into a folder of its
         own in there, and this one begins. The same run goes on as ever.
-      reschedule: where the plan has more steps than before, the optimizer may be another
+      reschedule: where there are more updates than before, the optimizer may be another
         one of the same structure, whose schedule runs over all of them: it applies from
         here, which is recorded and said. The result is not that of one long run.
+      score: which of `Task.metrics` says what is best, for `Run.best` and for patience;
+        None: the held-out loss. One that is not finite is never better.
+      maximise: whether a greater score is better, as an accuracy is.
 
     Returns:
       The last state and its held-out loss, and the best parameters.
@@ -144,7 +107,7 @@ def run(
     Raises:
       NonFiniteError: a loss, a gradient or an update was not finite.
       KeyboardInterrupt: `progress.interrupted` said so; the state is saved.
-      ValueError: the plan is impossible, another process trains in `out`, it holds
+      ValueError: an option is impossible, another process trains in `out`, it holds
         another run, or the newest checkpoint is damaged; nothing was changed.
 
     >>> import pathlib, tempfile, optax
@@ -153,153 +116,127 @@ def run(
     >>> model = models.features((cells.lstm(2, 16),), 1, 16)
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> done = train.run(task, model, estimators.exact(model, task.objective),
-    ...                  optax.adam(1e-2), train.Plan(steps=20), folder)
+    ...                  optax.adam(1e-2), train.RunOptions(updates=20), folder)
     >>> int(done.state.position), sorted(path.name for path in folder.iterdir())
-    (20, ['checkpoint', 'metrics.jsonl', 'run.json'])
+    (20, ['checkpoint', 'metrics.jsonl', 'run.json', 'timings.jsonl'])
     """
-    plan = _checked(plan)
-    out, say = _folder(out), telling(progress)
+    refuse_unfit(task, model, estimator, seed, mesh)
+    options, best = checked(options), score_of(score, maximise)
+    refuse_unknown(best, task.metrics)
+    progress = or_shown(progress)
+    out, say = path_of(out), telling(progress)
     with locked(out, say):
         return _run(
-            task, model, estimator, optimizer, plan, out, seed, mesh, progress,
-            overwrite, reschedule, say,
+            task, model, estimator, optimizer, options, out, seed, mesh, progress,
+            overwrite, reschedule, best, say,
         )  # fmt: skip
 
 
 def _run(
-    task, model, estimator, optimizer, plan, out, seed, mesh, progress,
-    overwrite, reschedule, say,
+    task, model, estimator, optimizer, options, out, seed, mesh, progress,
+    overwrite, reschedule, score, say,
 ) -> Run:  # fmt: skip
     state = init(model, estimator, optimizer, task.train, jax.random.key(seed))
-    now = _record.made_of(task, model, estimator, optimizer, plan, seed, state)
-    there = _found(out, now, overwrite, reschedule, say)
+    estimator = estimators.bucketed(estimator, task.train.buckets)
+    now = _record.made_of(
+        task, model, estimator, optimizer, options, seed, state, score
+    )
+    saved = _folder.found(out, now, overwrite, reschedule, say)
     if mesh is not None:
         state = everywhere(state, mesh)
         estimator = estimators.data_parallel(estimator, mesh)
-    checkpoints = Checkpoints(out / "checkpoint", plan.keep)
+    checkpoints = Checkpoints(out / "checkpoint", options.keep)
     try:
         state = checkpoints.restore(state) or state
         position = int(state.position)
         best = checkpoints.restore_best(state.params)
-        _claim(out, there, now, position, say)
+        _folder.claim(out, saved, now, position, say)
+        _record.keep_tokenizer(out, task.text)
+        if position and task.train.place is not None:
+            kept = checkpoints.restore_place()
+            task.train.place.restore(position, kept, say)
         metrics = MetricsFile(out / "metrics.jsonl")
         lines = metrics.resume(position, say)
         if lacks := missing(lines, position):
             say(f"{metrics.path} lacks steps {ranges(lacks)} of {position:,}")
-        loop = _Loop(task, model, estimator, optimizer, plan, progress, metrics, best)
-        if position >= plan.steps or loop.out_of_patience():
+        held_out = HeldOut(task, model, options.evaluate_batches, score, best)
+        clock = Clock(out / "timings.jsonl", position, say)
+        loop = _Loop(
+            task, estimator, optimizer, options, progress, metrics, held_out, clock
+        )
+        if position >= options.updates or loop.out_of_patience():
             say(
                 f"finished already: {out} has all {position:,} steps; nothing is trained"
             )
         elif position:
             progress.message(f"continues at step {position:,}")
-        state, early = loop.go(state, checkpoints)
-        return loop.end(state, early)
+        progress.begun(Start(position, options.updates, task, out))
+        try:
+            state, early = loop.go(state, checkpoints)
+            done = loop.end(state, early)
+        finally:
+            progress.ended()
+        kept = _record.read(out) or now
+        return done._replace(
+            model=lift(model), task=task, config=config(out, kept),
+            history=metrics.lines(),
+        )  # fmt: skip
     finally:
         checkpoints.close()
-
-
-def _folder(out: Any) -> pathlib.Path:
-    try:
-        return pathlib.Path(out)
-    except TypeError:
-        raise TypeError(
-            f"out: expected a path of a folder, got {type(out).__name__}"
-        ) from None
-
-
-def _found(
-    out: pathlib.Path, now: dict, overwrite: bool, reschedule: bool, say: Callable
-) -> dict | None:
-    """The record in the folder, if the run there is this one; None where is none."""
-    ways = "choose another folder (out), or overwrite=True, which moves that run aside"
-    try:
-        there = _record.read(out)
-        if there is None:
-            return None
-        differs = _record.differences(there, now)
-        longer = now["steps"] > there["steps"]
-        if longer and set(differs) == {"optimizer"}:
-            if reschedule:
-                return there
-            ways += ", or reschedule=True, which goes on with the new optimizer"
-        if not differs:
-            return there
-        what = ", ".join(differs.values())
-        problem = f"{out} holds another run; what differs: {what}"
-    except ValueError as error:  # no record that can be read
-        problem = str(error)
-    together("record read")
-    if not overwrite:
-        raise ValueError(f"{problem}; nothing was changed; {ways}")
-    if first_process():
-        say(f"{problem}; it was moved to {_record.move_aside(out)}")
-    together("moved aside")
-    return None
-
-
-def _claim(
-    out: pathlib.Path, there: dict | None, now: dict, position: int, say: Callable
-) -> None:
-    """Writes the record, or what has changed since; nothing is trained before."""
-    if position > now["steps"]:
-        raise ValueError(
-            f"{out} holds {position:,} steps of this run, more than the plan's "
-            f"{now['steps']:,}; nothing was changed; choose another folder (out)"
-        )
-    together("record read")
-    if there is None:
-        new = now
-    elif _record.same(there, now):
-        return
-    else:
-        new = _record.continued(there, now, position)
-        for text in _record.from_here(there, now):
-            say(f"from step {position:,} on: {text}")
-    if first_process():
-        replace_json(out / _record.FILE, new)
-    together("record written")
 
 
 class _Loop:
     """What `run` has set up, and the loop over dispatches."""
 
     def __init__(
-        self, task, model, estimator, optimizer, plan, progress, metrics, best
+        self, task, estimator, optimizer, options, progress, metrics, held_out, clock
     ):
-        self.task, self.plan, self.progress = task, plan, progress
-        self.metrics, self.best = metrics, best
+        self.task, self.options, self.progress = task, options, progress
+        self.metrics, self.held_out, self.clock = metrics, held_out, clock
         self.advance = many_steps(estimator, optimizer, task.train.batch)
-        self.evaluator = evaluator(
-            model, task.objective, task.held_out.batch, task.stateful
-        )
 
     def go(self, state: TrainState, checkpoints: Checkpoints):
         """`(last state, whether patience ended it)`."""
-        plan, position = self.plan, int(state.position)
+        options, position = self.options, int(state.position)
         early, running = self.out_of_patience(), None
-        if position >= plan.steps and not early:
+        if position >= options.updates and not early:
             self.compare(position, state)
-        while position < plan.steps and not early:
-            n = min(plan.per_dispatch, plan.steps - position)
-            state, record = self.advance(state, self.task.train.read(position, n))
-            self.write_down(running)  # the one before, while the device works
-            running, position = (position, record), position + n
-            (stop,), ends = anyone(self.progress.interrupted()), position == plan.steps
-            evaluates = _due(position, plan.evaluate_every, n) and not ends
-            saves = stop or ends or _due(position, plan.checkpoint_every, n)
-            if evaluates or saves:
-                running = self.write_down(running)
-            if evaluates:
-                self.evaluate(position, state)
-                early = self.out_of_patience()
-            if ends:
-                self.compare(position, state)
-            if saves or early:
-                checkpoints.save(state, self.best)
-            if stop:
-                raise KeyboardInterrupt
+        if early or position >= options.updates:
+            return state, early
+        wanted = dispatches(position, options.updates, options.per_dispatch)
+        with contextlib.closing(Reading(self.task.train.read, wanted)) as reading:
+            self.clock.starts(reading)
+            while position < options.updates and not early:
+                n, items = reading.next()
+                self.clock.counts(self.task.train.batch, items)
+                state, record = self.advance(state, items)
+                self.write_down(running)  # the one before, while the device works
+                running, position = (position, record), position + n
+                (stop,) = anyone(self.progress.interrupted())
+                ends = position == options.updates
+                evaluates = due(position, options.evaluate_every, n) and not ends
+                saves = stop or ends or due(position, options.checkpoint_every, n)
+                if evaluates or saves:
+                    running = self.write_down(running)
+                with self.clock.stopped():
+                    if evaluates:
+                        self.evaluate(position, state)
+                        early = self.out_of_patience()
+                    if ends:
+                        figures, _ = self.compare(position, state)
+                        self.progress.measured(position, figures)
+                    if saves or early:
+                        checkpoints.save(
+                            state, self.held_out.best, self.place(position)
+                        )
+                if stop:
+                    raise KeyboardInterrupt
         return state, early
+
+    def place(self, position: int) -> dict[str, Any] | None:
+        """Of the reader, before the first batch that was not trained on."""
+        place = self.task.train.place
+        return None if place is None else place.save(position)
 
     def write_down(self, running: tuple | None) -> None:
         """Waits for a dispatch `(position, record)`; its metrics, unless not finite."""
@@ -309,91 +246,46 @@ class _Loop:
         fine = np.logical_and.reduce([np.isfinite(a) for a in record.values()])
         if not fine.all():
             raise NonFiniteError(position + int(np.argmin(fine)) + 1)
-        self.metrics.append(_lines(position, record))
+        self.metrics.append(of_updates(position, record))
         real = record.get("real", fine)
-        self.progress.steps(
+        self.progress.updates(
             position + len(fine), np.where(real, record["loss"], np.nan)
         )
+        best, total = self.held_out.now(), self.options.updates
+        rates = self.clock.dispatched(position + len(fine), len(fine))
+        self.progress.advanced(Status(position + len(fine), total, 1, best, rates))
 
     def evaluate(self, position: int, state: TrainState) -> None:
-        loss, better = self.compare(position, state)
+        figures, better = self.compare(position, state)
         if not better:
-            self.best = self.best._replace(since=self.best.since + 1)
-        self.metrics.append([dict(step=position, held_out=loss)])
-        self.progress.evaluated(position, loss)
+            self.held_out.waited()
+        self.metrics.append([evaluated(position, figures)])
+        self.progress.evaluated(position, figures[LOSS])
+        self.progress.measured(position, figures)
 
-    def compare(self, position: int, state: TrainState) -> tuple[float, bool]:
-        """The loss over the batches of an evaluation, and whether it is the least."""
-        loss = self.held_out_loss(state.params, self.plan.evaluate_batches)
-        if not np.isfinite(loss):
+    def compare(self, position: int, state: TrainState):
+        """The figures of an evaluation, and whether it is the best."""
+        figures, better = self.held_out.compare(position, state)
+        if not np.isfinite(figures[LOSS]):
             raise NonFiniteError(position)
-        better = self.best is None or loss < self.best.held_out
-        if better:
-            self.best = Best(copied(state.params), position, loss)
-        return loss, better
+        return figures, better
 
     def end(self, state: TrainState, early: bool) -> Run:
         """Over more batches; written down once, however often it is called again."""
-        position, n = int(state.position), self.plan.final_batches
-        last = self.held_out_loss(state.params, n)
-        is_last = self.best.position == position
-        loss = last if is_last else self.held_out_loss(self.best.params, n)
-        best = self.best._replace(held_out=loss)
-        line = dict(
-            step=position,
-            final_held_out=last,
-            best_step=best.position,
-            best_held_out=loss,
-        )
+        position, n = int(state.position), self.options.final_batches
+        best = self.held_out.best
+        last = self.held_out.figures(state.params, n)
+        is_last = best.position == position
+        of_best = last if is_last else self.held_out.figures(best.params, n)
+        line = ended(position, last, best.position, of_best)
         if not any(
-            "final_held_out" in there and there["step"] == line["step"]
-            for there in self.metrics.lines()
+            "final_held_out" in old and old["step"] == position
+            for old in self.metrics.lines()
         ):
             self.metrics.append([line])
-        return Run(state, last, early, best)
-
-    def held_out_loss(self, params: PyTree, at_most: int) -> float:
-        """The mean over the first batches, some at a time."""
-        n, some = self.task.held_out.length or at_most, self.plan.evaluate_batches
-        sums = None
-        for first in range(0, min(n, at_most), some):
-            items = self.task.held_out.read(first, min(some, min(n, at_most) - first))
-            sums = self.evaluator(params, sums, items)
-        assert sums is not None
-        if not float(sums.steps):
-            raise ValueError(
-                f"task: no step of its first {min(n, at_most)} held-out batches counts"
-            )
-        return float(sums.losses) / float(sums.steps)
+        score = self.held_out.told(of_best)
+        best = best._replace(held_out=of_best[LOSS], score=score)
+        return Run(state, last[LOSS], early, best, of_best)
 
     def out_of_patience(self) -> bool:
-        patience = self.plan.patience
-        return None not in (patience, self.best) and self.best.since >= patience
-
-
-def _due(position: int, every: int, n: int) -> bool:
-    """Whether a multiple of `every` lies in the last n steps."""
-    return position // every > (position - n) // every
-
-
-def _lines(position: int, record: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Of each step its metrics, loss first; of one that counts for nothing that it is."""
-    names = sorted(set(record) - {"real"}, reverse=True)
-    real = record.get("real", np.ones(len(record["loss"]), bool))
-    return [
-        dict(
-            step=position + i + 1,
-            **({k: float(record[k][i]) for k in names} if real[i] else {"real": False}),
-        )
-        for i in range(len(real))
-    ]
-
-
-def _checked(plan: Plan) -> Plan:
-    for name, value in plan._asdict().items():
-        whole = is_whole(value) and value >= 1
-        if not (whole or (name == "patience" and value is None)):
-            raise ValueError(
-                f"{name}: expected a whole number of at least 1, got {value!r}"
-            )
-    return Plan(*map(plain, plan))
+        return self.held_out.out_of(self.options.patience)

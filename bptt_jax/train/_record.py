@@ -1,6 +1,6 @@
 """What made a run, kept in its folder: only the same goes on with it.
 
-Of seed, plan and data the record has the values, of functions fingerprints. Those are of
+Of seed, options and data the record has the values, of functions fingerprints. Those are of
 one version of the libraries: where another one made them they are not compared.
 """
 
@@ -15,20 +15,29 @@ import jax.numpy as jnp
 import optax
 
 import bptt_jax
-from bptt_jax import estimators, layers
+from bptt_jax import _files, estimators, layers
+from bptt_jax._processes import first as first_process
+from bptt_jax._score import LEAST_LOSS, Score
+from bptt_jax.train import _about
 from bptt_jax.train._fingerprint import changes, digest, fingerprint, shapes
 from bptt_jax.train._step import TrainState, update
-from bptt_jax.types import Batch, Estimator, Gradient, Layer, Side, Task, Weighted
+from bptt_jax.types import Batch, Estimator, Gradient, Layer, Side, Task, Text, Weighted
 
 FILE = "run.json"
 OF_A_RUN = (
-    "checkpoint", "metrics.jsonl", "metrics.jsonl.damaged", "loss.png", "config.json", FILE,
+    "checkpoint", "metrics.jsonl", "metrics.jsonl.damaged", "timings.jsonl",
+    "timings.jsonl.damaged", "loss.png", "confusion.png", "forecast.png", "residuals.png",
+    "initial.safetensors", "tokenizer.json", "tokenizer.model", "config.json", FILE,
 )  # fmt: skip
 """The last is moved last, so that one whose moving was stopped is still known."""
 OPTIONS = (
     "jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64",
 )  # fmt: skip
 """Settings of JAX that change every number that is drawn or computed."""
+ONCE = {"score": str(LEAST_LOSS)}
+"""What groups were that earlier records do not have."""
+SHOWN = {"plan": "options.", "options": ""}
+"""What comes before a name of a group of the record, whose keys are those of 0.1.0."""
 
 
 def made_of(
@@ -36,26 +45,29 @@ def made_of(
     model: Layer,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
-    plan: Any,
+    options: Any,
     seed: int,
     state: TrainState,
+    score: Score = LEAST_LOSS,
 ) -> dict[str, Any]:
     """The record of a run that begins with `state`, as JSON has it."""
-    of_plan = plan._asdict()
-    steps = of_plan.pop("steps")
+    others = options._asdict()
+    updates = others.pop("updates")
     about = dict(n_in=task.n_in, n_out=task.n_out, tokens=task.tokens)
     lengths = [stream.length for stream in (task.train, task.held_out)]
     record = dict(
         made=dict(
             seed=int(seed),
-            plan=of_plan,
+            plan=others,
             task=about | dict(stateful=task.stateful, lengths=lengths) | task.record,
             options={name: getattr(jax.config, name) for name in OPTIONS},
+            score=str(score),
         ),
         program=_program(task, model, estimator, optimizer, state),
         versions=_versions(),
-        steps=steps,
+        steps=updates,
         earlier=[],
+        **_about.about(task, model),
     )
     return json.loads(json.dumps(record, default=_as_json))
 
@@ -99,7 +111,7 @@ def _program(task, model, estimator, optimizer, state: TrainState) -> dict[str, 
         fingerprint(task.objective, ys, targets),
         *(digest(_first_and_last(stream)) for stream in (task.train, task.held_out)),
     ]
-    grad = fingerprint(estimator.grad, state.params, state.carry, batch, key)
+    grad = fingerprint(estimator.grad, state.params, state.estimator_state, batch, key)
     return dict(
         task=" ".join(of_task),
         model=fingerprint(outputs, state.params, batch),
@@ -107,15 +119,15 @@ def _program(task, model, estimator, optimizer, state: TrainState) -> dict[str, 
         parameters=digest(state.params),
         optimizer=_of_optimizer(optimizer, state),
         estimator=grad,
-        carry=digest(state.carry),
+        carry=digest(state.estimator_state),
     )
 
 
 def _of_optimizer(optimizer: optax.GradientTransformation, state: TrainState) -> str:
     """Of an update whose gradient is given, and of what comes before the first."""
 
-    def given(params, carry, batch, key):
-        return Gradient(jnp.zeros(()), params, carry, jnp.ones(()), {})
+    def given(params, state, batch, key):
+        return Gradient(jnp.zeros(()), params, state, jnp.ones(()), {})
 
     estimator = Estimator(lambda params, batch: (), given)
 
@@ -125,7 +137,7 @@ def _of_optimizer(optimizer: optax.GradientTransformation, state: TrainState) ->
     def one(state, item):
         return update(estimator, optimizer, batch, state, item)
 
-    state = state._replace(carry=())
+    state = state._replace(estimator_state=())
     begin = fingerprint(optimizer.init, state.params)
     return begin + " " + fingerprint(one, state, jnp.zeros((1, 1)))
 
@@ -146,10 +158,10 @@ def read(out: pathlib.Path) -> dict[str, Any] | None:
     if path.exists():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if {"made", "program", "versions", "steps", "earlier"} <= set(found):
+            if _is_record(found):
                 return found
             raise ValueError("it is no record of a run")
-        except (ValueError, TypeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged ({error})") from None
     metrics, checkpoints = out / "metrics.jsonl", out / "checkpoint"
     if (metrics.is_file() and metrics.stat().st_size) or (
@@ -159,38 +171,62 @@ def read(out: pathlib.Path) -> dict[str, Any] | None:
     return None
 
 
-def same(there: dict, now: dict) -> bool:
+def _is_record(found: Any) -> bool:
+    """Whether it has all that records have had since 0.1.0."""
+    groups = dict(made=dict, program=dict, versions=dict, steps=int, earlier=list)
+    if not _has(found, **groups):
+        return False
+    made = found["made"]
+    return (
+        _has(made, seed=int, plan=dict, task=dict, options=dict)
+        and isinstance(made.get("score", ""), str)
+        and all(_has(part, until=int, versions=dict) for part in found["earlier"])
+    )
+
+
+def _has(found: Any, **kinds: type) -> bool:
+    if not isinstance(found, dict):
+        return False
+    return all(type(found.get(name)) is kind for name, kind in kinds.items())
+
+
+def same(saved: dict, now: dict) -> bool:
     """Whether the record in a folder is that of the run as it goes on."""
-    return all(there[name] == now[name] for name in ("program", "versions", "steps"))
+    return all(saved[name] == now[name] for name in ("program", "versions", "steps"))
 
 
-def from_here(there: dict, now: dict) -> list[str]:
+def described(saved: dict, now: dict) -> dict[str, Any]:
+    """The record of the same run, with what this version says of model and task."""
+    return saved | {name: now[name] for name in _about.KEYS}
+
+
+def from_here(saved: dict, now: dict) -> list[str]:
     """What is another from here on and yet the same run, in words."""
     found = []
-    if versions := changes(there["versions"], now["versions"]):
+    if versions := changes(saved["versions"], now["versions"]):
         found.append(
             f"{', '.join(versions)}; whether model, estimator, optimizer, initial "
             "parameters and objective are those of before cannot be compared"
         )
-    elif there["program"]["optimizer"] != now["program"]["optimizer"]:
+    elif saved["program"]["optimizer"] != now["program"]["optimizer"]:
         found.append(
             "another optimizer, whose schedule may run over all steps; the result is not "
             "that of one run of so many"
         )
-    if there["steps"] != now["steps"]:
+    if saved["steps"] != now["steps"]:
         found.append(
-            f"{now['steps']:,} steps in all, before it were {there['steps']:,}"
+            f"{now['steps']:,} steps in all, before it were {saved['steps']:,}"
         )
     return found
 
 
-def differences(there: dict, now: dict) -> dict[str, str]:
+def differences(saved: dict, now: dict) -> dict[str, str]:
     """Name -> what differs, in words; empty where the run is the same."""
     found = {}
     for group, values in now["made"].items():
-        before = there["made"].get(group)
+        before = saved["made"].get(group, ONCE.get(group))
         nested = isinstance(values, dict) and isinstance(before, dict)
-        prefix = "" if group == "options" else f"{group}."
+        prefix = SHOWN.get(group, f"{group}.")
         changed = (
             changes(before, values, prefix)
             if nested
@@ -198,9 +234,9 @@ def differences(there: dict, now: dict) -> dict[str, str]:
         )
         if changed:
             found[group] = ", ".join(changed)
-    if there["versions"] != now["versions"]:
+    if saved["versions"] != now["versions"]:
         return found
-    old, new = there["program"], now["program"]
+    old, new = saved["program"], now["program"]
     others = {name for name in new if old.get(name) != new[name]}
     first_shapes = changes(old["shapes"], new["shapes"], "params")[:2]
     for name, words, implied_by in (
@@ -221,10 +257,20 @@ def differences(there: dict, now: dict) -> dict[str, str]:
     return found
 
 
-def continued(there: dict, now: dict, position: int) -> dict[str, Any]:
+def continued(saved: dict, now: dict, position: int) -> dict[str, Any]:
     """The record from here on, with what the run has been so far."""
-    before = {name: there[name] for name in ("program", "versions", "steps")}
-    return now | dict(earlier=[*there["earlier"], before | dict(until=position)])
+    before = {name: saved[name] for name in ("program", "versions", "steps")}
+    return now | dict(earlier=[*saved["earlier"], before | dict(until=position)])
+
+
+def keep_tokenizer(out: pathlib.Path, text: Text | None) -> None:
+    """Beside the run, where it can be written down as data."""
+    if text is None or text.written is None or not first_process():
+        return
+    name, content = text.written()
+    path = out / name
+    if not path.exists() or path.read_bytes() != content:
+        _files.replace(path, lambda new: new.write_bytes(content))
 
 
 def move_aside(out: pathlib.Path) -> pathlib.Path:

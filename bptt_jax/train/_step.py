@@ -1,4 +1,4 @@
-"""One training step as a pure function, and many of them as one program."""
+"""One update of the parameters as a pure function, and many of them as one program."""
 
 import functools
 import inspect
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from bptt_jax import _deprecated, estimators
 from bptt_jax import _pytrees as trees
-from bptt_jax import estimators
 from bptt_jax._factory import factory
 from bptt_jax.types import (
     Batch,
@@ -25,21 +25,27 @@ from bptt_jax.types import (
     Task,
 )
 
+TAKEN = frozenset({
+    "loss", "grad_norm", "update_norm", "real", "step", "held_out", "final_held_out",
+})  # fmt: skip
+"""What an update tells by these names, or lines of `metrics.jsonl` are told apart by."""
 
+
+@_deprecated.field("carry", "estimator_state", gone="0.3.0")
 class TrainState(NamedTuple):
     """All that a run is, but for its settings.
 
     params, opt_state: of the model and of the optimizer.
-    carry: the estimator's state.
-    position: int32, steps taken, which is also the next batch's number in its stream.
+    estimator_state: what the estimator hands on from batch to batch.
+    position: int32, updates done, which is also the next batch's number in its stream.
     key: PRNG key of the run; the key of batch i is `fold_in(key, i)`.
-    bad: int32, the first step whose loss, gradient or update was not finite; -1: none.
+    bad: int32, the first update whose loss, gradient or itself was not finite; -1: none.
         From it on nothing changes any more.
     """
 
     params: PyTree
     opt_state: Any
-    carry: PyTree
+    estimator_state: PyTree
     position: Array
     key: Array
     bad: Array
@@ -52,7 +58,7 @@ def init(
     stream: Stream,
     key: Array,
 ) -> TrainState:
-    """The state before the first step. Everything is drawn from `key`.
+    """The state before the first update. Everything is drawn from `key`.
 
     Raises:
       TypeError, ValueError: the optimizer is none, or `optax.lbfgs`; see `step`.
@@ -95,19 +101,22 @@ def step(
       optimizer: an optax optimizer. Those that ask for more than the gradient are given
         `value`, `grad` and `value_fn`: the loss of this batch, its gradient, and the loss
         as a function of the parameters, whose derivative is the estimator's gradient.
-        `optax.lbfgs` is refused: it compares gradients of one function, and each step
+        `optax.lbfgs` is refused: it compares gradients of one function, and each update
         here has another.
       batch: as of `types.Stream`.
-      state: before the step.
+      state: before the update.
       item: what the batch is made of.
 
     Returns:
       The state after it, and `loss`, `grad_norm` (before the optimizer sees it),
-      `update_norm` (after), and what else the estimator tells (`window`, `omega`).
-      Where one is not finite the state is unchanged, but for `bad`. Where batches have a
-      mask or weights also `real`: False, and all others zero, where no step of the batch
-      counts; then parameters and the optimizer's state are unchanged, and the carry and
-      the position go on.
+      `update_norm` (after), and what else the estimator tells (`window`, `omega`, what
+      its `aux` gives). Where one is not finite the state is unchanged, but for `bad`.
+      Where batches have a mask or weights also `real`: False, and all others zero, where
+      no step of the batch counts; then parameters and the optimizer's state are
+      unchanged, and the estimator's state and the position go on.
+
+    Raises:
+      ValueError: the estimator tells something by one of these names.
     """
     after, metrics = update(estimator, optimizer, batch, state, item)
     finite = jnp.stack([jnp.isfinite(a) for a in metrics.values()]).all()
@@ -128,11 +137,14 @@ def update(
     """`step`, whatever its metrics: one that is not finite changes the state, too."""
     key, k_data = jax.random.split(jax.random.fold_in(state.key, state.position))
     made = batch(item, k_data)
-    found = estimators.gradient(estimator, state.params, state.carry, made, key)
+    found = estimators.gradient(
+        estimator, state.params, state.estimator_state, made, key
+    )
+    _refuse_taken(found.metrics)
     loss, grads = found.loss, found.grads
     grads = trees.conjugate(grads)  # where the loss rises: JAX's are ∂L/∂x - i ∂L/∂y
     _refuse_lbfgs(state.opt_state)
-    value_fn = _value_fn(estimator, state.carry, made, key)
+    value_fn = _value_fn(estimator, state.estimator_state, made, key)
     extra = _wanted(optimizer, value=loss, grad=grads, value_fn=value_fn)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes, as in adam's β^t
         updates, opt_state = optimizer.update(
@@ -151,15 +163,24 @@ def update(
     return after, metrics
 
 
-def _value_fn(estimator: Estimator, carry: PyTree, batch: Batch, key: Array):
+def _refuse_taken(metrics: dict[str, Array]) -> None:
+    for name in metrics:
+        if name in TAKEN:
+            raise ValueError(
+                "estimator: expected metrics by names other than "
+                f"{', '.join(sorted(TAKEN))}, got {name!r}"
+            )
+
+
+def _value_fn(estimator: Estimator, state: PyTree, batch: Batch, key: Array):
     """`params -> loss` on one batch. Its derivative is the estimator's own gradient."""
 
     @jax.custom_vjp
-    def value(params, carry, batch, key):
-        return estimators.gradient(estimator, params, carry, batch, key).loss
+    def value(params, state, batch, key):
+        return estimators.gradient(estimator, params, state, batch, key).loss
 
-    def forward(params, carry, batch, key):
-        found = estimators.gradient(estimator, params, carry, batch, key)
+    def forward(params, state, batch, key):
+        found = estimators.gradient(estimator, params, state, batch, key)
         return found.loss, found.grads
 
     def backward(grads, d_value):
@@ -167,7 +188,7 @@ def _value_fn(estimator: Estimator, carry: PyTree, batch: Batch, key: Array):
         return d_params, None, None, None
 
     value.defvjp(forward, backward)
-    return lambda params: value(params, carry, batch, key)
+    return lambda params: value(params, state, batch, key)
 
 
 def _wanted(optimizer: optax.GradientTransformation, **extra: Any) -> dict[str, Any]:
@@ -192,8 +213,8 @@ def _refuse_lbfgs(opt_state: Any) -> None:
     of_lbfgs = lambda node: isinstance(node, optax.ScaleByLBFGSState)
     if any(map(of_lbfgs, jax.tree.leaves(opt_state, is_leaf=of_lbfgs))):
         raise ValueError(
-            "optimizer: optax.lbfgs compares gradients of one function from step to "
-            "step, and here each step has another batch; expected one that is made for "
+            "optimizer: optax.lbfgs compares gradients of one function from update to "
+            "update, and here each has another batch; expected one that is made for "
             "that, as optax.adam or optax.polyak_sgd"
         )
 
@@ -202,7 +223,7 @@ def _refuse_lbfgs(opt_state: Any) -> None:
 def many_steps(
     estimator: Estimator, optimizer: optax.GradientTransformation, batch: StreamBatch
 ) -> Callable:
-    """`(state, items) -> (state, metrics [n])`: n steps in one call of a compiled program.
+    """`(state, items) -> (state, metrics [n])`: n updates in one call of a program.
 
     The state's buffers are donated: use the one that is returned.
     """
@@ -217,21 +238,31 @@ def many_steps(
 
 
 class Sums(NamedTuple):
-    """Of an evaluation so far: the carry to go on with, losses, and steps that count."""
+    """Of an evaluation so far: the carry to go on with, losses, and steps that count.
+
+    losses: a sum; where the objective gives a tree of losses one for each leaf.
+    """
 
     carry: PyTree
-    losses: Array
+    losses: PyTree
     steps: Array
 
 
 @factory
-def evaluator(model: Layer, objective: Objective, batch: StreamBatch, stateful: bool):
+def evaluator(
+    model: Layer,
+    objective: Objective,
+    batch: StreamBatch,
+    stateful: bool,
+    buckets: tuple[int, ...] = (),
+):
     """`(params, sums or None, items) -> sums` over the batches of the items, jitted.
 
-    Where the task is stateful the carry goes on from batch to batch. Without keys, so
-    that nothing is dropped out.
+    An objective that gives a tree of losses has a sum of each, all of one pass. Where the
+    task is stateful the carry goes on from batch to batch. Without keys, so that nothing is
+    dropped out. `batch` and `buckets` are those of the `types.Stream`.
     """
-    total = estimators.total_loss(model, objective)
+    total = _total_loss(model, objective, buckets)
 
     @jax.jit
     def add(params: PyTree, sums: Sums | None, items: PyTree) -> Sums:
@@ -241,16 +272,29 @@ def evaluator(model: Layer, objective: Objective, batch: StreamBatch, stateful: 
 
         def one(sums, item):
             carry = sums.carry if stateful else fresh
-            carry, loss, count = total(params, carry, batch(item, key))
-            more = loss.astype(zero.dtype), count.astype(zero.dtype)
-            return Sums(carry, sums.losses + more[0], sums.steps + more[1]), None
+            carry, *more = total(params, carry, batch(item, key))
+            more = jax.tree.map(lambda a: a.astype(zero.dtype), tuple(more))
+            return Sums(carry, *jax.tree.map(jnp.add, tuple(sums[1:]), more)), None
 
-        zero = jnp.zeros(())
-        return lax.scan(one, sums or Sums(fresh, zero, zero), items)[0]
+        zero, of_one = jnp.zeros(()), lambda batch: total(params, fresh, batch)[1]
+        nothing = jax.tree.map(lambda _: zero, jax.eval_shape(of_one, first))
+        return lax.scan(one, sums or Sums(fresh, nothing, zero), items)[0]
 
     return add
 
 
+def _total_loss(model: Layer, objective: Objective, buckets: tuple[int, ...]):
+    """`estimators.total_loss` on no more steps than a batch needs."""
+    total = estimators.total_loss(model, objective)
+
+    def some(params, carry, batch):
+        one = functools.partial(total, params, carry)
+        return estimators.in_buckets(one, batch, buckets)
+
+    return some
+
+
+@_deprecated.argument("steps", "updates", gone="0.3.0")
 def timings(
     task: Task,
     model: Layer,
@@ -258,21 +302,22 @@ def timings(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     repeats: int = 3,
-    steps: int = 4,
+    updates: int = 4,
 ) -> dict[str, float]:
-    """Seconds of a step's parts on this machine: forward, backward, update.
+    """Seconds of the parts of `step` on this machine: forward, backward, update.
 
-    Each part is a program by itself that does so many steps in a row, as training does
+    Each part is a program by itself that goes over so many batches, as training does
     (the least of some repeats); the backward is what the gradient takes beyond the loss
     alone.
     """
-    items = task.train.read(0, steps)
-    total = estimators.total_loss(model, task.objective)
+    items = task.train.read(0, updates)
+    total = _total_loss(model, task.objective, task.train.buckets)
+    estimator = estimators.bucketed(estimator, task.train.buckets)
     first = _batch_at(task.train, 0, state.key)
     fresh = estimators.init_carry(model, state.params, first)
 
     def over_items(of_batch):
-        """Parameters change a little at each step, so that no part leaves the loop."""
+        """Parameters change a little with each batch, so that no part leaves the loop."""
 
         def one(params, item):
             value, grads = of_batch(params, task.train.batch(item, state.key))
@@ -287,20 +332,20 @@ def timings(
         return total(params, fresh, batch)[1], None
 
     def gradient(params, batch):
-        at = params, state.carry, batch, state.key
+        at = params, state.estimator_state, batch, state.key
         found = estimators.gradient(estimator, *at)
         return found.loss, found.grads
 
     def update(params, opt_state):
-        value_fn = _value_fn(estimator, state.carry, first, state.key)
+        value_fn = _value_fn(estimator, state.estimator_state, first, state.key)
         extra = _wanted(optimizer, value=jnp.ones(()), grad=params, value_fn=value_fn)
-        updates, opt_state = optimizer.update(params, opt_state, params, **extra)
-        return optax.apply_updates(params, updates), opt_state
+        changes, opt_state = optimizer.update(params, opt_state, params, **extra)
+        return optax.apply_updates(params, changes), opt_state
 
     forward, both = (over_items(f) for f in (loss, gradient))
     update = jax.jit(update)
-    forward_s = _seconds(lambda: forward(state.params), repeats) / steps
-    both_s = _seconds(lambda: both(state.params), repeats) / steps
+    forward_s = _seconds(lambda: forward(state.params), repeats) / updates
+    both_s = _seconds(lambda: both(state.params), repeats) / updates
     update_s = _seconds(lambda: update(state.params, state.opt_state), repeats)
     return dict(
         forward=forward_s, backward=max(both_s - forward_s, 0.0), update=update_s

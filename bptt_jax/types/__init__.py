@@ -25,7 +25,6 @@ from bptt_jax.types._loop import (
     LoopBackward,
     LoopForward,
     LoopKeep,
-    LoopPrepare,
     LoopSupports,
 )
 from bptt_jax.types._pytree import PyTree as PyTree
@@ -42,8 +41,32 @@ from bptt_jax.types._step_vjp import (
     StepProject,
     StepVJP,
 )
-from bptt_jax.types._stream import Stream, StreamBatch, StreamRead
-from bptt_jax.types._task import Objective, Task
+from bptt_jax.types._stream import (
+    Stream,
+    StreamBatch,
+    StreamPlace,
+    StreamRead,
+    StreamRestore,
+    StreamSave,
+)
+from bptt_jax.types._task import (
+    Encoding,
+    Metric,
+    MetricEach,
+    MetricFinish,
+    Objective,
+    Scale,
+    Task,
+)
+from bptt_jax.types._text import (
+    Text,
+    TextCharacters,
+    TextDecode,
+    TextEncode,
+    TextPart,
+    TextTokens,
+    TextWritten,
+)
 from bptt_jax.types._unroll import BoundUnroll, Unroll
 
 __all__ = [
@@ -70,7 +93,6 @@ __all__ = [
     "SaveKeep",
     "SaveCoeffs",
     "Save",
-    "LoopPrepare",
     "LoopKeep",
     "LoopForward",
     "LoopBackward",
@@ -97,8 +119,23 @@ __all__ = [
     "Estimator",
     "StreamRead",
     "StreamBatch",
+    "StreamSave",
+    "StreamRestore",
+    "StreamPlace",
     "Stream",
     "Objective",
+    "Scale",
+    "Encoding",
+    "Metric",
+    "MetricEach",
+    "MetricFinish",
+    "TextEncode",
+    "TextDecode",
+    "TextTokens",
+    "TextCharacters",
+    "TextWritten",
+    "TextPart",
+    "Text",
     "Task",
 ]
 

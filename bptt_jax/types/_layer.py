@@ -95,6 +95,7 @@ class Layer(NamedTuple):
     bwd: a `LayerBwd`.
     over: a `LayerOver`; None: it has no recurrent part.
     refuse: a `LayerRefuse`; None: it takes any inputs and targets.
+    only_recurrent: whether a stretch of it takes memory for its recurrent parts alone.
     """
 
     init: Init
@@ -103,3 +104,4 @@ class Layer(NamedTuple):
     bwd: LayerBwd
     over: LayerOver | None = None
     refuse: LayerRefuse | None = None
+    only_recurrent: bool = False

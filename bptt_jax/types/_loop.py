@@ -1,24 +1,10 @@
-"""How the recurrences of a stretch are run."""
+"""How a stretch of time is run."""
 
 from typing import NamedTuple, Protocol
 
 from bptt_jax.types._cell import Cell
 from bptt_jax.types._pytree import PyTree
-
-
-class LoopPrepare(Protocol):
-    """What does not depend on the step (a weight in another layout, say): a compiler moves
-    it out of the loop over stretches.
-
-    Args:
-      cell: as the stretch runs it.
-      params: of the cell.
-
-    Returns:
-      ready, any tree of arrays.
-    """
-
-    def __call__(self, cell: Cell, params: PyTree, /) -> PyTree: ...
+from bptt_jax.types._save import Save
 
 
 class LoopKeep(Protocol):
@@ -43,9 +29,9 @@ class LoopForward(Protocol):
 
     Args:
       cell: as the stretch runs it.
-      ready: what `prepare` made.
+      params: of the cell.
       carry: before the first step, leaves `[..., H]`.
-      us: projected inputs, leaves `[K, ...]`.
+      inputs: as the cell takes them, leaves `[K, ..., I]`.
       keep: what is kept of each step.
       length: K.
 
@@ -57,9 +43,9 @@ class LoopForward(Protocol):
     def __call__(
         self,
         cell: Cell,
-        ready: PyTree,
+        params: PyTree,
         carry: PyTree,
-        us: PyTree,
+        inputs: PyTree,
         keep: LoopKeep,
         length: int,
         /,
@@ -67,29 +53,37 @@ class LoopForward(Protocol):
 
 
 class LoopBackward(Protocol):
-    """K steps back, from the last.
+    """K steps back, from the last, and the sums over them.
 
     Args:
       cell: as the stretch runs it.
-      ready: what `prepare` made.
-      coeffs: of each step, leaves `[K, ...]`.
+      save: what was kept, and how coefficients come of it.
+      params: of the cell.
+      inputs: as the cell takes them, leaves `[K, ..., I]`.
+      carry: before the first step, leaves `[..., H]`.
+      nexts: the carries after each step, leaves `[K, ..., H]`.
+      kept: of each step, what `save` says, leaves `[K, ...]`.
       d_carry: cotangent of the carry after the last step.
       d_ys: cotangents of the outputs, leaves `[K, ..., O]`.
 
     Returns:
-      `(d_carry, deltas)`: the cotangent of the carry before the first step, and the
-      deltas, leaves `[K, ...]`.
+      `(d_params, d_carry, d_inputs)`: summed over the steps; of the carry before the first
+      step; of the inputs. None at leaves that are not floating.
     """
 
     def __call__(
         self,
         cell: Cell,
-        ready: PyTree,
-        coeffs: PyTree,
+        save: Save,
+        params: PyTree,
+        inputs: PyTree,
+        carry: PyTree,
+        nexts: PyTree,
+        kept: PyTree,
         d_carry: PyTree,
         d_ys: PyTree,
         /,
-    ) -> tuple[PyTree, PyTree]: ...
+    ) -> tuple[PyTree, PyTree, PyTree]: ...
 
 
 class LoopSupports(Protocol):
@@ -97,7 +91,8 @@ class LoopSupports(Protocol):
 
     Args:
       cell: as the stretch runs it.
-      shapes: of `(params, carry, xs)` of a stretch, shapes and dtypes alone.
+      save: what is kept.
+      shapes: of `(params, carry, inputs)` of a stretch, shapes and dtypes alone.
       platform: "cpu", "gpu", "tpu".
 
     Returns:
@@ -105,28 +100,34 @@ class LoopSupports(Protocol):
     """
 
     def __call__(
-        self, cell: Cell, shapes: tuple[PyTree, PyTree, PyTree], platform: str, /
+        self,
+        cell: Cell,
+        save: Save,
+        shapes: tuple[PyTree, PyTree, PyTree],
+        platform: str,
+        /,
     ) -> str | None: ...
 
 
 class Loop(NamedTuple):
-    """How the two recurrences of a stretch are run. Provisional: fields may still change.
+    """How a stretch of time is run, forward and back. Provisional: fields may still change.
 
     A loop takes the cell's own functions; masks, resets, zoneout and hooks are wrapped
     around the cell, so no loop knows of them. Every loop returns the same trees.
 
     name: shown in its place, "loops.step_by_step".
-    prepare: a `LoopPrepare`, once before the steps.
     forward: a `LoopForward`.
     backward: a `LoopBackward`.
     supports: a `LoopSupports`.
+    whole: whether a stretch takes no memory beside what it is given and returns, so that
+      one of all steps is best.
     """
 
     name: str
-    prepare: LoopPrepare
     forward: LoopForward
     backward: LoopBackward
     supports: LoopSupports
+    whole: bool = False
 
     def __repr__(self) -> str:
         return self.name

@@ -1,10 +1,12 @@
 """Unrolls: a layer through all of time, each with its way to the gradient.
 
-`(layer_or_cell, params, carry, xs, side=Side(), *, …) -> (carry, ys)`
+`(layer_or_cell, params, carry, xs, side=Side(), *, …) -> (carry, ys)`; and `step`, one of them
+at a time.
 """
 
+from bptt_jax._chunks import default_chunk
 from bptt_jax.unrolls._both_modes import both_modes
-from bptt_jax.unrolls._bptt import bptt, default_chunk
+from bptt_jax.unrolls._bptt import bptt
 from bptt_jax.unrolls._checkpointed import checkpointed
 from bptt_jax.unrolls._mask import sequence_mask
 from bptt_jax.unrolls._plan import Plan, plan
@@ -16,6 +18,7 @@ from bptt_jax.unrolls._randomly_truncated import (
 )
 from bptt_jax.unrolls._reverse import reverse
 from bptt_jax.unrolls._scan import scan
+from bptt_jax.unrolls._step import step
 from bptt_jax.unrolls._truncated import truncated
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "reverse",
     "scan",
     "sequence_mask",
+    "step",
     "times",
     "truncated",
     "truncation_gains",

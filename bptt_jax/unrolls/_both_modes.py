@@ -23,7 +23,11 @@ from jax.custom_derivatives import SymbolicZero
 
 from bptt_jax import _pytrees as trees
 from bptt_jax.types import Cell, Layer, PyTree, Side
-from bptt_jax.unrolls._bptt import _chunk, backward, check_chunk, forward
+from bptt_jax.unrolls._bptt import (
+    backward,
+    check_chunk,
+    forward,
+)
 from bptt_jax.unrolls._door import door, of_targets
 from bptt_jax.unrolls._linear import Map, linear
 
@@ -32,7 +36,9 @@ from bptt_jax.unrolls._linear import Map, linear
 def _run_again(layer: Layer) -> Layer:
     """The layer whose passes, where JAX differentiates them, are not stored but run twice."""
     again = functools.partial(jax.checkpoint, prevent_cse=False)
-    return layer._replace(fwd=again(layer.fwd), bwd=again(layer.bwd))
+    return layer._replace(
+        fwd=again(layer.fwd), bwd=again(layer.bwd), only_recurrent=False
+    )
 
 
 def _split(params, carry, each: list) -> tuple[list, list, list]:
@@ -48,9 +54,10 @@ def _only(wanted: list, flat: list) -> list:
 
 def _push(layer, wanted, residuals, tangents, *, chunk):
     """(1): tangents of the final carry and of the outputs, lists of floating leaves."""
-    params, first, xs, side, ys, stored = residuals
-    T, K = trees.length(xs), _chunk(chunk, xs, first)
-    rest, stored, pieces = T % K, list(stored), []
+    del chunk  # the stretches are those of the forward pass
+    params, first, xs, side, ys, kept = residuals
+    T, K = trees.length(xs), kept.K
+    rest, stored, pieces = T % K, list(kept.stretches), []
     want_params, want_carry, want_along = _split(params, first, list(wanted))
     each = iter(tangents)
     d_params = [next(each) for w in want_params if w]

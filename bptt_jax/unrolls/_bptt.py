@@ -17,47 +17,22 @@ import jax
 from jax import lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax._chunks import default_chunk, units
 from bptt_jax._factory import is_whole, plain
+from bptt_jax.layers import runs_whole
 from bptt_jax.types import Cell, Layer, PyTree, Side, Watched
-from bptt_jax.unrolls._door import known_length, of_targets, units, unroll
-
-SHORTEST = 8  # steps: below it the products of a stretch are small and loops many
-CACHED = 2**17  # floats of one kind in a stretch: above it they leave the cache
+from bptt_jax.unrolls._door import known_length, of_targets, unroll
 
 
-def default_chunk(T: int, units: int = 1, shortest: int | None = None) -> int:
-    """The steps of a stretch that `bptt` takes of T where it is not told.
-
-    More steps are larger products, faster for small batches, and more memory: about T/20
-    steps, fewer where a stretch of that many would leave the cache, and at least
-    `shortest`; a divisor of T where one is near.
-
-    Args:
-      T: steps of time.
-      units: hidden units of all examples together, B·H.
-      shortest: steps; None: 8, of T < 64 an eighth of it, but 4.
-
-    >>> default_chunk(1000, units=64), default_chunk(784, units=128 * 128)
-    (50, 8)
-    >>> default_chunk(5)
-    5
-    """
-    shortest = shortest or max(SHORTEST // 2, min(SHORTEST, T // 8))
-    wanted = max(shortest, min(round(T / 20), CACHED // max(1, units)))
-    return near_divisor(T, wanted)
-
-
-def near_divisor(T: int, wanted: int) -> int:
-    """The divisor of T nearest to `wanted`; `wanted` itself where none is near."""
-    near = [k for k in range(max(1, wanted // 2), 2 * wanted + 1) if T % k == 0]
-    return min(near, key=lambda k: max(k / wanted, wanted / k), default=min(wanted, T))
-
-
-def _chunk(chunk: int | None, xs: PyTree, carry: PyTree) -> int:
+def steps_of_a_stretch(chunk: int | None, layer, params, carry, xs, side) -> int:
+    """K: what is said, all of T where that is best, or `default_chunk`."""
     if chunk and trees.length(xs) % chunk == 0:  # T = K·n, and n may be a symbol
         return chunk
     T = known_length(xs)
-    return chunk or default_chunk(T, units(carry))
+    if chunk:
+        return chunk
+    whole = runs_whole(layer, params, carry, xs, side)
+    return T if whole else default_chunk(T, units(carry))
 
 
 def check_chunk(chunk: int | None) -> int | None:
@@ -68,9 +43,20 @@ def check_chunk(chunk: int | None) -> int | None:
     return plain(chunk)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """What the forward pass leaves: of each kind of stretch the carries before them and the
+    residuals; and the steps of a stretch.
+    """
+
+    stretches: list
+    K: int = dataclasses.field(metadata=dict(static=True))
+
+
 def forward(layer, params, carry, xs, side, *, chunk):
     """(1), with all that the backward pass needs stored."""
-    T, K = trees.length(xs), _chunk(chunk, xs, carry)
+    T, K = trees.length(xs), steps_of_a_stretch(chunk, layer, params, carry, xs, side)
     rest, stored, pieces = T % K, [], []
 
     def stretch(carry, at):
@@ -87,14 +73,15 @@ def forward(layer, params, carry, xs, side, *, chunk):
         pieces.append(trees.flat(ys))
         stored.append(kept)
     ys = trees.join(pieces)
-    return (carry, ys), (params, carry, xs, side, ys, stored)
+    return (carry, ys), (params, carry, xs, side, ys, Stored(stored, K))
 
 
 def backward(layer, residuals, d_carry, d_ys, *, chunk):
     """(2), (3): `(d_params, d_carry, d_xs, d_targets, seen)`; seen: what a watch showed."""
-    params, last, xs, side, ys, stored = residuals
-    T, K = trees.length(xs), _chunk(chunk, xs, last)
-    rest, stored, pieces = T % K, list(stored), []
+    del chunk  # the stretches are those of the forward pass
+    params, last, xs, side, ys, kept = residuals
+    T, K = trees.length(xs), kept.K
+    rest, stored, pieces = T % K, list(kept.stretches), []
     acc = trees.floats(last, d_carry), trees.Sum.zeros(params)
 
     def stretch(acc, at):  # (2), (3)
@@ -121,18 +108,18 @@ def backward(layer, residuals, d_carry, d_ys, *, chunk):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Part:
+class WatchedPart:
     """What a watched part showed, and where in the parameters it has its own."""
 
     shown: PyTree
     path: tuple = dataclasses.field(metadata=dict(static=True))
 
 
-def _apart(d_params: PyTree) -> tuple[PyTree, list[Part]]:
+def _apart(d_params: PyTree) -> tuple[PyTree, list[WatchedPart]]:
     """A layer's gradient, and what its watched parts showed."""
     watched = lambda a: isinstance(a, Watched)
     flat, structure = jax.tree_util.tree_flatten_with_path(d_params, is_leaf=watched)
-    seen = [Part(a.shown, path) for path, a in flat if watched(a)]
+    seen = [WatchedPart(a.shown, path) for path, a in flat if watched(a)]
     each = [a.d_params if watched(a) else a for _, a in flat]
     return structure.unflatten(each), seen
 
@@ -174,8 +161,9 @@ def bptt(
       xs: inputs, leaves `[T, ..., I]`, T of at least 1, any number of batch axes; None:
         no inputs, with `length`.
       side: masks, resets, keys, targets; see `Side`.
-      chunk: steps of a stretch, K; None: `default_chunk`. Any K gives the same
-        gradient to rounding; memory has a term that grows with K.
+      chunk: steps of a stretch, K; None: `default_chunk`, or T where a loop takes no
+        memory for more of them (`loops.native`). Any K gives the same gradient to
+        rounding; memory has a term that grows with K.
       length: the number of steps, where `xs` is None.
 
     Returns:

@@ -6,7 +6,6 @@ layer and the options static.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -246,13 +245,6 @@ def known_length(xs: PyTree) -> int:
             "unrolls.bptt with a chunk that divides it (8*n steps and chunk=8)"
         )
     return T
-
-
-def units(carry: PyTree) -> int:
-    """Hidden units of all examples together, B·H; sizes that are symbols count as 1."""
-    shapes = [a.shape for a in jax.tree.leaves(carry)]
-    known = [[d for d in s if not export.is_symbolic_dim(d)] for s in shapes]
-    return max(map(math.prod, known), default=1)
 
 
 @functools.cache

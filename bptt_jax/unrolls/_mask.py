@@ -23,4 +23,5 @@ def sequence_mask(seq_lengths: jax.Array, length: int) -> jax.Array:
     if not jnp.issubdtype(seq_lengths.dtype, jnp.integer):
         raise TypeError(f"seq_lengths: expected integers, got {seq_lengths.dtype}")
     steps = jnp.arange(length).reshape((length,) + (1,) * seq_lengths.ndim)
+    seq_lengths = seq_lengths.astype(steps.dtype)  # strict promotion mixes none
     return steps < seq_lengths[None]

@@ -29,10 +29,11 @@ import jax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import layers
+from bptt_jax._chunks import default_chunk, near_divisor
 from bptt_jax._factory import is_whole, plain
 from bptt_jax.types import Cell, Layer, PyTree, Save, Side
 from bptt_jax.unrolls import _schedule as schedule
-from bptt_jax.unrolls._bptt import bptt, check_chunk, default_chunk, near_divisor
+from bptt_jax.unrolls._bptt import bptt, check_chunk
 from bptt_jax.unrolls._door import arrays, lift
 from bptt_jax.unrolls._revolve import default_stretch, revolve
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from bptt_jax._factory import factory
+from bptt_jax._factory import factory, functions
 from bptt_jax.types import Side, Unroll
 
 
@@ -29,6 +29,7 @@ def reverse(unroll: Unroll) -> Unroll:
     >>> from bptt_jax import unrolls
     >>> backward_in_time = unrolls.reverse(unrolls.bptt)
     """
+    functions(unroll=unroll)
 
     def reversed_unroll(layer, params, carry, xs, side=Side(), **options):
         side = jax.tree.map(jnp.asarray, side)

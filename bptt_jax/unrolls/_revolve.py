@@ -29,10 +29,10 @@ from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
+from bptt_jax._chunks import CACHED, SHORTEST, near_divisor, units
 from bptt_jax.types import PyTree
 from bptt_jax.unrolls import _schedule as schedule
-from bptt_jax.unrolls._bptt import CACHED, SHORTEST, near_divisor
-from bptt_jax.unrolls._door import known_length, of_targets, units, unroll
+from bptt_jax.unrolls._door import known_length, of_targets, unroll
 from bptt_jax.unrolls._forward_only import forward_only
 
 HOST, DEVICE = jax.memory.Space.Host, jax.memory.Space.Device

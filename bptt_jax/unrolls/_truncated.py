@@ -19,10 +19,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax._chunks import default_chunk, units
 from bptt_jax._factory import is_whole, plain
 from bptt_jax.types import Cell, Layer, PyTree, Side
-from bptt_jax.unrolls._bptt import default_chunk, forward
-from bptt_jax.unrolls._door import known_length, of_targets, units, unroll
+from bptt_jax.unrolls._bptt import forward
+from bptt_jax.unrolls._door import known_length, of_targets, unroll
 
 
 def _stretch(T: int, stride: int, chunk: int | None, carry: PyTree) -> int:
@@ -39,10 +40,11 @@ def _forward(layer, params, carry, xs, side, *, window, stride, chunk):
 
 
 def _backward(layer, residuals, d_carry, d_ys, *, window, stride, chunk):
-    params, last, xs, side, ys, stored = residuals
-    K = _stretch(trees.length(xs), stride, chunk, last)
+    del chunk  # the stretches are those of the forward pass
+    params, last, xs, side, ys, left = residuals
+    K = left.K
     T, rest = trees.length(xs), trees.length(xs) % K
-    n, stored, pieces = T // K, list(stored), []
+    n, stored, pieces = T // K, list(left.stretches), []
     generations = min(window // stride, -(-T // stride))
     ds = [_newest_only(d, generations) for d in trees.floats(last, d_carry)]
     acc = ds, trees.Sum.zeros(params)

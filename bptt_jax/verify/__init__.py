@@ -1,6 +1,7 @@
 """Is a gradient right? A kit for the library's cells and for your own.
 
-    check      hand-derived gradients against `jax.grad` and against differences
+    check      hand-derived gradients against `jax.grad` and against differences, and what
+               a cell says of itself
     canary     programs that XLA compiles wrongly on some CPUs: on this machine, too?
     CELLS, COMBINED, LAYERS, UNROLLS   what the library offers, ready to be checked
 
@@ -11,7 +12,7 @@
 """
 
 from bptt_jax.verify._canary import Finding, canary
-from bptt_jax.verify._check import GradientError, check
+from bptt_jax.verify._check import ClaimError, GradientError, check
 from bptt_jax.verify._library import (
     CELLS,
     COMBINED,
@@ -27,6 +28,7 @@ __all__ = [
     "COMBINED",
     "LAYERS",
     "UNROLLS",
+    "ClaimError",
     "Finding",
     "GradientError",
     "Member",

@@ -1,6 +1,7 @@
 """The cases of a check: arguments of an unroll whose gradients do not vanish."""
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ class Case(NamedTuple):
         return f"T={self.T} batch={self.batch_shape} side={self.side} chunk={chunk}"
 
 
-def plan(lengths, chunks, batch_shapes, sides) -> list[Case]:
+def selected(lengths, chunks, batch_shapes, sides) -> list[Case]:
     """Few cases that have it all: each compiled one costs a third of a second.
 
     The longest length meets every kind of side input; the plainest and the richest
@@ -45,6 +46,11 @@ def plan(lengths, chunks, batch_shapes, sides) -> list[Case]:
             batch_shape = tuple(batch_shapes[turn % len(batch_shapes)])
             made.append(Case(T, batch_shape, side, tuple(fitting)))
     return made
+
+
+def plainest(lengths, batch_shapes) -> Case:
+    """The smallest, without side inputs."""
+    return Case(min(lengths), tuple(min(batch_shapes, key=math.prod)), "plain", ())
 
 
 class Arguments(NamedTuple):

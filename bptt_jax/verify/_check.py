@@ -15,16 +15,17 @@ gradient with respect to it is JAX's, ∂L/∂x - i ∂L/∂y.
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import chex
 import jax
 import numpy as np
 
 from bptt_jax import _pytrees as trees
-from bptt_jax import unrolls
+from bptt_jax import layers, loops, unrolls
 from bptt_jax._jax import enable_x64
-from bptt_jax.types import Cell, Layer, Unroll
-from bptt_jax.verify import _cases, _differences, _verdict
+from bptt_jax.types import Cell, Layer, Loop, Unroll
+from bptt_jax.verify import _cases, _claims, _differences, _verdict
 from bptt_jax.verify._cases import Arguments, Case
 from bptt_jax.verify._report import Report, Row
 
@@ -42,6 +43,20 @@ class GradientError(AssertionError):
         super().__init__(message)
         self.report = report
         self.row = row
+
+
+class ClaimError(AssertionError):
+    """The gradient of a cell is right, and what it says of itself is not.
+
+    report: of the gradients.
+    claims: the name of each claim that is wrong -> what speaks against it, in words.
+    """
+
+    def __init__(self, report: Report, claims: dict[str, str]):
+        each = [f"{name} is wrong: {words}" for name, words in claims.items()]
+        super().__init__("\n".join([*each, str(report)]))
+        self.report = report
+        self.claims = claims
 
 
 def check(
@@ -65,10 +80,16 @@ def check(
 ) -> Report:
     """Checks that the gradient of a cell or a layer is right; raises where it is not.
 
+    Of a cell that is given by itself also what it says: `pointwise=True`, `affine=True`, and
+    that `couplings` are all matrices through which a unit sees others.
+
     Everything is computed in float64 and complex128, whatever `jax_enable_x64` says, with
     parameters `layer.init` plus noise and a random initial carry. Only floating leaves
     are perturbed, complex ones in both their parts. Where the hand-derived gradient and
     `jax.grad` disagree, differences of the forward pass decide which of the two is wrong.
+
+    A layer that does not say by which loop it runs is checked step by step and, where it can
+    be, by the kernels of `loops.native`.
 
     Args:
       layer: the cell or layer.
@@ -91,7 +112,8 @@ def check(
       name: heads the report.
       quick: one comparison in the place of two: with differences of `reference` where it
         is given, else with `jax.grad`, compiled without optimisation. What is checked is
-        compiled as it always is.
+        compiled as it always is, and runs as it does here by default: by a kernel where
+        there is one. What a cell says of itself is left alone.
 
     Returns:
       A `Report`; print it. `report.wrong` has rows only where `jax.grad` is wrong and
@@ -100,8 +122,10 @@ def check(
     Raises:
       GradientError: a hand-derived gradient is wrong, or that of a leaf was zero
         everywhere, so that nothing was compared.
+      ClaimError: the gradients are right, and a claim of the cell is not.
 
-    Cost: about 30 compiled programs with the defaults, some 10 seconds.
+    Cost: about 30 compiled programs with the defaults, some 10 seconds; up to five more for
+    what a cell says of itself.
 
     >>> import jax, jax.numpy as jnp
     >>> from bptt_jax import cells, verify
@@ -114,15 +138,19 @@ def check(
     True
     """
     start = time.perf_counter()
+    layer = _checked(layer)
     rows: dict[str, Row] = {}
     count = 0
+    arguments = partial(
+        _cases.arguments, layer, inputs=inputs, targets=targets, noise=noise, seed=seed
+    )
     with enable_x64(True):
-        for case in _cases.plan(lengths, chunks, batch_shapes, sides):
-            at = _cases.arguments(_lifted(layer), case, inputs, targets, noise, seed)
+        for case in _cases.selected(lengths, chunks, batch_shapes, sides):
             count += len(case.chunks)
             for row in _compare(
-                layer, at, case, unroll, plain, reference, tolerance, seed, quick
-            ):
+                layer, arguments(case), case, unroll, plain, reference, tolerance, seed,
+                quick,
+            ):  # fmt: skip
                 _keep_worst(rows, row)
     otherwise = "jax.grad" if quick else "differences of the forward pass"
     truth = "differences of NumPy" if reference else otherwise
@@ -130,7 +158,19 @@ def check(
     seconds = time.perf_counter() - start
     report = Report(name, tuple(rows.values()), count, truth, tolerance, seconds)
     _refuse(report, unused)
-    return report
+    if quick or not isinstance(layer, Cell):
+        return report
+    case = _cases.plainest(lengths, batch_shapes)
+    with enable_x64(True):
+        report = _with_claims(report, layer, arguments(case), case)
+    return report._replace(seconds=time.perf_counter() - start)
+
+
+def _with_claims(report: Report, cell: Cell, at: Arguments, case: Case) -> Report:
+    """With what the cell says of itself, all of which is found to be so."""
+    if found := _claims.wrong(cell, at, case.batch_shape, report.tolerance):
+        raise ClaimError(report, found)
+    return report._replace(claims=_claims.made(cell))
 
 
 def _refuse(report: Report, unused: tuple[str, ...]) -> None:
@@ -166,7 +206,7 @@ def _keep_worst(rows: dict[str, Row], row: Row) -> None:
     rows[row.leaf] = Row(row.leaf, *numbers, worst.wrong, worst.case)
 
 
-def _lifted(layer: Cell | Layer) -> Cell | Layer:
+def _checked(layer: Cell | Layer) -> Cell | Layer:
     if not isinstance(layer, Cell | Layer):
         raise TypeError(
             f"layer: expected a Cell or a Layer, got {type(layer).__name__}"
@@ -174,43 +214,117 @@ def _lifted(layer: Cell | Layer) -> Cell | Layer:
     return layer
 
 
+class _Problem(NamedTuple):
+    """A case as a function of its floating leaves: what is compared, and of what.
+
+    names, theta: the leaves.
+    merge: `theta -> arguments`.
+    run: `(unroll, options, theta) -> results by name`.
+    results: `(name, shape and dtype)` of each floating result.
+    cotangents: v and w of (1), one of each result.
+    directions: of each leaf those along which differences are taken, `[n, reals]`.
+    """
+
+    names: list[str]
+    theta: list
+    merge: Callable
+    run: Callable
+    results: list[tuple]
+    cotangents: list
+    directions: list
+
+
+class _Arm(NamedTuple):
+    """What one of the three ways gives: results, and the gradient of each leaf (of
+    differences: along its directions). None where it was not computed.
+    """
+
+    results: list
+    gradient: list
+
+
 def _compare(
     layer, at: Arguments, case: Case, unroll, plain, reference, tolerance, seed, quick
 ):
     """The rows of one case, every chunk of it."""
+    problem = _problem(layer, at, case, plain, seed)
+    loop = partial(problem.run, plain, {})
+    # Of the two that decide, a quick check has one.
+    by_jax = _Arm([None] * len(problem.results), [None] * len(problem.theta))
+    if reference is None or not quick:
+        by_jax = _by_jax(problem, loop, UNOPTIMISED if quick else None)
+    differs = reference is not None or not quick
+    truth = _by_differences(problem, at, loop, by_jax, reference, differs)
+    which_loops = _loops_of(layer, at)
+    for which in which_loops[-1:] if quick else which_loops:
+        # a kernel is made of a stretch of one step, which is one for every chunk
+        stepwise = which is loops.step_by_step
+        for chunk in case.chunks if stepwise else case.chunks[-1:]:
+            options = {} if chunk is None else dict(chunk=chunk)
+            with loops.preferred(which):
+                hand = _by_jax(problem, partial(problem.run, unroll, options))
+            label = case.label(chunk) + ("" if stepwise else f", {which}")
+            yield from _rows(problem, hand, by_jax, truth, tolerance, label)
+
+
+def _loops_of(layer: Cell | Layer, at: Arguments) -> list[Loop]:
+    """By which a layer is checked where it does not say how it is run; the last is used here."""
+    recurrent = layers.parts(layer)
+    free = [part for part in recurrent if part.recurrent.loop is None]
+    if not free or at.xs is None:
+        return [loops.step_by_step]
+    reasons = layers.why(layer, at.params, at.carry, at.xs, at.side)
+    native = any(reasons[jax.tree_util.keystr(part.path)] is None for part in free)
+    return [loops.step_by_step, *[loops.native] * native]
+
+
+def _problem(layer, at: Arguments, case: Case, plain, seed: int) -> _Problem:
     rng = np.random.default_rng([seed, case.T])
     names, theta, merge = _floats(at)
     run = partial(_run, layer, at.side, at.T, merge)
-    loop = partial(run, plain, {})
-    results = _leaves(jax.eval_shape(loop, theta))
+    results = _leaves(jax.eval_shape(partial(run, plain, {}), theta))
     cotangents = [_cases.normal(rng, a) for _, a in results]
-    grad_out, grad = [None] * len(results), [None] * len(theta)
-    if reference is None or not quick:
-        options = UNOPTIMISED if quick else None
-        grad_out, grad = _gradient(loop, theta, cotangents, options)
-    truth_out, values = grad_out, lambda theta: _values(loop(theta))
-    if reference is not None:
-        values = partial(
-            _reference, reference, at, merge, [a.shape for _, a in results]
-        )
-        truth_out = values(theta)
-    v = _differences.directions(rng, [_differences.as_reals(a).size for a in theta])
-    truth = [np.full(len(d), np.nan) for d in v]
-    if reference is not None or not quick:
-        truth = _truth(values, theta, v, cotangents, jitted=reference is None)
-    for chunk in case.chunks:
-        options = {} if chunk is None else dict(chunk=chunk)
-        hand_out, hand = _gradient(partial(run, unroll, options), theta, cotangents)
-        label = case.label(chunk)
-        floor = 1e-3 * max(
-            filter(np.isfinite, map(_verdict.largest_of, hand)), default=0.0
-        )
-        for leaf, *each in zip(names, hand, grad, v, truth, strict=True):
-            yield _verdict.row(leaf, *each, floor, tolerance, label)
-        for (leaf, _), *each in zip(
-            results, hand_out, grad_out, truth_out, strict=True
-        ):
-            yield _verdict.result_row(leaf, *each, tolerance, label)
+    sizes = [_differences.as_reals(a).size for a in theta]
+    v = _differences.directions(rng, sizes)
+    return _Problem(names, theta, merge, run, results, cotangents, v)
+
+
+def _by_jax(problem: _Problem, run: Callable, options: dict | None = None) -> _Arm:
+    """By JAX of `theta -> results`: of an unroll that is its hand-derived gradient."""
+    return _Arm(*_gradient(run, problem.theta, problem.cotangents, options))
+
+
+def _by_differences(
+    problem: _Problem, at: Arguments, loop, by_jax: _Arm, reference, differs: bool
+) -> _Arm:
+    """By values alone, of NumPy where there is a reference; NaN where `differs` is False."""
+    if reference is None:
+        results, values = by_jax.results, lambda theta: _values(loop(theta))
+    else:
+        shapes = [a.shape for _, a in problem.results]
+        values = partial(_reference, reference, at, problem.merge, shapes)
+        results = values(problem.theta)
+    if not differs:
+        return _Arm(results, [np.full(len(d), np.nan) for d in problem.directions])
+    v, w = problem.directions, problem.cotangents
+    return _Arm(results, _truth(values, problem.theta, v, w, jitted=reference is None))
+
+
+def _rows(
+    problem: _Problem, hand: _Arm, by_jax: _Arm, truth: _Arm, tolerance, label: str
+):
+    """The verdict on each leaf and each result."""
+    known = filter(np.isfinite, map(_verdict.largest_of, hand.gradient))
+    floor = 1e-3 * max(known, default=0.0)
+    for leaf, *each in zip(
+        problem.names, hand.gradient, by_jax.gradient, problem.directions,
+        truth.gradient, strict=True,
+    ):  # fmt: skip
+        yield _verdict.row(leaf, *each, floor, tolerance, label)
+    for (leaf, _), *each in zip(
+        problem.results, hand.results, by_jax.results, truth.results, strict=True
+    ):
+        yield _verdict.result_row(leaf, *each, tolerance, label)
 
 
 def _floats(at: Arguments):

@@ -394,6 +394,13 @@ LAYERS: dict[str, Member] = {
         lambda: layers.with_loss(layers.recurrent(_elman()), objectives.squared_error),
         targets=_weighted,
     ),
+    "with_losses": Member(
+        lambda: layers.with_losses(
+            layers.recurrent(_elman()), objectives.squared_error
+        ),
+        targets=_weighted,
+        part_of="with_loss, weighted",
+    ),
     "character model": Member(
         lambda: layers.remat(
             layers.with_loss(

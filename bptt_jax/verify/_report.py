@@ -29,7 +29,10 @@ class Row(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The worst row of each leaf; `print` shows it as a table."""
+    """The worst row of each leaf; `print` shows it as a table.
+
+    claims: what the cell says of itself and is true: of "pointwise", "couplings", "affine".
+    """
 
     name: str
     rows: tuple[Row, ...]
@@ -37,6 +40,7 @@ class Report(NamedTuple):
     truth: str
     tolerance: float
     seconds: float
+    claims: tuple[str, ...] = ()
 
     @property
     def wrong(self) -> tuple[Row, ...]:
@@ -46,9 +50,12 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         verdict = "right" if not self.wrong else f"{len(self.wrong)} of these WRONG"
         title = f"{self.name}: {len(self.rows)} leaves in {self.cases} cases: {verdict}"
+        says = (
+            f"the cell says rightly {', '.join(self.claims)}; " if self.claims else ""
+        )
         end = (
             f"relative errors in float64, each the worst of all cases; truth: "
-            f"{self.truth}; {self.seconds:.1f} s"
+            f"{self.truth}; {says}{self.seconds:.1f} s"
         )
         return "\n".join([title, *_table(self.rows), end])
 

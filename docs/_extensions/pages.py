@@ -10,11 +10,15 @@ import os
 import pathlib
 import re
 import shutil
+import types
 
 from docstrings import converted, plain
 
 import bptt_jax
 from bptt_jax.types import Loop, Save
+
+VALUES = Save, Loop, types.MappingProxyType
+"""Of a room: what is said of them stands in a string below."""
 
 DOCS = pathlib.Path(__file__).parent.parent
 ROOT = DOCS.parent
@@ -43,7 +47,7 @@ def api(name: str, room) -> str:
     about = "\n".join(converted(text, record=False))
     tables = [n for n in public(room) if isinstance(getattr(room, n), dict)]
     modules = [n for n in public(room) if inspect.ismodule(getattr(room, n))]
-    values = [n for n in public(room) if isinstance(getattr(room, n), Save | Loop)]
+    values = [n for n in public(room) if isinstance(getattr(room, n), VALUES)]
     names = sorted(set(public(room)) - {*tables, *modules, *values}, key=str.lower)
     listed = "".join(f"   {name}\n" for name in names)
     summary = f".. autosummary::\n   :nosignatures:\n\n{listed}" if names else ""
@@ -81,7 +85,12 @@ def said(room, name: str) -> str:
     for path in sorted(pathlib.Path(room.__file__).parent.glob("*.py")):
         body = ast.parse(path.read_text()).body
         for line, after in itertools.pairwise(body):
-            if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == name:
+            match line:
+                case ast.Assign(targets=[target]) | ast.AnnAssign(target=target):
+                    made = ast.unparse(target)
+                case _:
+                    continue
+            if made == name:
                 return inspect.cleandoc(ast.literal_eval(after.value))
     raise LookupError(f"{name}: no text below the line that makes it")
 

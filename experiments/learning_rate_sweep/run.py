@@ -77,7 +77,7 @@ def swept(cell: str, T: int, steps: int, space: sweep.Space, out: pathlib.Path):
     result = sweep.run(
         sweep.training(*job(cell, T), optimizer, held_out_batches=HELD_OUT),
         space, steps=steps, evaluate_every=steps // EVALUATIONS, out=out, keep=1,
-        progress=sweep.Progress(lambda text: print(f"  {text}"), show),
+        progress=train.Progress(message=lambda text: print(f"  {text}"), advanced=show),
     )  # fmt: skip
     return result, time.perf_counter() - began if whole else None
 

@@ -1,15 +1,18 @@
 """Bad input: exit status 2, one line on stderr, no traceback, nothing written."""
 
 import importlib.util
+import io
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from bptt_jax import cli, tasks
+from bptt_jax.data import _read
 from support.training import listing
 
 
@@ -41,7 +44,7 @@ OPTIONS = {
     "--hidden": "Missing value for argument '--hidden'",
     "extra": "extra",
     "--cell nope": "--cell nope: expected one of elman, irnn,",
-    "--task nope": "--task nope: expected one of stdlib, shakespeare, adding,",
+    "--task nope": "--task nope: expected one of adding, coin, copy, digits,",
     "--optimizer nope": "--optimizer nope: expected one of adam, adamw,",
     "--unroll nope": "--unroll nope: expected one of bptt, scan",
     "--steps 0": "--steps must be at least 1, got 0",
@@ -84,6 +87,16 @@ OPTIONS = {
     "--task digits --length 30": "by rows (28) or pixels (784)",
     "--text nowhere.txt": "nowhere.txt: No such file",
     "--text .": ".: Is a directory",
+    "--data nowhere.csv": "nowhere.csv: No such file",
+    "--data nowhere.xls": "nowhere.xls: expected a file that ends in .csv, .npy, .npz,",
+    "--data . --target y": ".: expected a file that ends in",
+    "--data a.csv --text b.txt": "--text and --data exclude each other",
+    "--data a.csv --task adding": "--data and --task exclude each other",
+    "--target y": "--target goes with --data",
+    "--text a.txt --sequence w": "--sequence goes with --data",
+    "--horizon 3": "--horizon goes with --data",
+    "--data a.csv --horizon 0": "--horizon must be at least 1, got 0",
+    "--data a.csv --season 12": "--season goes with --horizon",
     "--config nowhere.json": "nowhere.json: No such file",
     "--config .": ".: Is a directory",
 }
@@ -96,7 +109,7 @@ def test_options(options, folder, capsys):
 
 def test_unknown_command(folder, capsys):
     said = refused(capsys, folder, "trian")
-    assert "unknown command 'trian'; one of: train, sweep, launch, sample, chec" in said
+    assert "unknown command 'trian'; one of: train, sweep, data, show, eval," in said
 
 
 def test_check(folder, capsys):
@@ -147,6 +160,84 @@ def test_unreadable_text(folder, capsys):
     path.chmod(0o600)
     assert path.read_bytes() == before
     assert list(folder.iterdir()) == [path]
+
+
+def npz(**arrays) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def table(*rows: str) -> bytes:
+    return "\n".join(["who,x,y", *rows, ""]).encode()
+
+
+SERIES = "x\n" + "1\n2\n3\n" * 20
+DATA = {
+    "empty": ("a.csv", b"", "", "a.csv: the file is empty"),
+    "another file": ("a.csv", npz(x=[1]), "", "text (.csv), got NumPy arrays (.npz)"),
+    "no column": ("a.csv", table("a,1,2"), "--target z", "columns are who, x, y"),
+    "nan": ("a.csv", table("1,1,2", "2,3,nan"), "", "column 'y', row 2: the value is"),
+    "inf": ("a.csv", table("1,1,2", "2,inf,2"), "", "column 'x', row 2: inf; expected"),
+    "text": ("a.csv", table("a,1,2", "b,3,4"), "", "column 'who', row 1: text, 'a'"),
+    "columns": ("a.csv", table("1,1,2", "2,3"), "", "row 2: expected 3 columns, got 2"),
+    "dimensions": ("a.ts", b"@data\n1,2:3,4\n5,6\n", "", "expected 2 dimensions, got 1"),
+    "objects": ("a.npz", npz(x=np.array([None, 1])), "", "x holds Python objects"),
+    "no steps": ("a.npz", npz(x=np.ones((3, 0, 2))), "", "sequence 0 has no steps"),
+    "nan, array": ("a.npz", npz(x=np.full((3, 2, 1), np.nan)), "",
+                   "a.npz: inputs: nan at sequence 0, step 0, feature 0"),
+    "targets": ("a.npz", npz(x=np.ones((4, 2, 1)), targets=[1, 2, 3]), "",
+                "a.npz: targets: expected 4, one for each sequence, got 3"),
+    "one sequence": ("a.csv", SERIES.encode(), "", "a.csv: one sequence alone; expected"),
+    "one member": ("a.csv", table(*(f"{i},1,{i < 9}" for i in range(10))),
+                   "--sequence who --target y", "targets: class False has one member"),
+    "held out alone": ("a.csv", table(*(f"{i // 2},1,{i}" for i in range(20))),
+                       "--sequence who --target y", "is in the held-out part alone"),
+    "one class": ("a.csv", table(*(f"{i},1,up" for i in range(20))),
+                  "--sequence who --target y", "expected at least two classes"),
+    "long batch": ("a.csv", table(*(f"{i},1,0.5" for i in range(20))),
+                   "--sequence who --target y --batch 19", "batch must be at most 18"),
+    "length": ("a.csv", table("a,1,2", "b,1,2"), "--sequence who --length 3",
+               "--length: sequences have lengths of their own"),
+    "horizon": ("a.csv", SERIES.encode(), "--horizon 9", "expected at least horizon = 9"),
+    "seen": ("a.csv", SERIES.encode(), "--horizon 3 --length 60", "T + horizon = 60 + 3"),
+    "season": ("a.csv", SERIES.encode(), "--horizon 3 --season 60", "season: 60, and the"),
+    "no feature": ("a.csv", SERIES.encode(), "--horizon 3 --target z",
+                   "--target z: expected one of the features, x"),
+    "labels": ("a.ts", b"@classLabel true 1\n@data\n1,2:1\n", "--horizon 1",
+               "a forecast is of the inputs, and the file has targets"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["train", "data"])
+@pytest.mark.parametrize("name", DATA)
+def test_data(name, command, folder, capsys):
+    file, content, options, expected = DATA[name]
+    if command == "data" and "--batch" in options:
+        return
+    (folder / file).write_bytes(content)
+    what = ("train", "--data", file) if command == "train" else ("data", file)
+    said = refused(capsys, folder, *what, *options.split())
+    assert expected in said
+    assert file in said
+
+
+def test_more_data_than_memory(folder, capsys, monkeypatch):
+    (folder / "a.npz").write_bytes(npz(x=np.ones((4, 9, 1))))
+    monkeypatch.setattr(_read, "memory", lambda: 99)
+    said = refused(capsys, folder, "train", "--data", "a.npz")
+    assert "a.npz: 0.0 GiB of data, and this machine has 0.0 GiB of memory" in said
+
+
+def test_out_has_other_data_of_ones_own(folder, capsys):
+    """Of the same name and form."""
+    for name, x in ("a.npz", 1.0), ("b.npz", 2.0):
+        (folder / name).write_bytes(npz(x=np.full((8, 3, 1), x)))
+    out = config_of(folder, task="stdlib", data="a.npz")
+    said = refused(capsys, folder, "train", "--data", "b.npz", *TRAIN[3:])
+    assert "run was made with other data" in said
+    config = json.loads((out / "config.json").read_text())
+    assert config["settings"]["data"] == "a.npz"
 
 
 CONFIGS = {
@@ -308,6 +399,7 @@ def test_sample_without_a_checkpoint(folder, capsys):
         (("-h",), "usage: bptt-jax COMMAND"),
         (("--version",), "bptt_jax "),
         (("train", "--help"), "--checkpoint-every"),
+        (("data", "--help"), "--sequence"),
         (("sample", "--help"), "--temperature"),
         (("check", "--help"), "--only"),
     ],

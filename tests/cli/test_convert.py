@@ -32,6 +32,7 @@ BOTH = params_of((cells.lstm(3, 4),) * 2, (cells.lstm(8, 4),) * 2)
 GRU = params_of((cells.gru(3, 4),))
 BEFORE = params_of((cells.gru(3, 4, reset_after=False),))
 ELMAN = weights.Network(((cells.elman(3, 4),),), params_of((cells.elman(3, 4),)))
+RELU = weights.network(ELMAN.params, jax.nn.relu)
 
 LOADS = dict(
     torch=torch.load_state_dict,
@@ -55,7 +56,7 @@ WAYS = {
     "cudnn torch": (BOTH, "both directions"),
     "keras haiku": (BEFORE, "GRU (reset before"),
     "haiku keras": (BEFORE, "GRU (reset before"),
-    "haiku torch": (ELMAN, "simple recurrent network, 3 inputs, 4 hidden units, relu"),
+    "haiku torch": (RELU, "simple recurrent network, 3 inputs, 4 hidden units, relu"),
     "torch flax, elman": (ELMAN, "hidden units, tanh"),
 }
 

@@ -72,9 +72,9 @@ def test_from_python(folder):
     with pytest.raises(ValueError, match=f"is in use by process {pid} on"):
         sweeping.go(folder / "swept", steps=20)
     task, model, estimator, _ = training.adding()
-    plan = train.Plan(steps=4)
+    options = train.RunOptions(updates=4)
     with pytest.raises(ValueError, match=f"is in use by process {pid} on"):
-        train.run(task, model, estimator, optax.sgd(0.1), plan, folder / "run")
+        train.run(task, model, estimator, optax.sgd(0.1), options, folder / "run")
     assert listing(folder) == before
 
 
@@ -93,10 +93,10 @@ def test_the_same_process_goes_on_after_a_stop(tmp_path):
     job = training.adding()
     with pytest.raises(KeyboardInterrupt):
         job.run(
-            tmp_path, train.Plan(steps=20),
+            tmp_path, train.RunOptions(updates=20),
             progress=train.Progress(interrupted=lambda: True),
         )  # fmt: skip
-    assert int(job.run(tmp_path, train.Plan(steps=20)).state.position) == 20
+    assert int(job.run(tmp_path, train.RunOptions(updates=20)).state.position) == 20
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "checkpoint", "metrics.jsonl", "run.json",
     ]  # fmt: skip

@@ -1,5 +1,7 @@
 """The laws of cells, over every member; the gradients are in `test_gradients`."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -15,14 +17,7 @@ from support.members import CELLS
 
 pytestmark = pytest.mark.parametrize("member", CELLS.values(), ids=list(CELLS))
 K, B = 3, 2
-
-
-def stretch(member, cell=None):
-    """A cell with K steps of arguments, and what `linearize` makes of them."""
-    cell = member.make() if cell is None else cell
-    at = arguments_of(member, cell, Case(K, (B,), "plain", ()))
-    xs = (at.xs, jax.random.split(jax.random.key(0), K)) if cell.keyed else at.xs
-    return cell, at.params, at.carry, xs
+NAMES = {id(member): name for name, member in CELLS.items()}
 
 
 def first(tree):
@@ -37,58 +32,82 @@ def coefficients(cell, params, carry, xs):
     return cells.linearize(cell, params, trees.before(carry, nexts), us, nexts)
 
 
-def test_step_is_forward_of_project(member):
-    cell, params, carry, xs = stretch(member)
-    by_step = cell.step(params, carry, first(xs))
-    us = cell.vjp.project(params, xs)
-    chex.assert_trees_all_close(
-        by_step, cells.forward(cell, params, carry, first(us)), rtol=1e-12
-    )
-
-
-def test_output_is_the_part_of_the_state_that_it_says(member):
-    cell, params, carry, xs = stretch(member)
-    after, y = cell.step(params, carry, first(xs))
-    if cell.output:
-        chex.assert_trees_all_equal(y, cell.output(after))
-
-
-def test_named_gates_are_those_of_all_steps(member):
-    """Within masks, resets, zoneout and a learned carry, too: `[K, B, H]` each."""
-    cell, params, carry, xs = stretch(member)
-    us = cell.vjp.project(params, xs)
+def gates_by_name(cell, params, carry, xs):
+    """With K steps of the same state, also within a mask and resets that do nothing."""
     carries = jax.tree.map(lambda a: jnp.stack([a] * K), carry)
-    found = cells.named_gates(cell, params, carries, us)
-    if not found:
-        return
     flags = jnp.ones((K, B), bool)
-    for name, a in found.items():
-        assert a.shape == (K, B, jax.tree.leaves(carry)[-1].shape[-1]), name
-        assert np.abs(a).max() < 1, name
-    for outer, inputs in (
-        (cells.masked(cell), (xs, flags)),
-        (cells.resets(cell), (xs, ~flags)),
-    ):
-        us = outer.vjp.project(params, inputs)
-        shown = cells.named_gates(outer, params, carries, us)
-        chex.assert_trees_all_close(shown, found, rtol=1e-14)
+    of_each = {
+        "alone": (cell, xs),
+        "masked": (cells.masked(cell), (xs, flags)),
+        "resets": (cells.resets(cell), (xs, ~flags)),
+    }
+    return {
+        name: cells.named_gates(each, params, carries, each.vjp.project(params, inputs))
+        for name, (each, inputs) in of_each.items()
+    }
 
 
-def test_backward_is_linear(member):
-    cell, params, carry, xs = stretch(member)
-    coeffs = first(coefficients(cell, params, carry, xs))
-    d = [_random_like(cell.step(params, carry, first(xs)), seed) for seed in (0, 1)]
-    a, b = (cell.vjp.backward(params, coeffs, *each) for each in d)
-    mixed = jax.tree.map(lambda x, y: 2 * x - 3 * y, *d)
-    want = jax.tree.map(lambda x, y: 2 * x - 3 * y, a, b)
-    chex.assert_trees_all_close(
-        cell.vjp.backward(params, coeffs, *mixed), want, rtol=1e-12, atol=1e-12
-    )
+@functools.cache
+def laws(name):
+    """Both sides of each law, for K steps of arguments: one program for a member."""
+    member = CELLS[name]
+    cell = member.make()
+    at = arguments_of(member, cell, Case(K, (B,), "plain", ()))
+    keys = jax.random.split(jax.random.key(0), K)
+
+    def run(params, carry, xs):
+        xs = (xs, keys) if cell.keyed else xs
+        after, y = by_step = cell.step(params, carry, first(xs))
+        us = cell.vjp.project(params, xs)
+        coeffs = first(coefficients(cell, params, carry, xs))
+        back = functools.partial(cell.vjp.backward, params, coeffs)
+        a, b = (_random_like(by_step, seed) for seed in (0, 1))
+        return dict(
+            step=(by_step, cells.forward(cell, params, carry, first(us))),
+            output=(y, cell.output(after)) if cell.output else (),
+            backward=(back(*_mixed(a, b)), _mixed(back(*a), back(*b))),
+            gates=gates_by_name(cell, params, carry, xs),
+        )
+
+    return quick_jit(run)(*at[:3]), at.carry
+
+
+def _mixed(a, b):
+    return jax.tree.map(lambda x, y: 2 * x - 3 * y, a, b)
 
 
 def _random_like(tree, seed):
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), tree)
+
+
+def found(member, law):
+    return laws(NAMES[id(member)])[0][law]
+
+
+def test_step_is_forward_of_project(member):
+    chex.assert_trees_all_close(*found(member, "step"), rtol=1e-12)
+
+
+def test_output_is_the_part_of_the_state_that_it_says(member):
+    if member.make().output:
+        chex.assert_trees_all_equal(*found(member, "output"))
+
+
+def test_named_gates_are_those_of_all_steps(member):
+    """Within masks, resets, zoneout and a learned carry, too: `[K, B, H]` each."""
+    gates, (_, carry) = found(member, "gates"), laws(NAMES[id(member)])
+    if not gates["alone"]:
+        return
+    for name, a in gates["alone"].items():
+        assert a.shape == (K, B, jax.tree.leaves(carry)[-1].shape[-1]), name
+        assert np.abs(a).max() < 1, name
+    for within in ("masked", "resets"):
+        chex.assert_trees_all_close(gates[within], gates["alone"], rtol=1e-14)
+
+
+def test_backward_is_linear(member):
+    chex.assert_trees_all_close(*found(member, "backward"), rtol=1e-12, atol=1e-12)
 
 
 def test_coefficients_are_of_the_size_of_the_state(member):
@@ -124,31 +143,31 @@ def test_closes_over_no_array(member):
 
 def test_shapes_and_dtypes(member):
     cell = member.make()
-    params = cell.init(jax.random.key(0))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(cell.init, key)
     dtypes = {a.dtype for _, a in floating(params)}
     assert len(dtypes) == 1
     for batch_shape in ((), (2,), (2, 3)):
-        carry = cell.init_carry(params, batch_shape)
+        carry = jax.eval_shape(lambda p, b=batch_shape: cell.init_carry(p, b), params)
         for _, a in floating(carry):
             assert a.shape[: len(batch_shape)] == batch_shape
             assert {a.dtype} == dtypes
-    keys = jax.random.split(jax.random.key(0), 2)
-    (again,) = {jax.tree.structure(cell.init(key)) for key in keys}
-    assert again == jax.tree.structure(params)
 
 
 def test_bfloat16_computation_keeps_float32_gradients(member):
+    """The numbers, and that they are finite, are in `test_gradients` and `test_unrolls`."""
     cell = cells.in_dtype(member.make(), jnp.bfloat16)
-    params = trees.cast_floating(cell.init(jax.random.key(0)), jnp.float32)
-    xs = jnp.ones((K, B, member.inputs), jnp.float32)
+    xs = jax.ShapeDtypeStruct((K, B, member.inputs), jnp.float32)
 
-    def loss(params):
+    def loss(params, xs):
         carry, ys = unrolls.bptt(
             cell, params, cell.init_carry(params, (B,)), xs, Side()
         )
         assert {a.dtype for _, a in floating((carry, ys))} == {jnp.dtype(jnp.bfloat16)}
         return sum(a.astype(jnp.float32).sum() for a in jax.tree.leaves(ys))
 
-    for name, d in floating(quick_jit(jax.grad(loss))(params)):
+    params = jax.eval_shape(
+        lambda: trees.cast_floating(cell.init(jax.random.key(0)), jnp.float32)
+    )
+    for name, d in floating(jax.eval_shape(jax.grad(loss, (0, 1)), params, xs)):
         assert d.dtype == jnp.float32, name
-        assert jnp.isfinite(d).all(), name

@@ -9,8 +9,17 @@ import pytest
 
 from bptt_jax import cells, layers, objectives, unrolls
 from bptt_jax.types import Side
+from support import tiers
 from support.complex_cells import BY_HAND, BY_JAX
-from support.gradients import QUICK, Case, arguments_of, error, gradients, worst
+from support.gradients import (
+    QUICK,
+    Case,
+    arguments_of,
+    error,
+    gradients,
+    quick_jit,
+    worst,
+)
 from support.members import Member
 from support.reference import AS_REFERENCE
 
@@ -97,14 +106,22 @@ def test_tangents(name):
         f = lambda params, carry: unroll(CELLS[name], params, carry, xs, side)
         return jax.tree.leaves(jax.jvp(f, (params, carry), along)[1])
 
-    pairs = zip(tangents(unrolls.both_modes), tangents(unrolls.scan), strict=True)
+    both, plain = (quick_jit(lambda u=u: tangents(u))() for u in (
+        unrolls.both_modes, unrolls.scan))  # fmt: skip
+    pairs = zip(both, plain, strict=True)
     for found, want in pairs:
         assert np.abs(want).max() > 1e-3
         assert error(found, want) <= TOLERANCE
 
 
-@pytest.mark.parametrize("unroll", UNROLLS)
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    ("name", "unroll"),
+    [
+        tiers.slow((name, unroll), unroll == "bptt" or name == "by hand")
+        for name in CELLS
+        for unroll in UNROLLS
+    ],
+)
 def test_gradients_of_cells(name, unroll):
     """With masks (NaN in the padding), resets and a shorter stretch."""
     found = ours(CELLS[name], arguments(name), unroll)
@@ -129,20 +146,32 @@ LAYERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("unroll", ["bptt", "checkpointed"])
-@pytest.mark.parametrize("name", LAYERS)
+@functools.cache
+def of_layer(name):
+    """Arguments, and what the plain loop gives."""
+    at = arguments_of(Member(None), LAYERS[name], FLAT)
+    return at, plain_gradients(LAYERS[name], at)
+
+
+@pytest.mark.parametrize(
+    ("name", "unroll"),
+    [
+        tiers.slow((name, unroll), unroll == "bptt" or name == "complex layers")
+        for name in LAYERS
+        for unroll in ("bptt", "checkpointed")
+    ],
+)
 def test_gradients_of_layers(name, unroll):
-    layer = LAYERS[name]
-    at = arguments_of(Member(None), layer, FLAT)
     with jax.numpy_dtype_promotion("standard"):  # real layers between complex ones
-        want = plain_gradients(layer, at)
-        found = ours(layer, at, unroll)
+        at, want = of_layer(name)
+        found = ours(LAYERS[name], at, unroll)
     off, leaf = worst(found, want)
     assert off <= TOLERANCE, leaf
 
 
-@pytest.mark.parametrize("unroll", UNROLLS)
-def test_gradient_of_a_loss_of_complex_outputs(unroll):
+@functools.cache
+def of_a_loss():
+    """The layer without the loss and with it, arguments, what the plain loop gives."""
     model = layers.recurrent(cells.elman(3, 4, param_dtype=jnp.complex64))
     layer = layers.with_loss(model, objectives.squared_error)
     rng = np.random.default_rng(0)
@@ -153,12 +182,21 @@ def test_gradient_of_a_loss_of_complex_outputs(unroll):
         return parts[0] + 1j * parts[1]
 
     at = arguments_of(Member(None, complex_inputs, targets=goals), layer, FLAT)
-    want = plain_gradients(layer, at)
-    assert want["out[1]"].dtype == np.float64
+    return model, layer, at, plain_gradients(layer, at)
+
+
+@pytest.mark.parametrize("unroll", UNROLLS)
+def test_gradient_of_a_loss_of_complex_outputs(unroll):
+    _, layer, at, want = of_a_loss()
     found = ours(layer, at, unroll)
     off, leaf = worst(found, want)
     assert off <= TOLERANCE, leaf
-    _, ys = unrolls.scan(model, *at[:3], at.side)
+
+
+def test_a_loss_of_complex_outputs_is_real():
+    model, _, at, want = of_a_loss()
+    assert want["out[1]"].dtype == np.float64
+    ys = quick_jit(lambda *a: unrolls.scan(model, *a, at.side)[1])(*at[:3])
     apart = np.where(at.side.mask[..., None], ys - at.side.targets, 0)
     np.testing.assert_allclose(want["out[1]"], (abs(apart) ** 2).sum((1, 2)))
 
@@ -179,7 +217,7 @@ def test_gradient_is_that_of_differences_in_both_parts():
     def of_jax(params):
         return (v * unrolls.bptt(BY_HAND, params, at.carry, at.xs)[1]).sum()
 
-    grads = jax.grad(of_jax)(at.params)
+    grads = quick_jit(jax.grad(of_jax))(at.params)
     for name, a in at.params.items():
         for index in np.ndindex(a.shape):
             for unit, part in ((1e-6, np.real), (1e-6j, lambda d: -np.imag(d))):
@@ -204,7 +242,7 @@ def test_states_of_complex64():
     def loss(unroll, params):
         return (unroll(layer, params, half[1], xs)[1] ** 2).sum()
 
-    got, want = (jax.grad(functools.partial(loss, u))(half[0])
+    got, want = (quick_jit(jax.grad(functools.partial(loss, u)))(half[0])
                  for u in (unrolls.bptt, unrolls.scan))  # fmt: skip
     for name in got:
         assert got[name].dtype == jnp.complex64

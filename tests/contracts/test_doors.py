@@ -17,6 +17,7 @@ from bptt_jax import (
     layers,
     models,
     objectives,
+    sequences,
     train,
     unrolls,
 )
@@ -129,6 +130,29 @@ REFUSED = {
     "data_parallel": (
         lambda: estimators.data_parallel(CELL, jax.make_mesh((1,), ("data",))),
         "estimator: expected a record Estimator, got Cell",
+    ),
+    "reverse": (lambda: unrolls.reverse(CELL), "unroll: expected a function, got a Cell"),
+    "exact, unroll": (
+        lambda: estimators.exact(CELL, LOSS, unroll="bptt"), "unroll: expected a function"
+    ),
+    "stream, unroll": (
+        lambda: estimators.stream(CELL, LOSS, unroll="scan"), "unroll: .*got a str"
+    ),
+    "bidirectional, unroll": (
+        lambda: models.bidirectional(CELL, CELL, "bptt"), "unroll: .*got a str"
+    ),
+    "burn_in": (
+        lambda: sequences.burn_in(
+            CELL, params_of(), carry_of(), BATCH.inputs, steps=1, unroll="bptt"
+        ),
+        "unroll: .*got a str",
+    ),
+    "activation": (
+        lambda: cells.elman(I, H, activation="tanh"), "activation: .*got a str"
+    ),
+    "mesh": (
+        lambda: estimators.data_parallel(estimators.exact(CELL, LOSS), "data"),
+        "mesh: expected a jax.sharding.Mesh of one axis, got str",
     ),
     "adaptive_truncation": (
         lambda: diagnose.adaptive_truncation(BOTH, LOSS), "model: .*whole sequence"

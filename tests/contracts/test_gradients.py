@@ -16,6 +16,7 @@ from bptt_jax import cells, unrolls
 from bptt_jax.types import Cell
 from oracles import CLOSED_FORMS, complex_slopes, complex_step
 from support import autodiff
+from support.compiled import as_users
 from support.gradients import Case, arguments_of, error, gradients
 from support.grid import CLASSIC, GRID, LENGTHS, LITTLE_NOISE, LONG, SLOW_GRID
 from support.members import ALIKE, CELLS, COMBINED, LAYERS, UNROLLS
@@ -73,7 +74,13 @@ def of_closed_form(name) -> bool:
     return name.split(":")[0] in CLOSED_FORMS
 
 
-@pytest.mark.parametrize("name", GRID)
+def _as_users_run_it(name):
+    """The classic cells in the fast tier, too; the others in the slow and release tiers."""
+    marks = [as_users] if name.split(":")[0] in CLASSIC else []
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", map(_as_users_run_it, GRID))
 def test_equals_jax_grad(name, truth, by_hand):
     _, found = by_hand(name)
     assert {value.dtype for value in found.values()} == {np.dtype(np.float64)}

@@ -11,10 +11,13 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from bptt_jax import Layer, Side, cells, layers, models, objectives, unrolls
+from bptt_jax import Layer, Side, cells, layers, loops, models, objectives, unrolls
 from bptt_jax._jax import enable_x64
 from support import xla
+from support.compiled import hlo_as_users
 from support.members import UNROLLS
+
+pytestmark = hlo_as_users
 
 B, T, I, H = 64, 256, 128, 256
 SYMBOLS, EMBEDDING = 82, 64
@@ -52,10 +55,16 @@ def gradient(unrolled, cell, sizes=(B, T, I), side=Side()) -> int:
 
 @functools.cache
 def units(
-    name: str, unroll=unrolls.bptt, lean=False, steps=T, flags=(), save=layers.STATES
+    name: str,
+    unroll=unrolls.bptt,
+    lean=False,
+    steps=T,
+    flags=(),
+    save=layers.STATES,
+    loop=loops.step_by_step,
 ) -> float:
     cell = getattr(cells, name)(I, H)
-    layer = layers.recurrent(cell, save=save)
+    layer = layers.recurrent(cell, save=save, loop=loop)
     layer = layers.remat(layer) if lean else layer
     side = Side(**{f: jax.ShapeDtypeStruct((steps, B), bool) for f in flags})
     unrolled = functools.partial(unroll, layer)
@@ -65,6 +74,19 @@ def units(
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_layer(name):
     assert units(name) <= (OLDER if xla.COPIES else LIMITS)[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [*((name, layers.STATES) for name in LIMITS), ("lstm", layers.GATES)],
+    ids=repr,
+)
+def test_a_kernel_takes_no_more(name, save):
+    """For all of time, and with masks and resets, too; of what is kept by the rule."""
+    for flags in ((), ("mask", "resets")):
+        stepwise = units(name, save=save, flags=flags)
+        native = units(name, save=save, flags=flags, loop=loops.native)
+        assert native <= stepwise + 0.1
 
 
 @pytest.mark.parametrize(("name", "gates"), dict(lstm=4, gru=4, elman=0).items())
@@ -159,6 +181,33 @@ def test_a_character_model_with_its_loss(lean, limit):
 
     found = temp(jax.value_and_grad(loss), params, tokens) / (4 * T * B * H)
     assert found <= limit
+
+
+@functools.cache
+def large_vocabulary(symbols: int, steps: int) -> float:
+    """In units of K·B·V floats."""
+    K, batch, units = 8, 4, 16
+    model = models.symbols(symbols, units, (cells.lstm(units, units),), symbols, units)
+    layer = layers.with_loss(model, objectives.softmax_cross_entropy)
+    params = jax.eval_shape(layer.init, jax.random.key(0))
+    tokens = jax.ShapeDtypeStruct((steps, batch), jnp.int32)
+
+    def loss(params, tokens):
+        carry, side = layer.init_carry(params, (batch,)), Side(targets=tokens)
+        return unrolls.bptt(layer, params, carry, tokens, side, chunk=K)[1].sum()
+
+    found = temp(jax.value_and_grad(loss), params, tokens)
+    return found / (4 * K * batch * symbols)
+
+
+@pytest.mark.parametrize(
+    "symbols", [5_000, pytest.param(50_000, marks=pytest.mark.slow)]
+)
+def test_logits_of_a_large_vocabulary_are_there_for_one_stretch(symbols):
+    """They were there for all of time: T / K more."""
+    short, long = (large_vocabulary(symbols, steps) for steps in (16, 128))
+    assert long <= 4
+    assert long <= short + 0.5
 
 
 @functools.cache

@@ -9,7 +9,11 @@ import pytest
 
 from bptt_jax import Side, cells, layers, objectives, unrolls
 from bptt_jax._jax import enable_x64
-from support import xla
+from support import tiers, xla
+from support.compiled import hlo_as_users
+from support.step_by_step import step_by_step  # noqa: F401
+
+pytestmark = hlo_as_users
 
 S = jax.ShapeDtypeStruct
 
@@ -51,14 +55,17 @@ SHAPES = [
 ]
 
 
+FAST = {(1, 1.05), (1, 8), (1, 50), (3, 1.05), (3, 1.5)}
+
+
 @pytest.mark.parametrize(
-    "shape",
+    ("shape", "tightness"),
     [
-        pytest.param(s, marks=[] if i in (1, 3) else [pytest.mark.slow])
-        for i, s in enumerate(SHAPES)
+        tiers.slow((shape, tightness), (i, tightness) in FAST)
+        for i, shape in enumerate(SHAPES)
+        for tightness in (1.05, 1.5, 8, 50)
     ],
 )
-@pytest.mark.parametrize("tightness", [1.05, 1.5, 8, 50])
 def test_predicted_bytes_are_those_of_xla(shape, tightness):
     at = setting(*shape)
     memory = int(tightness * least(at))

@@ -7,8 +7,13 @@ and one of the losses. Each device does its share of the work, and no more.
 
 import collections
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from bptt_jax import _shardings, layers, unrolls
+from bptt_jax.cells._products import outer_sum
 from support.members import ALIKE, COMBINED, COMPLEX
 from support.sharded import MEMBERS, MUTANT, THROUGH, Spread, run
 
@@ -114,3 +119,43 @@ def test_units_over_devices_exchange_one_state_a_step():
         assert kinds == {"all-gather", "all-reduce"}, name
     moved = [e for e in side_by_side["exchanges"] if e[0] == "collective-permute"]
     assert moved  # whole gates on a device: what the axis of gates is for
+
+
+# What the types say, for which one device is enough
+
+
+def spread(a, *spec):
+    axes = ("data", "model")
+    mesh = jax.make_mesh((1, 1), axes, axis_types=(AxisType.Explicit,) * 2)
+    return jax.device_put(a, NamedSharding(mesh, PartitionSpec(*spec)))
+
+
+def spec_of(a) -> tuple:
+    return tuple(jax.typeof(a).sharding.spec)
+
+
+def test_units_that_meet_themselves_are_spread_once():
+    hs = spread(jnp.ones((5, 2, 4)), None, "data", "model")
+    assert spec_of(outer_sum(hs, hs)) == (None, "model")
+    xs = spread(jnp.ones((5, 2, 3)), None, "data", None)
+    assert spec_of(outer_sum(xs, hs)) == (None, "model")
+    assert spec_of(outer_sum(hs, xs)) == ("model", None)
+
+
+@pytest.mark.skipif(not _shardings.DRAWS_SPREAD, reason="this JAX draws whole arrays")
+def test_noise_is_spread_as_what_it_is_for():
+    hs, key = spread(jnp.ones((5, 2, 4)), None, "data", "model"), jax.random.key(0)
+    assert spec_of(_shardings.bernoulli(key, 0.5, hs, 1)) == ("data", "model")
+
+
+def test_rows_of_a_table_are_spread_as_their_symbols():
+    layer = layers.embedding(7, 4)
+    params, tokens = layer.init(jax.random.key(0)), jnp.ones((5, 2), int)
+    for at, features in ((params, None), (jax.tree.map(by_unit, params), "model")):
+        tokens = spread(tokens, None, "data")
+        _, ys = unrolls.bptt(layer, at, layer.init_carry(at, (2,)), tokens)
+        assert spec_of(ys) == (None, "data", features)
+
+
+def by_unit(table):
+    return spread(table, None, "model")

@@ -31,6 +31,7 @@ from bptt_jax import (
 from bptt_jax._jax import enable_x64
 from bptt_jax.interop import linen
 from bptt_jax.interop import nnx as ours_nnx
+from support import tiers
 from support.gradients import Case, arguments_of, floating
 from support.members import CELLS, COMBINED, LAYERS, Member
 
@@ -50,11 +51,12 @@ def strict():
 
 
 def in_float32(tree):
-    narrow = {np.dtype("float64"): jnp.float32, np.dtype("complex128"): jnp.complex64}
+    wide = ("float64", "complex128", "int64")
+    narrow = dict(zip(map(np.dtype, wide), ("float32", "complex64", "int32")))
 
     def leaf(a):
         dtype = narrow.get(getattr(a, "dtype", None))
-        return a if dtype is None else jnp.asarray(a, dtype)
+        return a if dtype is None else np.asarray(a, dtype)
 
     return jax.tree.map(leaf, tree)
 
@@ -80,11 +82,20 @@ def at_of(member: Member, layer, side: str):
 
 
 MEMBERS = {**CELLS, **LAYERS, **COMBINED}
+PLAIN = ("elman", "lstm", "gru", "from_step", "stack", "character model")
+"""Those that the fast tier has without masks, resets and keys, too."""
 IN_FLOAT64 = {n for n in MEMBERS if {"float64", "in_dtype"} & set(re.split(r"\W+", n))}
 
 
-@pytest.mark.parametrize("side", ["plain", "both"])
-@pytest.mark.parametrize("name", [n for n in MEMBERS if n not in IN_FLOAT64])
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        tiers.slow((name, side), side == "both" or name in PLAIN)
+        for side in ("plain", "both")
+        for name in MEMBERS
+        if name not in IN_FLOAT64
+    ],
+)
 def test_members(name, side):
     member = MEMBERS[name]
     layer = member.make()
@@ -104,9 +115,16 @@ UNROLLS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("side", ["plain", "both"])
 @pytest.mark.parametrize("name", UNROLLS)
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize(
+    ("cell", "side"),
+    [
+        ("lstm", "plain"),
+        ("lstm", "both"),
+        tiers.slow(("gru", "plain"), False),
+        tiers.slow(("gru", "both"), False),
+    ],
+)
 def test_unrolls(name, cell, side):
     unroll, options = UNROLLS[name]
     member = CELLS[cell]
@@ -236,3 +254,10 @@ def test_a_short_training(name):
         return add(state.params, None, items)
 
     jax.make_jaxpr(trained)(KEY)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64"])
+def test_lengths_of_any_integers(dtype):
+    with enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        mask = unrolls.sequence_mask(np.array([1, 3], dtype), 200)
+    np.testing.assert_array_equal(mask.sum(0), [1, 3])

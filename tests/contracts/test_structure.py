@@ -13,7 +13,11 @@ import pytest
 
 from bptt_jax import Layer, layers, unrolls
 from support import hlo, tiers
+from support.compiled import hlo_as_users
 from support.members import CELLS, UNROLLS
+from support.step_by_step import step_by_step  # noqa: F401
+
+pytestmark = hlo_as_users
 
 T, K, B, H = (
     40,
@@ -39,10 +43,10 @@ def compiled(name, unroll, steps=T, lean=False, **options) -> tuple[hlo.Module, 
 
     lowered = jax.jit(jax.grad(loss, (0, 1, 2))).lower(params, carry, xs)
     weights = {a.shape for a in jax.tree.leaves(params) if a.ndim == 2}
-    return hlo.parse(lowered.compile().as_text()), by_gate(weights)
+    return hlo.parse(lowered.compile().as_text()), gate_shapes(weights)
 
 
-def by_gate(weights) -> set[tuple[int, ...]]:
+def gate_shapes(weights) -> set[tuple[int, ...]]:
     """Their shapes and those of some of their gates, the smaller size first."""
     return {
         tuple(sorted((rows, min(columns, H * gates))))

@@ -10,6 +10,7 @@ import pytest
 from bptt_jax import cells, layers, unrolls
 from bptt_jax._jax import enable_x64
 from support import tiers
+from support.compiled import hlo_as_users
 from support.gradients import QUICK, Case, arguments_of, gradients, worst
 from support.members import CELLS, LAYERS
 from support.reference import AS_REFERENCE
@@ -140,6 +141,7 @@ def test_senseless_options_are_named(options, name):
         unrolls.truncated(cell, *at[:3], **options)
 
 
+@hlo_as_users
 def test_memory_is_that_of_bptt_where_windows_do_not_overlap():
     cell = cells.gru(16, 64)
     params = jax.eval_shape(cell.init, jax.random.key(0))

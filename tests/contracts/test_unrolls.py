@@ -12,6 +12,7 @@ import pytest
 from bptt_jax import cells, layers, unrolls
 from bptt_jax.types import Cell, Side
 from support.gradients import (
+    QUICK,
     Case,
     arguments_of,
     error,
@@ -53,12 +54,8 @@ def test_any_length_and_chunk(steps, chunk):
     cell, at = elman()
     xs = np.concatenate([at.xs, at.xs])[:steps]
     at = at._replace(xs=xs, T=steps)
-    found = gradients(cell, at, chunk=chunk, compiler_options=_quick())
+    found = gradients(cell, at, chunk=chunk, compiler_options=QUICK)
     assert worst(found, _elman_by_scan(steps))[0] <= 1e-12
-
-
-def _quick():
-    return {"xla_backend_optimization_level": 0}
 
 
 @functools.cache
@@ -66,7 +63,7 @@ def _elman_by_scan(steps):
     cell, at = elman()
     xs = np.concatenate([at.xs, at.xs])[:steps]
     at = at._replace(xs=xs, T=steps)
-    return gradients(cell, at, unrolls.scan, compiler_options=_quick())
+    return gradients(cell, at, unrolls.scan, compiler_options=QUICK)
 
 
 def test_integer_inputs():

@@ -43,6 +43,10 @@ def test_forced_gates_and_dead_units():
     np.testing.assert_array_equal(found.high["f"], 1.0)
     np.testing.assert_array_equal(found.low["i"], 1.0)
     assert found.dead.c.all(), "nothing gets in"
+    half_open = jax.tree.map(jnp.zeros_like, params)
+    (found,) = diagnose.activity(layers.recurrent(cell), half_open, watching.batch())
+    for name in "ifgo":  # candidates are in the middle of theirs at zero
+        assert not (found.low[name] + found.high[name]).any(), name
 
     relu = cells.elman(3, 4, activation=jax.nn.relu, param_dtype=jnp.float64)
     params = watching.params_of(relu)

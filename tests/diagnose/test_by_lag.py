@@ -110,7 +110,8 @@ def test_what_is_left_out_is_within_the_bound():
 
 
 def test_without_decay_nothing_is_bounded():
-    assert np.isinf(diagnose.remainder(jnp.ones(5), jnp.float64(1.0))).all()
+    for rate in (1.0, 1.5):
+        assert np.isinf(diagnose.remainder(jnp.ones(5), jnp.float64(rate))).all()
     assert int(diagnose.window(jnp.ones(5), jnp.ones(5), tolerance=0.5)) == 5
 
 
@@ -157,6 +158,21 @@ def test_adaptive_chooses_anew_and_hands_the_carry_on():
         taken.append(int(metrics["window"]))
     assert taken[0] == taken[1] > taken[2]
     assert np.abs(state.state).max() > 0
+
+
+def test_a_batch_of_padding_chooses_nothing():
+    """It comes when a choice is due, and finds the window as it was."""
+    batch, params = linear_batch(16), watching.params_of(LINEAR)
+    params = params | dict(w_h=0.1 * params["w_h"])
+    estimator = adaptive(1.0)
+    grad, taken = jax.jit(estimator.grad), []
+    state = estimator.init(params, batch)
+    for real in (True, True, False):
+        mask = jnp.full((16, 2), real)
+        padded = batch._replace(side=batch.side._replace(mask=mask))
+        _, _, state, _, metrics = grad(params, state, padded, KEY)
+        taken.append(int(metrics["window"]))
+    assert taken == [2, 2, 2]
 
 
 def kept(factory):

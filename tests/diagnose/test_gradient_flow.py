@@ -19,6 +19,7 @@ from bptt_jax import (
     unrolls,
 )
 from support import watching
+from support.changed import with_parts
 from support.complex_cells import BY_HAND
 from support.reference import reference_jit
 
@@ -81,6 +82,8 @@ def test_norms_of_contributions():
     each = np.einsum("tbi,tbj->tij", before, delta)
     want = np.sqrt((each**2).sum((1, 2)))
     np.testing.assert_allclose(found.norms[0]["w_h"], want, atol=1e-13)
+    want_b = np.linalg.norm(delta.sum(1), axis=-1)
+    np.testing.assert_allclose(found.norms[0]["b"], want_b, atol=1e-13)
     apart = np.sqrt(
         (np.einsum("tbi,tbj->tbij", before, delta) ** 2).sum((1, 2, 3))
     )  # what it would be if examples did not add up first
@@ -91,6 +94,30 @@ def test_norms_of_contributions():
     delta = np.asarray(found.d_states[0] * (1 - hs[:, :1] ** 2))
     product = np.linalg.norm(one.inputs, axis=-1) * np.linalg.norm(delta, axis=-1)
     np.testing.assert_allclose(found.norms[0]["w_x"], product[:, 0], atol=1e-13)
+
+
+RESET = {
+    "lstm": lambda: cells.lstm(watching.I, watching.O, param_dtype=jnp.float64),
+    "learned": lambda: cells.learned_carry(
+        cells.gru(watching.I, watching.O, param_dtype=jnp.float64)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RESET)
+def test_resets_leave_the_norms_to_factors(name, monkeypatch):
+    """Those of an initial state that is learnt, too; with a mask, by steps otherwise."""
+    cell, batch = RESET[name](), watching.batch(ragged=True, examples=3)
+    params = jax.tree.map(lambda a: a + 0.1, watching.params_of(cell))
+    unknown = with_parts(cell, contract=functools.partial(cells.contract, cell))
+    want = diagnose.contributions(unknown, LOSS, params, batch, chunk=3)
+    path = "bptt_jax.diagnose._gradient_flow._step_after_step"
+    monkeypatch.setattr(path, lambda seen: pytest.fail("one step after another"))
+    found = diagnose.contributions(cell, LOSS, params, batch, chunk=3)
+    for a, b in zip(*map(jax.tree.leaves, (found, want)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    if name == "learned":
+        assert (found.norms[0].carry > 0).sum() == batch.side.resets.any(1).sum()
 
 
 def test_a_wrong_backward_shows():
@@ -280,6 +307,9 @@ def test_clip_d_carry_of_a_zero_has_a_derivative():
     hook = layers.clip_d_carry(1.0)
     grad = jax.grad(lambda d: (hook(d, None) ** 2).sum())(jnp.zeros(3))
     np.testing.assert_array_equal(grad, 0)
+    along = jnp.arange(3.0)  # it is the identity there
+    _, tangent = jax.jvp(lambda d: hook(d, None), (jnp.zeros(3),), (along,))
+    np.testing.assert_array_equal(tangent, along)
 
 
 def test_scale_d_carry_rounds_the_product_and_not_the_factor():
@@ -287,6 +317,9 @@ def test_scale_d_carry_rounds_the_product_and_not_the_factor():
     got = layers.scale_d_carry(0.9)(d, None)
     assert got.dtype == jnp.float16
     np.testing.assert_array_equal(got, jnp.full(3, 900.0, jnp.float16))
+    each = np.arange(1, 1000, dtype=np.float16)
+    want = (each.astype(np.float32) * np.float32(0.9)).astype(np.float16)
+    np.testing.assert_array_equal(layers.scale_d_carry(0.9)(each, None), want)
     turned = layers.scale_d_carry(0.5)(jnp.full(3, 2 + 4j), None)
     np.testing.assert_array_equal(turned, np.full(3, 1 + 2j))
 

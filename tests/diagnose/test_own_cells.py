@@ -104,6 +104,18 @@ def test_two_calls_of_one_program_are_told_apart():
     assert isinstance(known.output, Unsaid)
 
 
+def test_the_part_that_is_the_output_is_found_wherever_it_is():
+    def second(p, carry, x):
+        before, h = carry
+        h = step(p, h, x)[0]
+        return (before + h, h), h
+
+    cell = cells.from_step(second, init, init_carry)
+    carry = (jnp.zeros((B, H)), jnp.zeros((B, H)))
+    known = cells.recognised(cell, PARAMS, carry, BATCH.inputs)
+    assert known.output(("a sum", "the state")) == "the state"
+
+
 def test_something_made_of_the_state_is_no_selection():
     cell = cells.from_step(step, init, init_carry, output=lambda h: 2.0 * h)
     with pytest.raises(TypeError, match="output: expected leaves of the carry"):

@@ -97,12 +97,34 @@ def test_a_tie_of_shapes_asks_for_the_cells(door):
 @pytest.mark.parametrize("door", HAVE_IT)
 def test_cells_say_it(door):
     """By themselves or in a network, with whatever dtype and activation."""
-    to, params = DOORS[door], params_of(ELMAN)
-    written = to(params, cells=ELMAN)
-    low = cells.elman(I, H, dtype=jnp.bfloat16)
-    for cell in (RELU, low, cells.in_dtype(ELMAN, jnp.bfloat16), [ELMAN], [[ELMAN]]):
+    to, params = DOORS[door], params_of(RELU)
+    written = to(params, cells=RELU)
+    low = cells.elman(I, H, activation=jax.nn.relu, dtype=jnp.bfloat16)
+    some = [low, cells.in_dtype(RELU, jnp.bfloat16), [RELU], [[RELU]]]
+    for cell in some if door == "haiku" else [ELMAN, *some]:
         assert same_bits(to(params, cells=cell), written)
-    assert same_bits(to(Network(((ELMAN,),), ((params,),))), written)
+    assert same_bits(to(Network(((RELU,),), ((params,),))), written)
+
+
+def test_an_activation_that_haiku_does_not_have():
+    """Whatever made the cell; of one that is not known nothing can be said."""
+    params = params_of(ELMAN)
+    refused = "cells: expected the activation relu, .* got "
+    for phi in (jnp.tanh, jax.nn.leaky_relu, jax.nn.relu6, jax.nn.softplus):
+        cell = cells.elman(I, H, activation=phi)
+        for low in (cell, cells.in_dtype(cell, jnp.bfloat16)):
+            with pytest.raises(ValueError, match=refused):
+                haiku.to_params(params, cells=low)
+        with pytest.raises(ValueError, match=refused + r".*cells\.elman\(3, 4"):
+            haiku.to_params(Network(((cell,),), ((params,),)))
+    written = haiku.to_params(params, cells=RELU)
+    same = cells.elman(I, H, activation=lambda z: jnp.maximum(z, 0))
+    assert same_bits(haiku.to_params(params, cells=same), written)
+    assert same_bits(haiku.to_params(params, like=written), written)
+    in_jit = jax.jit(lambda p: haiku.to_params(p, cells=RELU))(params)
+    assert same_bits(in_jit, written)
+    with pytest.raises(ValueError, match=refused):
+        jax.jit(lambda p: haiku.to_params(p, cells=ELMAN))(params)
 
 
 @pytest.mark.parametrize("door", DOORS)

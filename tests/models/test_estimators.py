@@ -370,3 +370,45 @@ def test_windows_that_do_not_fit_are_named():
     state = estimator.init(parameters(), batch)
     with pytest.raises(ValueError, match="batch: expected a multiple of the stride"):
         estimator.grad(parameters(), state, batch, KEY)
+
+
+@pytest.mark.parametrize("make", [estimators.exact, estimators.stream])
+@pytest.mark.parametrize("longest", [1, 3, 4, T])
+def test_bucketed_runs_no_more_than_the_longest_example(make, longest):
+    """Beyond it there is NaN, in the masks of the others, too."""
+    estimator = make(model(), OBJECTIVE)
+    batch, lengths = batch_of("weights"), np.array([longest, 1, (longest + 1) // 2])
+    mask = np.arange(T)[:, None] < lengths
+    wild = jnp.where(mask[..., None], batch.inputs, jnp.nan)
+    batch = Batch(wild, batch.side._replace(mask=jnp.asarray(mask)))
+    params, buckets = parameters(), (1, 3, T)
+    seen, cut = [], estimators.bucketed(estimator, buckets)
+
+    def steps(batch):
+        return jnp.float32(len(batch.inputs))
+
+    least = next(b for b in buckets if b >= longest)
+    assert estimators.in_buckets(steps, batch, buckets) == least
+    for one in (estimator, cut):
+        state = one.init(params, batch)
+        seen.append(quick_jit(one.grad)(params, state, batch, KEY))
+    whole, some = seen
+    assert whole.steps == some.steps > 0
+    pairs = (jax.tree.leaves((a.loss, a.grads, a.state)) for a in (some, whole))
+    for a, b in zip(*pairs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_without_a_mask_or_a_choice_nothing_is_cut():
+    estimator, batch = estimators.exact(model(), OBJECTIVE), batch_of("mask")
+    assert estimators.bucketed(estimator, (T,)) is estimator
+    assert estimators.in_buckets(lambda b: b, batch, ()) is batch
+    plain = batch_of("")
+    assert estimators.in_buckets(lambda b: b, plain, (2, T)) is plain
+
+
+@pytest.mark.parametrize("buckets", [(T, 2), (2, 2, T), (2, T - 1), (0, T)])
+def test_buckets_that_are_none(buckets):
+    cut = estimators.bucketed(estimators.exact(model(), OBJECTIVE), buckets)
+    with pytest.raises(ValueError, match=f"buckets: expected ascending.*batch's {T}"):
+        cut.grad(parameters(), (), batch_of("mask"), KEY)

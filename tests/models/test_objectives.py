@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from bptt_jax import layers, objectives
+from bptt_jax import layers, objectives, unrolls
 from bptt_jax.types import Layer, Side, Weighted
 from support.gradients import quick_jit
 
@@ -199,3 +199,30 @@ def test_what_is_no_mask_is_named():
         objectives.at_last_step(jnp.ones((3, 2), bool), jnp.ones(3, bool))
     with pytest.raises(ValueError, match=r"mask: expected \[T, ...\], got \[\]"):
         objectives.at_last_step(jnp.asarray(True))
+
+
+def test_a_stack_that_is_given_another_backward_keeps_it_under_a_loss():
+    """And another first carry: its parts do not know of either."""
+    plain = layers.stack(layers.dense(3, 2), layers.dense(2, O))
+
+    def bwd(*arguments):
+        d_params, *others = plain.bwd(*arguments)
+        return jax.tree.map(lambda a: 2 * a, d_params), *others
+
+    xs = jnp.ones((K, B, 3), jnp.float32)
+    side = Side(targets=jnp.asarray(TARGETS, jnp.float32))
+    params = plain.init(jax.random.key(0))
+
+    @jax.jit
+    def gradients(params):
+        def of(layer):
+            layer = layers.with_loss(layer, objectives.squared_error)
+            carry = layer.init_carry(params, (B,))
+            return lambda p: unrolls.bptt(layer, p, carry, xs, side)[1].sum()
+
+        return [jax.grad(of(net))(params) for net in (plain, plain._replace(bwd=bwd))]
+
+    once, twice = gradients(params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(2 * a, b, rtol=1e-6), once, twice
+    )

@@ -33,8 +33,12 @@ FIGURES = {
     ),
     "bars": lambda: plots.bars({"scan": 9.0, "bptt": 3.0}, unit="memory, MB"),
     "by_lag": lambda: plots.by_lag({"gru": FADING}, unit="gradient, 1"),
+    "confusion": lambda: plots.confusion([[3, 1], [0, 2]], labels=["a", "b"]),
     "curves": lambda: plots.curves({"gru": (STEPS, 1 / STEPS)}, unit="loss, nats"),
     "exponents": lambda: plots.exponents([[0.1, -0.2], [0.0, -0.3]]),
+    "forecast": lambda: plots.forecast(
+        [3.0, 4.0], {"model": [3.5, 4.5]}, history=[1.0, 2.0], unit="sales"
+    ),
     "gradient_flow": lambda: plots.gradient_flow(np.ones((2, 3)), unit="gradient, 1"),
     "heat_map": lambda: plots.heat_map(
         [1, 1, 2, 2], [3, 4, 3, 4], [1, 2, 3, NAN], labels=("layers", "units")
@@ -44,6 +48,7 @@ FIGURES = {
     "parallel_coordinates": lambda: plots.parallel_coordinates(
         {"lr": [0.1, 0.2, 0.3]}, [3.0, 1.0, NAN], unit="loss, nats"
     ),
+    "residuals": lambda: plots.residuals([1.0, 2.0], [1.5, 1.0], unit="kg"),
     "shares": lambda: plots.shares({"gru": ([1, 2], [1.0, 0.5])}, label="lag, steps"),
     "spectrum": lambda: plots.spectrum({"W": ROTATION}),
 }
@@ -58,13 +63,16 @@ LABELS = {
     "against": ("learning rate", "loss, nats"),
     "bars": ("memory, MB", ""),
     "by_lag": ("lag k, steps", "gradient, 1"),
+    "confusion": ("predicted class", "true class", "share of the true class"),
     "curves": ("step", "loss, nats"),
     "exponents": ("steps followed", "Lyapunov exponent, 1/step"),
+    "forecast": ("steps after the last one that is known", "sales"),
     "gradient_flow": ("time t, steps", "training step", "gradient, 1"),
     "heat_map": ("layers", "units", "loss"),
     "loss": ("step", "loss, nats"),
     "memory_time": ("temporary memory, bytes", "time, relative"),
     "parallel_coordinates": ("", ""),
+    "residuals": ("prediction, kg", "truth less prediction, kg"),
     "shares": ("lag, steps", "share solved"),
     "spectrum": ("Re λ", "Im λ"),
 }
@@ -218,6 +226,38 @@ class TestWhatIsDrawn:
         assert "last: 1.690 at step 60" in names(figure)
         assert axes_of(figure).get_ylim()[0] < 1.617
 
+    def test_confusion_has_shares_in_colours_and_counts_in_words(self):
+        axes = axes_of(FIGURES["confusion"]())
+        shares = axes.images[0].get_array()
+        np.testing.assert_array_equal(shares, [[0.75, 0.25], [0, 1]])
+        assert [text.get_text() for text in axes.texts] == ["3", "1", "2"]
+        assert axes.get_title() == "5 of 6 held-out sequences are right (83.3 %)"
+        ticks = [tick.get_text() for tick in axes.get_yticklabels()]
+        assert ticks == ["a", "b"]
+
+    def test_confusion_of_many_and_of_none(self):
+        many = axes_of(plots.confusion(np.eye(50)))
+        assert not many.texts
+        assert len(many.get_xticks()) == 17
+        assert "0 of 0" in axes_of(plots.confusion(np.zeros((2, 2)))).get_title()
+
+    def test_forecast_goes_on_where_history_ends(self):
+        known, border, came, model = axes_of(FIGURES["forecast"]()).lines
+        np.testing.assert_array_equal(known.get_xydata(), [[-1, 1], [0, 2]])
+        np.testing.assert_array_equal(came.get_xydata(), [[0, 2], [1, 3], [2, 4]])
+        np.testing.assert_array_equal(model.get_xydata(), [[1, 3.5], [2, 4.5]])
+        assert names(FIGURES["forecast"]()) == ["known", "what came", "model: MAE 0.5"]
+        alone = plots.forecast([3.0, 4.0], {"model": [3.5, 4.5]})
+        assert names(alone) == ["what came", "model: MAE 0.5"]
+
+    def test_residuals_are_truth_less_prediction(self):
+        axes = axes_of(plots.residuals([1.0, 2.0, 4.0], [1.5, 1.0, NAN]))
+        points = axes.collections[0].get_offsets()
+        np.testing.assert_array_equal(points, [[1, 0.5], [2, -1]])
+        assert axes.get_title() == "2 predictions: RMSE 0.7906, mean error -0.25"
+        many = axes_of(plots.residuals(np.arange(100.0), np.arange(100.0) + 2))
+        np.testing.assert_array_equal(many.lines[1].get_ydata(), np.full(20, 2))
+
     def test_against_has_dots_medians_and_what_diverged(self):
         xs, scores = [1, 1, 2, 2, 2], [1.0, 3.0, 5.0, 6.0, INF]
         figure = plots.against(xs, scores, label="layers", by=["gru"] * 5)
@@ -258,6 +298,18 @@ class TestWhatIsDrawn:
 
 
 BAD = {
+    "counts: expected [C, C], got shape (1, 2)": lambda: plots.confusion([[1, 2]]),
+    "counts: expected numbers of at least 0": lambda: plots.confusion([[-1]]),
+    "labels: expected 2, one for each class, got 1": lambda: plots.confusion(
+        [[1, 0], [0, 1]], labels=["a"]
+    ),
+    "forecasts['a']: expected [H] with H = 2, got shape (3,)": lambda: plots.forecast(
+        [1, 2], {"a": [1, 2, 3]}
+    ),
+    "forecasts: expected {name: [H]}, got none": lambda: plots.forecast([1], {}),
+    "residuals: expected predictions [N] and truth [N], got shapes (2,) and (1,)": (
+        lambda: plots.residuals([1, 2], [1])
+    ),
     "states: expected [T, H], got shape (3,)": lambda: plots.activity([1, 2, 3]),
     "scores: expected xs [N] and scores [N], got shapes (2,) and (3,)": (
         lambda: plots.against([1, 2], [1, 2, 3], label="lr")

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 
+from support import compiled
+
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_num_cpu_devices", 4)
@@ -98,7 +100,9 @@ print("equal")
 
 def test_hidden_units_over_one_axis_and_examples_over_another():
     """The gradient of the whole layer on one device; default settings of `shard_map`."""
-    environment = os.environ | {
+    environment = {
+        **os.environ,
+        **compiled.environment(),
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }

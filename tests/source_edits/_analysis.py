@@ -20,7 +20,7 @@ EDITS = (
             "candidates taken for gates",
             "unit = (a + 1) / 2 if name in CANDIDATES else a",
             "unit = a",
-            "diagnose/test_activity.py",
+            "diagnose/test_activity.py::test_forced_gates_and_dead_units",
         ),
     ),
     *edits(
@@ -29,7 +29,7 @@ EDITS = (
             "a batch of which nothing was measured chooses the window",
             "return jnp.where(found.losses > 0, index, state.index)",
             "return index",
-            LAGS,
+            f"{LAGS}::test_a_batch_of_padding_chooses_nothing",
         ),
         (
             "it never chooses anew",
@@ -120,7 +120,7 @@ EDITS = (
             "the transient is in the mean",
             "logs = logs[discard // every :]",
             "logs = logs[0:]",
-            DYNAMICS,
+            f"{DYNAMICS}::test_sum_is_the_mean_log_determinant",
         ),
         (
             "a rate of each orthogonalisation, not of each step",
@@ -193,17 +193,20 @@ EDITS = (
         ),
     ),
     *edits(
-        "models.py",
+        "models/_stacks.py",
         (
             "the second direction is the first",
             "to_start, zs = back(backward,",
             "to_start, zs = unroll(backward,",
             "models/test_models.py",
         ),
+    ),
+    *edits(
+        "models/_generate.py",
         (
             "symbols drawn from the beginning's last logits",
-            "return (state, after[0]), token[0]",
-            "return (state, logits), token[0]",
+            "return (state, after[0]), token",
+            "return (state, logits), token",
             "models/test_models.py",
         ),
     ),

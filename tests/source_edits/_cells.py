@@ -43,7 +43,7 @@ EDITS = (
             "gru: chrono at the reset gate",
             "b = b.at[1].set(_init.chrono_bias(",
             "b = b.at[0].set(_init.chrono_bias(",
-            "models/test_models.py\ninterop/test_options.py",
+            "test_small_print.py",
         ),
     ),
     *edits(
@@ -58,19 +58,19 @@ EDITS = (
             "lstm: the forget bias at g",
             ".at[1].add(forget_bias)",
             ".at[2].add(forget_bias)",
-            "models/test_models.py\ninterop/test_options.py",
+            "test_small_print.py",
         ),
         (
             "lstm: chrono of one sign",
             "b = b.at[1].set(b_f).at[0].set(-b_f)",
             "b = b.at[1].set(b_f).at[0].set(b_f)",
-            "models/test_models.py\ninterop/test_options.py",
+            "test_small_print.py",
         ),
         (
             "lstm: axes of gates where they cannot be",
             "if gate_axis and not plain:",
             "if gate_axis and layer_norm:",
-            "interop/test_options.py\nmodels/test_models.py",
+            "test_small_print.py",
         ),
     ),
     *edits(
@@ -106,7 +106,7 @@ EDITS = (
             "mgu: as published it begins to forget",
             "to_keep = -forget_bias if as_published else forget_bias",
             "to_keep = forget_bias",
-            "models/test_models.py\ninterop/test_options.py",
+            "test_small_print.py",
         ),
     ),
     *edits(
@@ -119,15 +119,15 @@ EDITS = (
         ),
         (
             "ctrnn: the slope before is that after",
-            "before * pull(d_z",
-            "after * pull(d_z",
+            "before * held_dot_t(d_z",
+            "after * held_dot_t(d_z",
             original("ctrnn, currents"),
         ),
         (
             "ctrnn: a learned time constant at its limit",
             "if learn_tau and dt == tau:",
             "if learn_tau and dt > tau:",
-            "contracts/test_analytic.py\ninterop/test_options.py",
+            "test_small_print.py",
         ),
     ),
     *edits(
@@ -148,7 +148,7 @@ EDITS = (
             "masked: the output of no state shows in the padding",
             "trees.only(real, y)  # (2)",
             "y  # (2)",
-            f"{PROPERTIES}\ndiagnose/test_own_cells.py",
+            "test_small_print.py",
         ),
     ),
     *edits(
@@ -161,7 +161,7 @@ EDITS = (
         ),
         (
             "resets: the learned state they begin with has no gradient",
-            "Terms((factor, Summed(d)))",
+            "Terms((factor, of_initial))",
             "factor",
             original("resets of a learned carry"),
         ),
@@ -190,7 +190,7 @@ EDITS = (
             "zoneout: a rate above one",
             "if not number or not 0 <= r <= 1:",
             "if not number or not 0 <= r:",
-            "contracts/test_layers.py\ncontracts/test_unrolls.py\nmodels/test_models.py",
+            "test_small_print.py",
         ),
     ),
     *edits(
@@ -200,7 +200,7 @@ EDITS = (
             "return LearnedCarryParams(params, cell.init_carry(params, ()))",
             "return LearnedCarryParams(cell.init(jax.random.key(0)), "
             "cell.init_carry(params, ()))",
-            "models/test_models.py\ncontracts/test_cells.py",
+            "test_small_print.py",
         ),
     ),
     *edits(
@@ -249,13 +249,13 @@ EDITS = (
             "from_step: arrays within a partial are let in",
             "for part in (f.func, *f.args, *f.keywords.values()):",
             "for part in (f.func, *f.args):",
-            f"{UNROLLS}::test_error\ndiagnose/test_own_cells.py",
+            "test_small_print.py",
         ),
         (
             "from_step: arrays in gates are let in",
             "refuse_arrays(step=step, init=init, init_carry=init_carry, gates=gates)",
             "refuse_arrays(step=step, init=init, init_carry=init_carry)",
-            f"{UNROLLS}::test_error\ndiagnose/test_own_cells.py",
+            "test_small_print.py",
         ),
         (
             "from_step: the output has no gradient",
@@ -287,15 +287,13 @@ EDITS = (
             "sums of products in bfloat16",
             "dtype = trees.at_least_float32(jnp.result_type(a, d))",
             "dtype = jnp.result_type(a, d)",
-            f"{UNROLLS}::test_parameters_in_bfloat16\n"
-            f"{UNROLLS}::test_error_against_the_float64_truth",
+            "test_small_print.py",
         ),
         (
             "sums in bfloat16",
             "return d.sum(axes, dtype=trees.at_least_float32(d.dtype))",
             "return d.sum(axes)",
-            f"{UNROLLS}::test_parameters_in_bfloat16\n"
-            f"{UNROLLS}::test_error_against_the_float64_truth",
+            "test_small_print.py",
         ),
         (
             "steps and examples are one axis: the batch is gathered",
@@ -324,7 +322,7 @@ EDITS = (
             "nothing is held",
             "lambda *args: lax.optimization_barrier(args)",
             "lambda *args: args",
-            "contracts/test_structure.py::test_kernels_of_a_step",
+            "contracts/test_compilers.py::test_barriers_on_gates_are_for_the_cpu_alone",
         ),
     ),
     *edits(
@@ -333,13 +331,14 @@ EDITS = (
             "a rule of its own is not looked at",
             "return None if by_rule and not _has_slope(activation, name) else name",
             "return name",
-            "contracts/test_analytic.py\ncontracts/test_gradients.py\nverify/test_check.py",
+            "contracts/test_compilers.py::test_a_rule_of_its_own_is_what_counts",
         ),
         (
             "relu has a slope at zero",
             '"relu": lambda h: (h > 0)',
             '"relu": lambda h: (h >= 0)',
-            f"{original('elman, relu')}\ncontracts/test_analytic.py",
+            "contracts/test_compilers.py::"
+            "test_a_slope_is_read_off_the_output_where_that_is_the_functions_own",
         ),
     ),
     *edits(
@@ -354,7 +353,8 @@ EDITS = (
             "an output is that part of the state that comes first",
             "states.index(place) for place in outputs",
             "0 for place in outputs",
-            "diagnose/test_own_cells.py\ncontracts/test_layers.py",
+            "diagnose/test_own_cells.py::"
+            "test_the_part_that_is_the_output_is_found_wherever_it_is",
         ),
     ),
     *edits(
@@ -378,13 +378,13 @@ EDITS = (
             "one orthogonal matrix for all gates",
             "return jnp.concatenate([init(k, (n_in, n_hidden), dtype) for k in keys], -1)",
             "return init(keys[0], (n_in, gates * n_hidden), dtype)",
-            "models/test_models.py\ninterop/test_linen.py::test_initial_values",
+            "test_small_print.py",
         ),
         (
             "chrono reaches too far",
             "dtype, 1.0, t_max - 1.0)",
             "dtype, 1.0, 10.0 * t_max)",
-            "models/test_models.py\ninterop/test_options.py",
+            "test_small_print.py",
         ),
         (
             "configurations are initialised by a batch of QR",
@@ -401,7 +401,7 @@ EDITS = (
             "return jnp.stack(gates, -2) if self.axis",
             "return jnp.stack(gates, -1).reshape(*gates[0].shape[:-1], "
             "len(gates), -1) if self.axis",
-            "contracts/test_gradients.py\nmodels/test_models.py",
+            "test_small_print.py",
         ),
     ),
 )

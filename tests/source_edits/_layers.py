@@ -24,8 +24,7 @@ EDITS = (
             "an output that is said wrongly",
             "if _kinds(said) != _kinds(y):",
             "if _kinds(said) is None:",
-            "contracts/test_cells.py\ncontracts/test_doors.py\n"
-            "contracts/test_unrolls.py::test_error",
+            "test_small_print.py",
         ),
         (
             "a carry of another dtype than a step returns",
@@ -49,7 +48,7 @@ EDITS = (
             "outputs that are no leaves of the carry",
             "if any(not isinstance(i, int) for i in found):",
             "if any(i is None for i in found):",
-            "contracts/test_unrolls.py::test_error\ncontracts/test_doors.py",
+            "test_small_print.py",
         ),
     ),
     *edits(
@@ -83,7 +82,7 @@ EDITS = (
             "the padding read",
             "return carry, trees.add(ys, _clean(xs, side)), (ys, kept)",
             "return carry, trees.add(ys, xs), (ys, kept)",
-            "contracts/test_properties.py",
+            "test_small_print.py",
         ),
     ),
     *edits(
@@ -98,13 +97,13 @@ EDITS = (
             "targets of one layer alone have a gradient",
             "d_targets = d_t if d_targets is None else trees.sum_of(d_targets, d_t)",
             "d_targets = d_t if d_targets is None else d_targets",
-            "contracts/test_targets.py",
+            "test_small_print.py",
         ),
         (
             "all layers drawn from one key",
             "return tuple(layer.init(k) for layer, k in zip(layers, keys, strict=True))",
             "return tuple(layer.init(key) for layer in layers)",
-            "models/test_models.py",
+            "test_small_print.py",
         ),
         (
             "later layers are not asked what they refuse",
@@ -114,7 +113,7 @@ EDITS = (
         ),
     ),
     *edits(
-        "layers/_with_loss.py",
+        "layers/_judged.py",
         (
             "outputs in the padding are read",
             "ys, targets, weights = _read(counts, (ys, targets, weights))",
@@ -126,19 +125,49 @@ EDITS = (
             "targets that the layer within reads",
             "return *ds, trees.sum_of(d_targets, inner)",
             "return *ds, d_targets",
-            "contracts/test_targets.py",
+            "test_small_print.py",
         ),
         (
             "negative weights count as none",
             "counts = weights != 0",
             "counts = weights > 0",
-            "contracts/test_targets.py\nmodels/test_objectives.py",
+            "test_small_print.py",
         ),
+        (
+            "losses of examples without their weights",
+            "losses = losses * trees.along(losses, weights)",
+            "losses = losses * 1.0",
+            "contracts/test_losses.py",
+        ),
+        (
+            "losses of a batch, times flags of examples",
+            "if counts is not None and counts.ndim > losses.ndim:",
+            "if counts is not None and counts.ndim < 0:",
+            "contracts/test_losses.py",
+        ),
+        (
+            "no losses of examples in the parts of a model",
+            "lambda f: again(inner(f), objective)",
+            "lambda f: inner(f)",
+            "contracts/test_losses.py",
+        ),
+    ),
+    *edits(
+        "layers/_with_losses.py",
+        (
+            "losses of examples in bfloat16",
+            "objective, trees.widened, with_losses",
+            "objective, lambda losses: losses, with_losses",
+            "contracts/test_losses.py",
+        ),
+    ),
+    *edits(
+        "layers/_with_loss.py",
         (
             "a batch summed in bfloat16",
             "        tuple(range(1, losses.ndim)), dtype=trees.at_least_float32(losses.dtype)\n",
             "        tuple(range(1, losses.ndim))\n",
-            "models/test_objectives.py",
+            "test_small_print.py",
         ),
     ),
     *edits(
@@ -175,7 +204,7 @@ EDITS = (
             "another mask in each stretch",
             'return jnp.where(carry["drawn"], carry["keep"], keep)',
             "return keep",
-            f"{LAYERS}::test_variational_dropout_has_one_mask_for_all_steps",
+            "test_small_print.py",
         ),
         (
             "a rate of one",
@@ -190,7 +219,7 @@ EDITS = (
             "inputs in the padding are read",
             "return tree if side.mask is None else trees.only(side.mask, tree)",
             "return tree",
-            "contracts/test_properties.py::test_nothing_is_read_at_a_masked_step",
+            "test_small_print.py",
         ),
         (
             "the symbol -1 is the last one",
@@ -202,7 +231,7 @@ EDITS = (
             "statistics in bfloat16",
             "x = xs.astype(trees.at_least_float32(xs.dtype))",
             "x = xs",
-            "models/test_models.py\ncontracts/test_layers.py",
+            "test_small_print.py",
         ),
     ),
     *edits(
@@ -211,13 +240,13 @@ EDITS = (
             "states kept twice",
             "there = {id(a) for a in jax.tree.leaves((u, after))}",
             "there = set()",
-            "contracts/test_memory.py",
+            "test_small_print.py",
         ),
         (
             "gates kept where states were asked for",
             "    del cell, params, carry, u, gates, after\n    return ()",
             "    return gates",
-            "contracts/test_memory.py::test_a_layer",
+            "test_small_print.py",
         ),
         (
             "gates kept whatever they weigh",
@@ -238,22 +267,55 @@ EDITS = (
             "a second hook takes the place of the first",
             "hook = in_turn(part.on_d_carry, hook)",
             "hook = on_d_carry",
-            "contracts/test_unrolls.py\ndiagnose/test_gradient_flow.py",
+            "test_small_print.py",
         ),
     ),
     *edits(
         "loops/_step_by_step.py",
         (
             "steps pulled back from the beginning",
-            "lax.scan(step, d_carry, (coeffs, d_ys), reverse=True)",
-            "lax.scan(step, d_carry, (coeffs, d_ys))",
+            "scan(step, d_carry, (coeffs, d_ys), reverse=True)",
+            "scan(step, d_carry, (coeffs, d_ys))",
             original("elman"),
         ),
         (
             "what is kept is of the state before the step",
             "keep(params, carry, u, gates, after)",
             "keep(params, carry, u, gates, carry)",
-            original("elman"),
+            "test_small_print.py::test_what_is_kept_is_what_was_asked_for",
+        ),
+    ),
+    *edits(
+        "loops/_unrolled.py",
+        (
+            "where steps are unrolled time runs the other way",
+            "lax.scan(step, carry, xs, length, reverse, unroll=n)",
+            "lax.scan(step, carry, xs, length, not reverse, unroll=n)",
+            "contracts/test_unrolled.py",
+        ),
+        (
+            "a batch of loops is not unrolled",
+            "return _run(traced, list(args), made), found[-1]",
+            "return jaxpr_as_fun(traced)(*args), found[-1]",
+            "contracts/test_unrolled.py",
+        ),
+        (
+            "a state is computed anew along the chain",
+            "carry if reverse else lax.optimization_barrier(carry)",
+            "carry",
+            "contracts/test_unrolled.py",
+        ),
+        (
+            "steps are unrolled on a CPU, too",
+            '("cuda", "rocm", "tpu")',
+            '("cpu", "cuda", "rocm", "tpu")',
+            "contracts/test_unrolled.py",
+        ),
+        (
+            "a body is as long as its stretch",
+            "even = -(-length // -(-length // longest))",
+            "return length",
+            "contracts/test_unrolled.py",
         ),
     ),
     *edits(
@@ -262,7 +324,7 @@ EDITS = (
             "a loop that cannot run is another in silence",
             "raise ValueError(f\"loop: {'; '.join(reasons)}\")",
             "return step_by_step",
-            "contracts/test_layers.py\ncontracts/test_doors.py",
+            "test_small_print.py",
         ),
     ),
 )

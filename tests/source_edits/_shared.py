@@ -46,7 +46,7 @@ EDITS = (
             "complex arithmetic in half the digits",
             "jnp.complex128 if dtype == jnp.float64 else jnp.complex64",
             "jnp.complex64 if dtype == jnp.float64 else jnp.complex64",
-            "contracts/test_complex.py",
+            "test_small_print.py::test_complex_arithmetic_has_the_digits_asked_for",
         ),
         (
             "a factor rounded before it is multiplied with",
@@ -62,19 +62,21 @@ EDITS = (
             "an axis of the mesh stands twice",
             "rows = (None,) if rows[0] in columns else rows",
             "pass",
-            "contracts/test_sharded.py",
+            "contracts/test_sharded.py::"
+            "test_units_that_meet_themselves_are_spread_once",
         ),
         (
             "noise is drawn whole on every device",
             "if not explicit(like) or not DRAWS_SPREAD:",
             "if like is not None:",
-            "contracts/test_sharded.py",
+            "contracts/test_sharded.py::test_noise_is_spread_as_what_it_is_for",
         ),
         (
             "rows of a table that are not spread as their indices",
             "    if not explicit(indices):\n        return None",
             "    if indices is not None:\n        return None",
-            "contracts/test_sharded.py",
+            "contracts/test_sharded.py::"
+            "test_rows_of_a_table_are_spread_as_their_symbols",
         ),
     ),
     *edits(
@@ -89,7 +91,7 @@ EDITS = (
             "a hash from before it was known who made it",
             "before[1] is None or before[0] is not made",
             "before[1] is None",
-            "test_pickling.py\ntest_traces.py",
+            "test_pickling.py::test_what_is_built_anew_equals_what_is_no_longer_kept",
         ),
         (
             "a cache without bound",
@@ -107,13 +109,13 @@ EDITS = (
             "unequal where they are equal",
             'own["__ne__"] = lambda self, other: not equal(self, other)',
             "pass",
-            "test_pickling.py",
+            "test_pickling.py::test_what_is_built_anew_equals_what_is_no_longer_kept",
         ),
         (
             "an object of one factory is pickled by another",
             "if former is None or former.number > begun:",
             "if former is None or former is not None:",
-            "test_pickling.py",
+            "test_pickling.py::test_who_made_it_first_is_who_made_it",
         ),
         (
             "a size of True",

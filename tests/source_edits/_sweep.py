@@ -10,9 +10,9 @@ EDITS = (
         "sweep/_order.py",
         (
             "a piece goes beyond an evaluation",
-            "return min(self.plan.every - step % self.plan.every, until - step)",
-            "return min(self.plan.every, until - step)",
-            RUN,
+            "return min(self.spec.every - step % self.spec.every, until - step)",
+            "return min(self.spec.every, until - step)",
+            f"{RUN}::test_units_end_at_evaluations_and_with_their_rung",
         ),
         (
             "units of a group have one number",
@@ -33,7 +33,7 @@ EDITS = (
             "rows of the last unit are lost",
             'if row["step"] <= number:',
             'if row["step"] < number:',
-            f"{RUN}::test_killed_and_continued\n{ROWS}",
+            f"{ROWS}::test_rows_up_to_the_last_unit_are_taken",
         ),
         (
             "some rows of a group are enough",
@@ -52,21 +52,21 @@ EDITS = (
         "sweep/_folder.py",
         (
             "a sweep goes on with more devices",
-            'if there["devices"] != devices:',
-            'if there["devices"] is None:',
-            f"{RUN}::test_another_sweep_is_refused_and_nothing_is_changed\n{RUN}",
+            'if config["devices"] != devices:',
+            'if config["devices"] is None:',
+            f"{RUN}::test_another_sweep_is_refused_and_nothing_is_changed",
         ),
         (
             "another sweep in the same folder",
-            'changed = [k for k in what if there["sweep"].get(k) != what[k]]',
-            "changed = [k for k in what if k not in there['sweep']]",
+            "changed = [k for k in what if before.get(k) != what[k]]",
+            "changed = [k for k in what if k not in config['sweep']]",
             f"{RUN}::test_another_sweep_is_refused_and_nothing_is_changed",
         ),
         (
             "parameters that are no longer among the best stay",
             'if int(path.stem.removeprefix("config-")) not in kept:',
             'if int(path.stem.removeprefix("config-")) < 0:',
-            RUN,
+            f"{RUN}::test_parameters_of_the_best_alone_are_there_in_the_end",
         ),
     ),
     *edits(
@@ -75,7 +75,7 @@ EDITS = (
             "lanes are not donated",
             "jax.jit(over(advance, shared=2), donate_argnums=1)",
             "jax.jit(over(advance, shared=2))",
-            f"{RUN}::test_memory_is_that_of_a_group",
+            f"{RUN}::test_lanes_are_written_where_they_are",
         ),
         (
             "a seed that becomes another",
@@ -112,7 +112,7 @@ EDITS = (
             "what has diverged comes back",
             "fine = finite & (lane.diverged_at < 0)",
             "fine = finite",
-            f"{RUN}::test_what_has_diverged_is_frozen_and_says_where",
+            f"{RUN}::test_what_has_diverged_does_not_come_back",
         ),
         (
             "batches without a real step are in the mean",
@@ -139,10 +139,10 @@ EDITS = (
     *edits(
         "sweep/_results.py",
         (
-            "a score of what has diverged",
-            'return math.nan if value is None or row["diverged_at"] >= 0 else value',
-            "return math.nan if value is None else value",
-            RUN,
+            "a score of the training loss where something is held out",
+            'usual = metrics.get("held_out", metrics.get("loss"))',
+            'usual = metrics.get("loss", metrics.get("held_out"))',
+            f"{RUN}::test_a_score_is_the_held_out_loss_where_something_is_held_out",
         ),
     ),
     *edits(
@@ -151,7 +151,7 @@ EDITS = (
             "means of long units are sums",
             "share = np.float32(some / n)",
             "share = np.float32(1)",
-            RUN,
+            f"{RUN}::test_a_long_unit_has_the_mean_over_all_its_steps",
         ),
         (
             "a group that was made again is saved as the one that runs",
@@ -163,7 +163,7 @@ EDITS = (
             "rows that are missing stay so",
             "self.folder.rows.append(self.mending)",
             "pass",
-            ROWS,
+            f"{ROWS}::test_rows_made_again_are_written_down_with_their_group",
         ),
         (
             "columns that the table has",

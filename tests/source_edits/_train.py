@@ -32,8 +32,8 @@ EDITS = (
         "estimators/_stream.py",
         (
             "losses of the overlap count twice",
-            "losses = unroll(*at)[1][overlap:].sum()",
-            "losses = unroll(*at)[1].sum()",
+            "lambda a: a[overlap:].sum(), unroll(*at)[1]",
+            "lambda a: a.sum(), unroll(*at)[1]",
             ESTIMATORS,
         ),
         (
@@ -50,12 +50,30 @@ EDITS = (
         ),
     ),
     *edits(
-        "estimators/_exact.py",
+        "estimators/_aux.py",
         (
             "a sum of losses for their mean",
-            "return per_real_step(losses, batch)",
-            "return losses",
+            "return per_real_step(loss, batch), each",
+            "return loss, each",
             ESTIMATORS,
+        ),
+        (
+            "sums of auxiliary values for their means",
+            "each = {name: per_real_step(total, batch) for name, total in told.items()}",
+            "each = told",
+            "models/test_aux.py",
+        ),
+        (
+            "auxiliary values are differentiated",
+            "told = aux(*jax.lax.stop_gradient((ys, targets)))",
+            "told = aux(ys, targets)",
+            "models/test_aux.py",
+        ),
+        (
+            "auxiliary values of a batch for those of examples",
+            "if jnp.shape(a) != shape or jnp.iscomplexobj(a):",
+            "if jnp.iscomplexobj(a):",
+            "models/test_aux.py",
         ),
     ),
     *edits(
@@ -64,6 +82,12 @@ EDITS = (
             "devices with padding count as much as others",
             "part = a * (found.steps / total).astype(a.dtype)",
             "part = a / mesh.size",
+            "models/test_data_parallel.py",
+        ),
+        (
+            "auxiliary values of one device",
+            "jax.tree.map(summed, (found.loss, found.grads, told))",
+            "(*jax.tree.map(summed, (found.loss, found.grads)), told)",
             "models/test_data_parallel.py",
         ),
         (
@@ -112,13 +136,13 @@ EDITS = (
             "buffers are not donated",
             "    @functools.partial(jax.jit, donate_argnums=0)\n    def advance(",
             "    @jax.jit\n    def advance(",
-            "train/test_checkpoint.py\ntrain/test_loop.py\ntest_leaks.py",
+            f"{STEP}::test_a_state_is_given_away_and_items_are_not",
         ),
         (
             "an evaluation goes on from batch to batch",
             "carry = sums.carry if stateful else fresh",
             "carry = sums.carry",
-            "train/test_loop.py",
+            f"{STEP}::test_an_evaluation_goes_on_where_the_task_is_stateful",
         ),
         (
             "lbfgs is let in",
@@ -143,31 +167,77 @@ EDITS = (
         ),
     ),
     *edits(
-        "train/_loop.py",
+        "train/_options.py",
         (
             "evaluations that fall between dispatches are left out",
             "return position // every > (position - n) // every",
             "return position % every == 0",
-            "train/test_loop.py\ntrain/test_best.py\ntrain/test_resume.py",
+            "train/test_loop.py::test_what_is_told",
         ),
+    ),
+    *edits(
+        "train/_loop.py",
         (
             "who stops a run loses what it did since",
-            "saves = stop or ends or _due(",
-            "saves = ends or _due(",
+            "saves = stop or ends or due(",
+            "saves = ends or due(",
             "train/test_resume.py",
         ),
         (
+            "a held-out loss that is not finite is one",
+            "        if not np.isfinite(figures[LOSS]):\n"
+            "            raise NonFiniteError(position)\n",
+            "",
+            "train/test_best.py::test_a_loss_that_is_not_finite_is_no_best_one",
+        ),
+        (
+            "who listens is not told of the end",
+            "            progress.ended()",
+            "            pass",
+            "train/test_progress.py::test_the_order_in_which_a_run_tells",
+        ),
+    ),
+    *edits(
+        "train/_held_out.py",
+        (
             "an equal loss is a better one",
-            "better = self.best is None or loss < self.best.held_out",
-            "better = self.best is None or loss <= self.best.held_out",
-            "train/test_best.py",
+            "self._worth(found) < self._worth_of_best()",
+            "self._worth(found) <= self._worth_of_best()",
+            "train/test_best.py::test_an_equal_loss_is_no_better_one",
         ),
         (
             "the best parameters are in a buffer that is written again",
-            "self.best = Best(copied(state.params), position, loss)",
-            "self.best = Best(state.params, position, loss)",
+            "self.best = Best(copied(state.params), ",
+            "self.best = Best(state.params, ",
             "train/test_best.py",
         ),
+        (
+            "the loss is compared whatever the score",
+            "return self.score.worth(figures[self.score.name or LOSS])",
+            "return self.score.worth(figures[LOSS])",
+            "train/test_score.py::test_the_greatest_is_the_best",
+        ),
+    ),
+    *edits(
+        "train/_evaluate.py",
+        (
+            "the mean is told for what is a function of it",
+            "float(metric.finish(means[name]))",
+            "float(means[name])",
+            "train/test_run_metrics.py::test_each_evaluation_has_them",
+        ),
+    ),
+    *edits(
+        "train/_reading.py",
+        (
+            "nothing is read ahead",
+            "        self.ahead = self._begun()\n        return n, items",
+            "        self.ahead = (n, reads)\n        return n, items",
+            "train/test_reading.py::test_waiting_is_counted",
+        ),
+    ),
+    *edits(
+        "train/_folder.py",
         (
             "fewer steps than there are",
             'if position > now["steps"]:',
@@ -180,12 +250,6 @@ EDITS = (
             "    if overwrite is None:\n        raise ValueError(",
             f"{RECORD}::test_another_run_is_refused_and_nothing_is_changed",
         ),
-        (
-            "a held-out loss that is not finite is one",
-            "        if not np.isfinite(loss):\n            raise NonFiniteError(position)\n",
-            "",
-            "train/test_loop.py::test_a_held_out_loss_that_is_not_finite_stops_the_run",
-        ),
     ),
     *edits(
         "train/_checkpoint.py",
@@ -193,13 +257,14 @@ EDITS = (
             "the next step writes into what is being saved",
             "parts = _parts(copied(state))",
             "parts = _parts(state)",
-            "train/test_checkpoint.py::test_what_is_saved_is_not_what_the_next_step_writes",
+            "train/test_checkpoint.py::"
+            "test_what_a_save_holds_is_not_given_to_the_next_step",
         ),
         (
             "damaged arrays are taken",
             'if digest(read[name]) != about["digests"][name]:',
             "if digest(read[name]) is None:",
-            "train/test_checkpoint.py::test_damaged_arrays_are_found",
+            "train/test_checkpoint.py::test_arrays_that_are_not_those_that_were_saved",
         ),
         (
             "another model is damage",
@@ -214,7 +279,7 @@ EDITS = (
             "another width of numbers is the same run",
             '"jax_threefry_partitionable", "jax_enable_x64",',
             '"jax_threefry_partitionable",',
-            f"{RECORD}\ntest_process.py",
+            f"{RECORD}::test_a_run_in_another_width_of_numbers_is_another",
         ),
         (
             "another optimizer is the same run",
@@ -224,8 +289,8 @@ EDITS = (
         ),
         (
             "programs of another version are compared",
-            'if there["versions"] != now["versions"]:\n        return found',
-            'if there["versions"] is None:\n        return found',
+            'if saved["versions"] != now["versions"]:\n        return found',
+            'if saved["versions"] is None:\n        return found',
             f"{RECORD}::test_after_another_version_programs_are_not_compared",
         ),
     ),
@@ -247,7 +312,7 @@ EDITS = (
             "places in memory count",
             're.sub(r"\\b0x[0-9a-f]+", "", f"{type(what)}{what}").encode()',
             'f"{type(what)}{what}".encode()',
-            f"{RECORD}::test_another_process_finds_the_same",
+            f"{RECORD}::test_where_something_lies_in_memory_is_no_part_of_a_program",
         ),
     ),
     *edits(

@@ -8,6 +8,15 @@ BOTH = "contracts/test_both_modes.py"
 
 EDITS = (
     *edits(
+        "_chunks.py",
+        (
+            "half of time is one stretch",
+            "min(round(T / 20), CACHED",
+            "min(round(T / 2), CACHED",
+            "contracts/test_unrolls.py::test_a_stretch_is_a_small_part_of_time",
+        ),
+    ),
+    *edits(
         "unrolls/_bptt.py",
         (
             "the shorter stretch put last",
@@ -20,12 +29,6 @@ EDITS = (
             "lax.scan(stretch, acc, (*at, stored.pop()), reverse=True)",
             "lax.scan(stretch, acc, (*at, stored.pop()))",
             original("elman in stretches"),
-        ),
-        (
-            "half of time is one stretch",
-            "min(round(T / 20), CACHED",
-            "min(round(T / 2), CACHED",
-            "contracts/test_unrolls.py::test_a_stretch_is_a_small_part_of_time",
         ),
         (
             "a chunk of no steps",
@@ -222,8 +225,7 @@ EDITS = (
             "the plain loop without its resets",
             "cell, xs = with_side(cell, xs, side)",
             "cell, xs = with_side(cell, xs, side._replace(resets=None))",
-            f"{original('resets and mask, reversed')}\n"
-            "contracts/test_unrolls.py::test_masked_and_resets_as_cells_are_what_side_does",
+            "test_small_print.py",
         ),
         (
             "shapes of a layer told as one step has them",
@@ -283,19 +285,20 @@ EDITS = (
             "more than the memory there is",
             "found = [way for way in ways if way.bytes <= memory]",
             "found = ways",
-            "contracts/test_plan.py",
+            "contracts/test_plan.py::"
+            "test_the_least_budget_works_and_one_byte_less_does_not",
         ),
         (
             "outputs counted once",
             "without = outputs + max(outputs, of.stretch)",
             "without = max(outputs, of.stretch)",
-            "contracts/test_plan.py",
+            "contracts/test_plan.py::test_predicted_bytes_are_those_of_xla",
         ),
         (
             "the slowest way",
             "return min(found, key=functools.partial(_time,",
             "return max(found, key=functools.partial(_time,",
-            "contracts/test_plan.py",
+            "contracts/test_plan.py::test_bptt_itself_runs_where_it_fits",
         ),
     ),
     *edits(

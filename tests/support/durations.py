@@ -22,7 +22,9 @@ STAYS = (
     "cli/test_train.py::test_screen",
     "contracts/test_gradients.py::test_equals_jax_grad",
     "contracts/test_sharded.py::",
+    "cli/test_full_disk.py::test_threads_that_fail_later_are_waited_for",
     "models/test_data_parallel.py::test_two_devices_give_the_gradient_of_one",
+    "native/test_disk.py::test_another_process_compiles_nothing",
     "sweep/test_run.py::test_killed_and_continued",
     "test_process.py::test_importing_every_module_and_a_failed_read_change_nothing",
     "train/test_kill.py::test_killed_three_times",
@@ -44,6 +46,8 @@ STAYS = (
     "train/test_resume.py::test_stopped_once",
     "train/test_step.py::test_pure",
     # gradients through a whole, at optimised code
+    "contracts/test_complex.py::test_real_inputs_of_complex_weights",
+    "contracts/test_plan.py::",
     "contracts/test_transforms.py::test_shard_map_with_default_settings",
     "diagnose/test_by_lag.py::test_linear_network_decays_at_its_radius",
     "diagnose/test_gradient_flow.py::test_flow_norms_and_lags_of_complex_states",
@@ -51,7 +55,10 @@ STAYS = (
     "models/test_models.py::test_generate_is_greedy_where_it_is_cold",
     "research/test_outer_loops.py::test_a_loop_over_updates_that_act_and_learn",
     "research/test_recurrent_policy.py::test_the_learner_sees_the_policy_that_acted",
+    "native/test_kernels.py::test_any_stretch",
+    "native/test_loop.py::test_any_shape",
     "research/test_sequences.py::test_packed_rows_are_the_sequences_alone",
+    "verify/test_canary.py::test_four_findings_each_with_its_name_and_remedy",
 )
 """Longer ones that the fast tier keeps, as their names begin: what nothing shorter shows."""
 AT_MOST = 300.0

@@ -8,10 +8,7 @@ import numpy as np
 from bptt_jax import unrolls
 from bptt_jax.verify import Member
 from bptt_jax.verify._cases import Arguments, Case, arguments, double, normal
-
-QUICK = {"xla_backend_optimization_level": 0}
-"""Compiler options for programs whose laws do not depend on how well they are compiled:
-half the time."""
+from support.compiled import QUICK
 
 __all__ = [
     "QUICK",
@@ -20,6 +17,7 @@ __all__ = [
     "error",
     "floating",
     "gradients",
+    "initial",
     "pulled_back",
     "quick_jit",
     "worst",
@@ -31,8 +29,28 @@ quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 def arguments_of(member: Member, layer, case: Case) -> Arguments:
     noise = member.options.get("noise", 0.3)
+
+    def init(key):
+        return initial(layer, tuple(jax.random.key_data(key).tolist()))
+
     with jax.numpy_dtype_promotion("standard"):  # initialisers are jax.nn's
-        return arguments(layer, case, member.inputs, member.targets, noise, seed=1)
+        drawn = layer._replace(init=init)
+        return arguments(drawn, case, member.inputs, member.targets, noise, seed=1)
+
+
+def initial(layer, key: tuple[int, ...]):
+    """`init` as one program, drawn once a process: step by step it is some twenty.
+
+    key: its two words, `(0, seed)` of `jax.random.key(seed)`.
+    """
+    return _initial(layer, key, jax.config.jax_enable_x64)
+
+
+@functools.cache
+def _initial(layer, key, x64):
+    data = np.array(key, np.uint32)
+    drawn = quick_jit(lambda data: layer.init(jax.random.wrap_key_data(data)))(data)
+    return jax.tree.map(np.asarray, drawn)
 
 
 def floating(tree) -> list[tuple[str, np.ndarray]]:

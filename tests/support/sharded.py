@@ -18,10 +18,10 @@ from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bptt_jax import _pytrees as trees
-from bptt_jax import cells, layers, objectives, unrolls
+from bptt_jax import cells, layers, loops, objectives, unrolls
 from bptt_jax.interop.linen import RNN
 from bptt_jax.verify import Member
-from support import exchanges
+from support import compiled, exchanges
 from support.changed import with_parts
 from support.gradients import Case, arguments_of, error
 from support.members import CELLS, COMBINED, LAYERS, UNROLLS
@@ -99,7 +99,8 @@ def measure(case: Spread, devices: int) -> dict:
         jax.tree.map(partial(over, 99, ""), carry),  # as `init_carry` makes it
         *jax.tree.map(partial(over, batch_axis, "data"), others),
     )
-    one = jax.jit(f).lower(params, *rest).compile()
+    with loops.preferred(loops.step_by_step):  # a kernel has no operations to count
+        one = jax.jit(f).lower(params, *rest).compile()
     with jax.set_mesh(mesh):
         many = jax.jit(f).lower(*spread).compile()
         found = many(*spread)
@@ -170,7 +171,9 @@ def _gradient(f):
 
 def run(devices: int, cases: list[Spread]) -> list[dict]:
     """Each case measured, in a process with so many devices."""
-    environment = os.environ | {
+    environment = {
+        **os.environ,
+        **compiled.environment(),
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }

@@ -7,7 +7,8 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from bptt_jax import sweep
+from bptt_jax import sweep, train
+from support import compiled  # noqa: F401  (how programs are compiled)
 
 
 def descent(config, key):
@@ -38,7 +39,7 @@ def go(out: pathlib.Path, die_after: int = 0, **options) -> sweep.Result:
             os.kill(os.getpid(), 9)
 
     defaults = dict(steps=120, evaluate_every=20, lanes=2, checkpoint_seconds=0.0)
-    progress = sweep.Progress(advanced=advanced)
+    progress = train.Progress(advanced=advanced)
     return sweep.run(descent, SPACE, out=out, progress=progress, **(defaults | options))
 
 

@@ -21,6 +21,7 @@ import pytest
 from bptt_jax import Batch, cells, estimators, models, tasks, train
 from bptt_jax.train import _record
 from bptt_jax.train._checkpoint import digest
+from support import compiled
 from support.kept_programs import ENVIRONMENT
 
 TESTS = pathlib.Path(__file__).parents[1]
@@ -33,8 +34,8 @@ class Job(NamedTuple):
     estimator: object
     optimizer: object
 
-    def run(self, out, plan, **options) -> train.Run:
-        return train.run(*self, plan, out, **options)
+    def run(self, out, options, **more) -> train.Run:
+        return train.run(*self, options, out, **more)
 
     def state(self, seed=0) -> train.TrainState:
         import jax
@@ -106,9 +107,9 @@ def listing(folder: pathlib.Path) -> dict[str, str]:
 
 def records() -> dict[str, dict]:
     """What makes a run of each job."""
-    plan = train.Plan(steps=4)
+    options = train.RunOptions(updates=4)
     return {
-        name: _record.made_of(*make(), plan, 0, make().state())
+        name: _record.made_of(*make(), options, 0, make().state())
         for name, make in JOBS.items()
     }
 
@@ -118,6 +119,7 @@ def start(module: str, *arguments, **options) -> subprocess.Popen:
     environment = {
         **os.environ,
         **ENVIRONMENT,
+        **compiled.environment(),
         "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)]),
         "PYTHONUNBUFFERED": "1",
     }
@@ -133,13 +135,13 @@ def main(out: str, seed: str, steps: str) -> None:
     def tell(position, losses):
         print(position)
 
-    plan = train.Plan(
-        steps=int(steps), per_dispatch=2, evaluate_every=6, checkpoint_every=4,
+    options = train.RunOptions(
+        updates=int(steps), per_dispatch=2, evaluate_every=6, checkpoint_every=4,
         evaluate_batches=2, keep=2,
     )  # fmt: skip
     folder = pathlib.Path(out)
-    progress = train.Progress(steps=tell, message=print)
-    done = text().run(folder, plan, seed=int(seed), progress=progress)
+    progress = train.Progress(updates=tell, message=print)
+    done = text().run(folder, options, seed=int(seed), progress=progress)
     print(*outcome(folder, done.state))
 
 

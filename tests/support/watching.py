@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_jax import Batch, Side, cells, layers
+from support.gradients import initial
 
 T, B, I, H, O = 7, 2, 3, 4, 2
 
@@ -49,7 +50,7 @@ def model(name: str = "lstm"):
 
 def params_of(layer, seed=1):
     with jax.numpy_dtype_promotion("standard"):
-        return layer.init(jax.random.key(seed))
+        return jax.tree.map(jnp.asarray, initial(layer, (0, seed)))
 
 
 def batch(ragged: bool = False, steps: int = T, examples: int = B, seed=0) -> Batch:

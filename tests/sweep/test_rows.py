@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from bptt_jax import sweep
+from bptt_jax import sweep, train
+from bptt_jax.sweep._rows import Rows
 from support.sweeping import SPACE, descent
 
 
@@ -23,7 +24,7 @@ def run(out: pathlib.Path, stop_after: int = 0, eta: int = 0, message=None):
     return sweep.run(
         descent, SPACE, steps=40, evaluate_every=10, lanes=4, out=out,
         halving=sweep.halving(eta, rungs=2) if eta else None,
-        progress=sweep.Progress(interrupted=interrupted, **listens),
+        progress=train.Progress(interrupted=interrupted, **listens),
     )  # fmt: skip
 
 
@@ -103,8 +104,6 @@ def test_every_kind_of_damage_is_seen(folders, tmp_path, eta):
     out = tmp_path / "s"
     shutil.copytree(folders / "ended", out)
     whole = (out / "rows.jsonl").read_text().splitlines()
-    from bptt_jax.sweep._rows import Rows
-
     for name, damage in DAMAGES.items():
         (out / "rows.jsonl").write_text("\n".join([damage(whole[0]), *whole[1:]]))
         rows = Rows(out / "rows.jsonl", lambda rung, config: _ends(rung, config, eta))
@@ -116,6 +115,21 @@ def _ends(rung, config, eta):
     whole = {0: [[10, 20, 30, 40]], 2: [[10, 20], [30, 40]]}[eta]
     fits = rung in range(len(whole)) and config in list(range(SPACE.size))
     return whole[rung] if fits else []
+
+
+def test_rows_up_to_the_last_unit_are_taken(tmp_path):
+    """And those of later ones made again."""
+    ends = [10, 20, 30]
+    each = [
+        dict(step=i + 1, config=0, rung=0, at=at, last=at == 30,
+             metrics=dict(loss=1.0), diverged_at=-1)
+        for i, at in enumerate(ends)
+    ]  # fmt: skip
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in each))
+    rows = Rows(path, lambda rung, config: ends)
+    rows.resume(2, pytest.fail)
+    assert list(rows.found.values()) == each[:2]
 
 
 def test_rows_that_are_not_there_at_all(folders, tmp_path, eta):
@@ -140,13 +154,30 @@ def test_stopped_while_it_makes_rows_again(folders, tmp_path, eta):
     shutil.copytree(folders / "stopped", out)
     lines = (out / "rows.jsonl").read_text().splitlines()
     (out / "rows.jsonl").write_text("\n".join(lines[1:5] + lines[9:]) + "\n")
+    going_on = (out / "now.safetensors").read_bytes()
     for units in (1, 2):
         with pytest.raises(KeyboardInterrupt):
             run(out, units, eta, message=lambda text: None)
+        assert (out / "now.safetensors").read_bytes() == going_on
     found = run(out, eta=eta, message=lambda text: None)
     assert found.table.equals(sweep.load(folders / "ended").table)
     same = (folders / "ended" / "rows.jsonl").read_bytes()
     assert (out / "rows.jsonl").read_bytes() == same
+
+
+def test_rows_made_again_are_written_down_with_their_group(folders, tmp_path, eta):
+    """Not in the end alone: who stops then does not make them a third time."""
+    out = tmp_path / "s"
+    shutil.copytree(folders / "stopped", out)
+    whole = rows_of(out)
+    lost = [row for row in whole if row["rung"] == 0 and row["config"] < 4]
+    rest = [row for row in whole if row not in lost]
+    (out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rest))
+    with pytest.raises(KeyboardInterrupt):
+        run(out, len(lost) // 4 + 1, eta, message=lambda text: None)
+    found = rows_of(out)
+    assert lost
+    assert all(row in found for row in lost)
 
 
 def test_rungs_that_end_at_one_step_are_refused(tmp_path):

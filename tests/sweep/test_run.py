@@ -1,7 +1,9 @@
 """`sweep.run`: every configuration as if it were alone, and again after a stop."""
 
+import functools
 import json
 import math
+import os
 import pwd
 import re
 import signal
@@ -9,25 +11,28 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from bptt_jax import cells, estimators, models, sweep, tasks, train
+from bptt_jax.sweep import _order, _program, _results, _run, _training
+from bptt_jax.sweep._training import as_training
+from support import compiled
+from support.compilations import compilations
 from support.sweeping import SPACE, descent, go
 from support.training import emptied
 
-CELLS = dict(lstm=cells.lstm, gru=cells.gru)
 
-
-def adding(cell="lstm", batch=4):
-    task = tasks.adding(batch=batch, T=12)
-    model = models.features((CELLS[cell](2, 8),), 1, 8)
+def adding():
+    task = tasks.adding(batch=4, T=12)
+    model = models.features((cells.lstm(2, 8),), 1, 8)
     return task, model, estimators.exact(model, task.objective)
 
 
-def of_adding(optimizer=optax.sgd, cell="lstm"):
-    return sweep.training(*adding(cell), lambda lr: optimizer(lr), held_out_batches=2)
+def of_adding():
+    return sweep.training(*adding(), lambda lr: optax.sgd(lr), held_out_batches=2)
 
 
 def curve(result, config):
@@ -87,6 +92,33 @@ def test_what_has_diverged_is_frozen_and_says_where(tmp_path):
     assert all(r["loss"] is None and r["x"] is None for r in rows if r["step"] >= at)
 
 
+def test_what_has_diverged_does_not_come_back():
+    """Though the steps after it are finite again."""
+
+    def step(config, state, item):
+        return state + 1, dict(loss=jnp.where(item == 2, math.nan, 1.0) * config["lr"])
+
+    one = sweep.Training(lambda config, key: jnp.int32(0), step)
+    config = dict(lr=jnp.float32(0.1))
+    lane, means = jax.jit(functools.partial(_training.advance, one))(
+        config, _training.begin(one, config), np.arange(5), jnp.int32(5)
+    )
+    assert (int(lane.state), int(lane.position), int(lane.diverged_at)) == (2, 5, 3)
+    assert np.isnan(means["loss"])
+
+
+def test_a_long_unit_has_the_mean_over_all_its_steps(tmp_path):
+    """Of more steps than one call of a program takes."""
+
+    def counted(config, key):
+        return jnp.float32(0), lambda t: (t + config["lr"], dict(loss=t))
+
+    n = 3 * _run.PIECE // 2
+    one = sweep.grid(lr=[1])
+    found = sweep.run(counted, one, steps=n, evaluate_every=n, lanes=1, out=tmp_path)
+    assert found.table["loss"].to_pylist() == [(n - 1) / 2]
+
+
 def test_layouts_agree(tmp_path, whole):
     other = go(tmp_path / "s", lanes=7)
     for name in ("loss", "x"):
@@ -112,6 +144,24 @@ def test_results_are_a_tidy_table_and_are_there_again(whole, tmp_path):
     x = {r["config"]: r["x"] for r in found.table.to_pylist()}[found.best[0].config]
     assert abs(state[0] - 3) < 0.5
     assert abs(state[0] - x) < 0.5
+
+
+def test_parameters_of_the_best_alone_are_there_in_the_end(tmp_path):
+    """The first is the best until the second has ended."""
+    rates = sweep.grid(lr=[0.001, 0.1])
+    found = sweep.run(
+        descent, rates, steps=4, evaluate_every=4, lanes=1, keep=1, out=tmp_path
+    )
+    assert [b.config for b in found.best] == [1]
+    assert list((tmp_path / "best").iterdir()) == [found.best[0].path]
+
+
+def test_a_score_is_the_held_out_loss_where_something_is_held_out():
+    of = lambda at=-1, **metrics: _results.score(dict(metrics=metrics, diverged_at=at))
+    assert of(loss=1.0, held_out=2.0) == 2.0
+    assert of(loss=1.0) == 1.0
+    assert math.isnan(of(loss=None, held_out=None))
+    assert math.isnan(of(loss=1.0, at=3))
 
 
 def of_rate(lr):
@@ -174,47 +224,58 @@ def test_lbfgs_is_refused_by_name(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+def halved(config, key):
+    return descent({**config, "lr": config["lr"] / 2}, key)
+
+
 def test_static_choices_are_compiled_apart(tmp_path):
-    space = sweep.product(
-        sweep.static(cell=["lstm", "gru"]), sweep.grid(lr=[0.1, 0.01])
-    )
+    kinds, rates = dict(whole=descent, half=halved), sweep.grid(lr=[0.1, 0.01])
+    space = sweep.product(sweep.static(kind=list(kinds)), rates)
     found = sweep.run(
-        lambda cell: of_adding(cell=cell), space, out=tmp_path, evaluate_every=2, lanes=2,
-        steps=lambda cell: 4 if cell == "lstm" else 6,
+        lambda kind: kinds[kind], space, out=tmp_path, evaluate_every=2, lanes=2,
+        steps=lambda kind: 4 if kind == "whole" else 6,
     )  # fmt: skip
     rows = found.table.to_pylist()
-    last = {r["config"]: (r["cell"], r["step"]) for r in rows}
-    assert last == {0: ("lstm", 4), 1: ("lstm", 4), 2: ("gru", 6), 3: ("gru", 6)}
+    last = {r["config"]: (r["kind"], r["step"]) for r in rows}
+    assert last == {0: ("whole", 4), 1: ("whole", 4), 2: ("half", 6), 3: ("half", 6)}
     assert len(found.layouts) == 2
     alone = sweep.run(
-        of_adding(cell="gru"), sweep.grid(lr=[0.1, 0.01]), steps=6, evaluate_every=2,
-        lanes=2, out=tmp_path / "alone",
-    )  # fmt: skip
-    assert curve(alone, 1) == curve(found, 3)
+        halved, rates, steps=6, evaluate_every=2, lanes=2, out=tmp_path / "alone"
+    )
+    numbers = {
+        name: [(r["step"], r["loss"], r["x"]) for r in rows if r["config"] == config]
+        for name, rows, config in (
+            ("alone", alone.table.to_pylist(), 1),
+            ("beside another", rows, 3),
+            ("the other", rows, 1),
+        )
+    }
+    assert numbers["alone"] == numbers["beside another"]
+    assert numbers["alone"][:2] != numbers["the other"]
 
 
 def test_values_are_no_constants_of_the_program(tmp_path):
     """One compilation for any number of learning rates."""
-    one = of_adding()
     counts = []
     for n in (2, 6):
         space = sweep.grid(lr=list(np.linspace(0.01, 0.1, n)))
-        seen = []
-        with jax.log_compiles(False):
-            jax.monitoring.register_event_duration_secs_listener(
-                lambda name, *_, seen=seen, **__: seen.append(name)
-            )
+        with compilations() as made:
             sweep.run(
-                one, space, steps=4, lanes=1, out=tmp_path / f"{n}", evaluate_every=2
+                descent,
+                space,
+                steps=4,
+                lanes=1,
+                out=tmp_path / f"{n}",
+                evaluate_every=2,
             )
-        counts.append(sum("backend_compile" in name for name in seen))
+        counts.append(len(made))
     assert counts[0] >= 2
     assert counts[1] <= counts[0]
 
 
 def test_memory_is_that_of_a_group(tmp_path):
     """Ten times as many configurations hold no more on the device."""
-    one, held = of_adding(), {}
+    held = {}
     for n in (4, 40):
         most = 0
 
@@ -224,17 +285,33 @@ def test_memory_is_that_of_a_group(tmp_path):
 
         before = sum(a.nbytes for a in jax.live_arrays())
         space = sweep.grid(lr=list(np.linspace(0.01, 0.1, n)))
-        progress = sweep.Progress(advanced=look)
-        sweep.run(one, space, steps=2, evaluate_every=1, lanes=2, out=tmp_path / f"{n}",
-                  progress=progress)  # fmt: skip
+        progress = train.Progress(advanced=look)
+        sweep.run(descent, space, steps=2, evaluate_every=1, lanes=2,
+                  out=tmp_path / f"{n}", progress=progress)  # fmt: skip
         held[n] = most - before
     assert 0 < held[40] <= 1.01 * held[4]
+
+
+def test_lanes_are_written_where_they_are():
+    """Their buffers are given away, and those of nothing else."""
+    training, mesh = as_training(descent), _program.mesh_of(jax.devices()[:1])
+    made = _program.program(training, 2, mesh)
+    configs = dict(
+        lr=jax.ShapeDtypeStruct((2,), np.float32),
+        seed=jax.ShapeDtypeStruct((2,), np.int32),
+    )
+    lanes = jax.eval_shape(made.begin, configs)
+    given = made.advance.lower(
+        configs, lanes, training.read(0, 3), _program.count(3)
+    ).args_info[0]
+    for i, argument in enumerate(given):
+        assert {a.donated for a in jax.tree.leaves(argument)} == {i == 1}
 
 
 def test_the_layout_is_measured_kept_and_remembered(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     said = []
-    progress = sweep.Progress(message=said.append)
+    progress = train.Progress(message=said.append)
     options = dict(steps=20, evaluate_every=10, lanes=None, progress=progress)
 
     def run(name):
@@ -267,12 +344,10 @@ def test_a_user_without_a_home_measures_each_time(tmp_path, monkeypatch):
 
 
 def test_one_device_on_several_cores_is_told(tmp_path, monkeypatch):
-    from bptt_jax.sweep import _run
-
     monkeypatch.setattr(_run, "cores", lambda: 4)
     said = []
     sweep.run(descent, SPACE, steps=2, lanes=1, out=tmp_path / "s",
-              progress=sweep.Progress(message=said.append))  # fmt: skip
+              progress=train.Progress(message=said.append))  # fmt: skip
     assert any("one CPU device on 4 cores" in text for text in said)
     with pytest.warns(UserWarning, match="one CPU device on 4 cores") as told:
         sweep.run(descent, SPACE, steps=2, lanes=1, out=tmp_path / "s")
@@ -290,7 +365,20 @@ def test_rungs():
     np.testing.assert_allclose([r.share for r in found], [1 / 27, 1 / 9, 1 / 3, 1])
     few = _halving.rungs(sweep.halving(2, rungs=2), 5)
     assert few == [(0.5, 5), (1.0, 3)]
+    odd = _halving.rungs(sweep.halving(2), 5)
+    assert [r.configs for r in odd] == [5, 3, 2, 1]
     assert _halving.best({0: 1.0, 1: math.nan, 2: 0.5, 3: 1.0}, 2) == [0, 2]
+
+
+def test_units_end_at_evaluations_and_with_their_rung():
+    space = sweep.grid(lr=[0.1, 0.2])
+    two = _order.spec(space, [({}, [0, 1])], 30, 10, sweep.halving(2), 1, 0.0)
+    order, step = _order.Order(two), 0
+    for rung, ends in enumerate(([10, 15], [20, 30])):
+        assert order.ends_of(rung, 0) == ends
+        for end in ends:
+            assert step + order.length(step, ends[-1]) == end
+            step = end
 
 
 def test_halving_goes_on_with_the_best_from_where_they_were(tmp_path, whole):
@@ -317,12 +405,16 @@ def test_halving_goes_on_with_the_best_from_where_they_were(tmp_path, whole):
 
 
 def killed_and_continued(out, devices, eta, kills):
-    for units in kills:
+    def in_a_process(units, **options):
         command = [sys.executable, "-m", "support.sweeping", out, devices, units, eta]
-        done = subprocess.run([*map(str, command)], cwd="tests", timeout=120)
-        assert done.returncode == -signal.SIGKILL
-    command = [sys.executable, "-m", "support.sweeping", out, devices, 0, eta]
-    subprocess.run([*map(str, command)], cwd="tests", check=True, timeout=120)
+        environment = os.environ | compiled.environment()
+        return subprocess.run(
+            [*map(str, command)], cwd="tests", env=environment, timeout=120, **options
+        )
+
+    for units in kills:
+        assert in_a_process(units).returncode == -signal.SIGKILL
+    in_a_process(0, check=True)
     return sweep.load(out)
 
 
@@ -341,7 +433,7 @@ def test_killed_in_rungs_on_two_devices(tmp_path):
 
 def test_interrupted_and_continued(tmp_path, whole):
     units = iter(range(100))
-    progress = sweep.Progress(interrupted=lambda: next(units) == 4)
+    progress = train.Progress(interrupted=lambda: next(units) == 4)
     with pytest.raises(KeyboardInterrupt):
         sweep.run(descent, SPACE, steps=120, evaluate_every=20, lanes=2,
                   out=tmp_path / "s", progress=progress)  # fmt: skip
@@ -360,6 +452,11 @@ def test_another_sweep_is_refused_and_nothing_is_changed(tmp_path):
         go(tmp_path / "s", steps=60)
     with pytest.raises(ValueError, match="another sweep"):
         sweep.run(descent, sweep.grid(lr=[0.1]), steps=120, out=tmp_path / "s")
+    config = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    (tmp_path / "s" / "sweep.json").write_text(json.dumps(config | dict(devices=3)))
+    with pytest.raises(ValueError, match="begun on 3 devices, now there are 1; go on"):
+        go(tmp_path / "s")
+    (tmp_path / "s" / "sweep.json").write_bytes(before[tmp_path / "s" / "sweep.json"])
     assert before == {p: p.read_bytes() for p in before}
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("x")
@@ -373,7 +470,7 @@ def test_damaged_files_are_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         sweep.run(
             descent, SPACE, steps=120, evaluate_every=20, lanes=2, out=tmp_path / "s",
-            checkpoint_seconds=0.0, progress=sweep.Progress(interrupted=lambda: True),
+            checkpoint_seconds=0.0, progress=train.Progress(interrupted=lambda: True),
         )  # fmt: skip
     now = tmp_path / "s" / "now.safetensors"
     good = now.read_bytes()

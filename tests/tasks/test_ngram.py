@@ -71,7 +71,7 @@ def task(tmp_path):
 
 
 def expected(task):
-    parts = (stream.read.tokens(10**6) for stream in (task.train, task.held_out))
+    parts = (part.tokens(0, 10**6) for part in (task.text.train, task.text.held_out))
     return tasks.ngram_bits(*parts, task.n_in)
 
 
@@ -118,7 +118,8 @@ def test_asks_for_text():
 
 def test_stdlib_is_worth_two_bits():
     task = tasks.stdlib()
-    parts = (stream.read.tokens(20_000_000) for stream in (task.train, task.held_out))
+    both = task.text.train, task.text.held_out
+    parts = (part.tokens(0, 20_000_000) for part in both)
     assert 1.5 < tasks.ngram_bits(*parts, task.n_in) < 2.5
 
 
@@ -128,7 +129,8 @@ def test_bits_per_character_of_a_text_in_utf8(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("".join(words), encoding="utf-8")
     task = tasks.text_file(path, batch=1, T=16)
-    train, held = (s.read.tokens(10**6).tolist() for s in (task.train, task.held_out))
+    both = task.text.train, task.text.held_out
+    train, held = (part.tokens(0, 10**6).tolist() for part in both)
     bits = brute_force(train, held, task.n_in, 5, 0.1) * (len(held) - 4)
     predicted = path.read_bytes()[-len(held) :][4:]
     characters = sum(byte & 0xC0 != 0x80 for byte in predicted)

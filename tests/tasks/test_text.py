@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bptt_jax import tasks
+from bptt_jax.types import Task
 
 
 def corpus(n, n_symbols=200, seed=0):
@@ -103,7 +104,7 @@ def test_file_keeps_its_bytes(tmp_path):
     tokens = tasks.encode(task, "é漢\ncab")
     assert tasks.decode(task, tokens) == "é漢\ncab"
     assert tasks.decode(task, tokens[1:]) == "\ufffd漢\ncab"
-    assert all(len(symbol) == 1 for symbol in task.symbols)
+    assert all(len(symbol) == 1 for symbol in task.text.symbols)
     np.testing.assert_array_equal(tasks.encode(task, "z"), [0])
     read = batches(task.train, 0, task.train.length)
     assert type(task.train.read(0, 1).tokens) is np.ndarray
@@ -117,7 +118,7 @@ def test_file_of_any_bytes(tmp_path):
     path = tmp_path / "noise.bin"
     path.write_bytes(np.random.default_rng(0).bytes(50_000))
     task = tasks.text_file(path, batch=4, T=16)
-    assert len(task.symbols) == len(set(task.symbols)) == 256
+    assert len(task.text.symbols) == len(set(task.text.symbols)) == 256
     assert task.train.read(0, 2).tokens.max() <= 255
 
 
@@ -125,7 +126,7 @@ def test_rare_bytes_are_folded(tmp_path):
     path = tmp_path / "rare.txt"
     path.write_bytes(b"ab" * 150_000 + b"Z" + b"ab" * 150_000)
     task = tasks.text_file(path, batch=4, T=16)
-    assert task.symbols == ("\xff", "a", "b")
+    assert task.text.symbols == ("\xff", "a", "b")
     assert tasks.decode(task, tasks.encode(task, "aZb")) == "a\ufffdb"
 
 
@@ -203,15 +204,15 @@ def test_bits_are_those_of_characters(tmp_path):
         losses = rng.random(some)
         characters = counted(task, task.train, content, first, some)
         bits = losses.sum() * 4 * 16 / np.log(2) / characters
-        assert tasks.bits(task.train, losses, first) == pytest.approx(bits)
-        each = tasks.bits_each(task.train, losses, first)
-        assert each[0] == pytest.approx(tasks.bits(task.train, losses[:1], first))
+        assert tasks.bits(task.text.train, losses, first) == pytest.approx(bits)
+        each = tasks.bits_each(task.text.train, losses, first)
+        assert each[0] == pytest.approx(tasks.bits(task.text.train, losses[:1], first))
         assert each.shape == (some,)
     # all of what is held out: its bits are those of its characters
     held = content[cut:]
     used = held[1 : 1 + task.held_out.length * 64]
     characters = len(used.decode(errors="ignore"))
-    found = tasks.bits(task.held_out, np.full(task.held_out.length, np.log(2)))
+    found = tasks.bits(task.text.held_out, np.full(task.held_out.length, np.log(2)))
     assert found == pytest.approx(len(used) / characters, rel=0.02)
     assert found > 1.5
 
@@ -233,13 +234,41 @@ def test_what_bits_are_of(tmp_path, content, unit, most):
     assert tasks.bits_unit(task) == unit
     assert tasks.symbols_per_character(task) == most
     if most == 1 or unit == "bits per byte":
-        assert tasks.bits(task.train, [np.log(2)]) == pytest.approx(1)
+        assert tasks.bits(task.text.train, [np.log(2)]) == pytest.approx(1)
 
 
 def test_bits_of_what_is_no_text():
     assert tasks.bits_unit(tasks.text(corpus(500), batch=4)) == "bits per character"
-    with pytest.raises(ValueError, match="the stream of a text task"):
-        tasks.bits(tasks.adding().train, [1.0])
+    for part in (tasks.adding().train, None):
+        with pytest.raises(ValueError, match="the part of a text task"):
+            tasks.bits(part, [1.0])
+
+
+def test_a_stream_of_text_was_taken_for_its_part():
+    task = tasks.text(corpus(500), batch=4)
+    for bits in (tasks.bits, tasks.bits_each):
+        with pytest.warns(
+            DeprecationWarning, match=r"tasks.bits.*task\.text\.held_out"
+        ):
+            found = bits(task.held_out, [1.0])
+        assert found == bits(task.text.held_out, [1.0])
+
+
+def test_symbols_were_a_field_of_a_task():
+    task = tasks.text(corpus(500, n_symbols=3), batch=4)
+    with pytest.warns(DeprecationWarning, match=r"Task\.symbols.*use Task\.text"):
+        assert task.symbols == ("\x00", "\x01", "\x02")
+    with pytest.warns(DeprecationWarning, match=r"Task.*symbols=.*use text="):
+        task = Task(256, 256, task.objective, task.train, task.held_out, tokens=True,
+                    symbols=tuple(map(chr, range(256))), record={"encoding": "bytes"})  # fmt: skip
+    assert tasks.decode(task, tasks.encode(task, "é")) == "é"
+    assert (task.text.symbol, task.text.most, len(task.text.symbols)) == (
+        "byte",
+        4,
+        256,
+    )
+    with pytest.warns(DeprecationWarning, match="symbols"):
+        assert task._replace(symbols=None).text is None
 
 
 @pytest.mark.parametrize("bad", [-1, 3])

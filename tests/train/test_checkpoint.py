@@ -1,23 +1,27 @@
 """Checkpoints: what is read is what was saved, or an error that changes nothing."""
 
+import json
 import pathlib
 import shutil
 
 import jax
+import orbax.checkpoint as ocp
 import pytest
 
 from bptt_jax import train
 from bptt_jax.train._checkpoint import digest
 from support.training import adding, listing, text
 
-PLAN = train.Plan(steps=4, per_dispatch=2, checkpoint_every=2, evaluate_batches=2)
+OPTIONS = train.RunOptions(
+    updates=4, per_dispatch=2, checkpoint_every=2, evaluate_batches=2
+)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run with checkpoints 2 and 4, and its last state."""
     out = tmp_path_factory.mktemp("run")
-    return out, text().run(out, PLAN).state
+    return out, text().run(out, OPTIONS).state
 
 
 @pytest.fixture
@@ -109,10 +113,10 @@ def test_moving_the_damaged_one_away_continues(out, run):
     newest = out / "checkpoint" / "4"
     remove(newest / "params" / "manifest.ocdbt")
     with pytest.raises(ValueError, match="is damaged.*continue from step 2"):
-        text().run(out, PLAN)
+        text().run(out, OPTIONS)
     shutil.move(newest, out.parent / "away")
     said = []
-    done = text().run(out, PLAN, progress=train.Progress(message=said.append))
+    done = text().run(out, OPTIONS, progress=train.Progress(message=said.append))
     assert said == ["continues at step 2"]
     assert digest(done.state) == digest(run[1])
 
@@ -121,6 +125,16 @@ def test_without_an_older_one(out):
     shutil.rmtree(out / "checkpoint" / "2")
     remove(out / "checkpoint" / "4" / "digests" / "metadata")
     with pytest.raises(ValueError, match="move that folder away to begin anew"):
+        read(out)
+
+
+def test_arrays_that_are_not_those_that_were_saved(out):
+    """Whole and readable, and of another digest."""
+    path = out / "checkpoint" / "4" / "digests" / "metadata"
+    about = json.loads(path.read_text())
+    about["digests"]["params"] = about["digests"]["rest"]
+    path.write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="its params are not those that were saved"):
         read(out)
 
 
@@ -136,7 +150,7 @@ def test_of_another_model(out):
 def test_a_file_in_its_place(tmp_path):
     (tmp_path / "checkpoint").write_text("not a folder")
     with pytest.raises(FileExistsError):
-        text().run(tmp_path, PLAN)
+        text().run(tmp_path, OPTIONS)
     assert (tmp_path / "checkpoint").read_text() == "not a folder"
 
 
@@ -168,6 +182,21 @@ def test_what_is_saved_is_not_what_the_next_step_writes(tmp_path):
         checkpoints.close()
         checkpoints = train.Checkpoints(tmp_path / "checkpoint", keep=5)
     checkpoints.close()
+
+
+def test_what_a_save_holds_is_not_given_to_the_next_step(tmp_path, monkeypatch):
+    held, save = [], ocp.args.StandardSave
+    monkeypatch.setattr(
+        ocp.args, "StandardSave", lambda tree: held.append(tree) or save(tree)
+    )
+    state = text().state()
+    checkpoints = train.Checkpoints(tmp_path / "checkpoint")
+    checkpoints.save(state)
+    for a in jax.tree.leaves(state):
+        a.delete()  # as by a step that is given it
+    checkpoints.close()
+    assert len(held) == 2
+    assert not any(a.is_deleted() for a in jax.tree.leaves(held))
 
 
 def test_what_is_restored_can_be_donated(out, run):

@@ -79,17 +79,22 @@ def test_optimizers_go_down(optimizer):
 
 def test_a_run_is_kept_and_goes_on(tmp_path):
     optimizer = optax.adam(0.02)
-    plan = train.Plan(4, per_dispatch=4, evaluate_batches=1, final_batches=1)
-    train.run(TASK, MODEL, ESTIMATOR, optimizer, plan, tmp_path / "run")
+    options = train.RunOptions(4, per_dispatch=4, evaluate_batches=1, final_batches=1)
+    train.run(TASK, MODEL, ESTIMATOR, optimizer, options, tmp_path / "run")
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoint")
     like = train.init(MODEL, ESTIMATOR, optimizer, STREAM, jax.random.key(9))
     kept = checkpoints.restore(like)
     checkpoints.close()
     run = train.run(
-        TASK, MODEL, ESTIMATOR, optimizer, plan._replace(steps=8), tmp_path / "run"
+        TASK, MODEL, ESTIMATOR, optimizer, options._replace(updates=8), tmp_path / "run"
     )
     alone = train.run(
-        TASK, MODEL, ESTIMATOR, optimizer, plan._replace(steps=8), tmp_path / "alone"
+        TASK,
+        MODEL,
+        ESTIMATOR,
+        optimizer,
+        options._replace(updates=8),
+        tmp_path / "alone",
     )
     assert equal(run.state.params, alone.state.params)
     assert int(kept.position) == 4

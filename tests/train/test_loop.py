@@ -11,7 +11,9 @@ from bptt_jax import estimators, train
 from support.compilations import compilations
 from support.training import adding, emptied, text
 
-PLAN = train.Plan(steps=12, per_dispatch=3, checkpoint_every=1, evaluate_batches=2)
+OPTIONS = train.RunOptions(
+    updates=12, per_dispatch=3, checkpoint_every=1, evaluate_batches=2
+)
 BAD = 8  # counted from 1; in the middle of the third dispatch
 
 
@@ -61,9 +63,9 @@ def test_what_is_not_finite_stops_the_run(make, step, tmp_path):
     job = make()
     for _ in range(2):  # the same again, from the last good checkpoint
         with pytest.raises(train.NonFiniteError, match=f"at step {step};") as caught:
-            job.run(tmp_path, PLAN)
+            job.run(tmp_path, OPTIONS)
         assert caught.value.step == step
-    good = (step - 1) // PLAN.per_dispatch * PLAN.per_dispatch
+    good = (step - 1) // OPTIONS.per_dispatch * OPTIONS.per_dispatch
     lines = train.MetricsFile(tmp_path / "metrics.jsonl").lines()
     assert [line["step"] for line in lines if "loss" in line] == list(
         range(1, good + 1)
@@ -116,17 +118,17 @@ def test_good_steps_after_a_bad_one_change_nothing():
 def test_a_held_out_loss_that_is_not_finite_stops_the_run(tmp_path):
     job = adding()
     task = job.task._replace(held_out=nan_at(job.task.held_out, 1))
-    plan = PLAN._replace(evaluate_every=6)
+    options = OPTIONS._replace(evaluate_every=6)
     with pytest.raises(train.NonFiniteError, match="at step 6;"):
-        job._replace(task=task).run(tmp_path, plan)
+        job._replace(task=task).run(tmp_path, options)
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
 
 
 def test_many_dispatches_compile_once(tmp_path):
     """From the second on nothing is compiled, but for the shorter one at the end."""
     job, counts = text(), []
-    plan = PLAN._replace(
-        steps=81, per_dispatch=2, checkpoint_every=1000, evaluate_every=1000
+    options = OPTIONS._replace(
+        updates=81, per_dispatch=2, checkpoint_every=1000, evaluate_every=1000
     )
     jax.clear_caches()
 
@@ -135,7 +137,7 @@ def test_many_dispatches_compile_once(tmp_path):
         def tell(position, losses):
             counts.append(len(found))
 
-        job.run(tmp_path, plan, progress=train.Progress(steps=tell))
+        job.run(tmp_path, options, progress=train.Progress(updates=tell))
     assert len(counts) == 41
     # a dispatch is told when the next one has begun
     assert 0 < counts[1] == counts[38]
@@ -145,8 +147,8 @@ def test_many_dispatches_compile_once(tmp_path):
 @pytest.mark.slow
 def test_each_evaluation_is_the_same_batches(tmp_path):
     job = adding()._replace(optimizer=optax.sgd(0.0))
-    plan = PLAN._replace(evaluate_every=3)
-    job.run(tmp_path, plan)
+    options = OPTIONS._replace(evaluate_every=3)
+    job.run(tmp_path, options)
     lines = train.MetricsFile(tmp_path / "metrics.jsonl").lines()
     held_out = [line["held_out"] for line in lines if "held_out" in line]
     assert len(held_out) == 3
@@ -157,7 +159,7 @@ def test_each_evaluation_is_the_same_batches(tmp_path):
 def test_held_out_loss_is_the_mean_over_steps(tmp_path):
     """Of all held-out windows, the carry handed on, nothing dropped out."""
     job = text()
-    done = job.run(tmp_path, PLAN._replace(steps=3))
+    done = job.run(tmp_path, OPTIONS._replace(updates=3))
     stream, total = job.task.held_out, 0.0
     carry = job.model.init_carry(done.state.params, (3,))
     loss = estimators.total_loss(job.model, job.task.objective)
@@ -173,25 +175,25 @@ def test_held_out_loss_is_the_mean_over_steps(tmp_path):
 def test_what_is_told(tmp_path):
     job, told = text(), []
     progress = train.Progress(
-        steps=lambda position, losses: told.append(("steps", position, len(losses))),
+        updates=lambda position, losses: told.append(("steps", position, len(losses))),
         evaluated=lambda position, loss: told.append(("evaluated", position, loss)),
     )
-    plan = PLAN._replace(steps=5, per_dispatch=2, evaluate_every=2)
-    job.run(tmp_path, plan, progress=progress)
+    options = OPTIONS._replace(updates=7, per_dispatch=2, evaluate_every=3)
+    job.run(tmp_path, options, progress=progress)
     steps = [(position, n) for kind, position, n in told if kind == "steps"]
-    assert steps == [(2, 2), (4, 2), (5, 1)]
+    assert steps == [(2, 2), (4, 2), (6, 2), (7, 1)]
     lines = train.MetricsFile(tmp_path / "metrics.jsonl").lines()
     evaluated = [t[1:] for t in told if t[0] == "evaluated"]
     assert evaluated == [(x["step"], x["held_out"]) for x in lines if "held_out" in x]
-    assert [position for position, _ in evaluated] == [2, 4]
+    assert [position for position, _ in evaluated] == [4, 6]  # after steps 3 and 6
 
 
 def test_a_batch_without_a_real_step_does_not_stop_a_run(tmp_path):
     job, told = adding(), []
     job = job._replace(task=emptied(job.task, [3, 4], "mask"))
-    plan = PLAN._replace(steps=6, per_dispatch=2, evaluate_every=2)
+    options = OPTIONS._replace(updates=6, per_dispatch=2, evaluate_every=2)
     tell = lambda position, losses: told.extend(losses.tolist())
-    done = job.run(tmp_path, plan, progress=train.Progress(steps=tell))
+    done = job.run(tmp_path, options, progress=train.Progress(updates=tell))
     assert int(done.state.position) == 6
     lines = train.MetricsFile(tmp_path / "metrics.jsonl").lines()
     assert [x for x in lines if "real" in x] == [
@@ -210,4 +212,4 @@ def test_held_out_data_without_a_real_step_is_named(tmp_path):
     held_out = emptied(job.task._replace(train=job.task.held_out), range(10), "mask")
     job = job._replace(task=job.task._replace(held_out=held_out.train))
     with pytest.raises(ValueError, match="no step of its first 2 held-out batches"):
-        job.run(tmp_path, PLAN._replace(steps=2))
+        job.run(tmp_path, OPTIONS._replace(updates=2))

@@ -10,7 +10,9 @@ from bptt_jax import train
 from bptt_jax.train._metrics import ranges
 from support.training import adding, listing
 
-PLAN = train.Plan(steps=6, per_dispatch=2, evaluate_every=2, evaluate_batches=2)
+OPTIONS = train.RunOptions(
+    updates=6, per_dispatch=2, evaluate_every=2, evaluate_batches=2
+)
 LINES = [{"step": step, "loss": 1 / step} for step in range(1, 106)]
 
 
@@ -96,13 +98,13 @@ def test_ranges():
 
 def test_a_run_goes_on_with_all_that_can_be_read(tmp_path):
     out = tmp_path / "run"
-    adding().run(out, PLAN)
+    adding().run(out, OPTIONS)
     path, aside = out / "metrics.jsonl", tmp_path / "aside"
     whole = path.read_bytes().split(b"\n")
     before = listing(shutil.copytree(out, aside))
     path.write_bytes(b"\n".join([*whole[:1], whole[1][:9], b"", *whole[2:]]))
     said = []
-    done = adding().run(out, PLAN, progress=train.Progress(message=said.append))
+    done = adding().run(out, OPTIONS, progress=train.Progress(message=said.append))
     assert int(done.state.position) == 6
     assert said[0].startswith(f"{path} has lines that cannot be read (line 2);")
     assert said[1] == f"{path} lacks steps 2 of 6"

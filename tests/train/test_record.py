@@ -12,13 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.extend.core import Primitive
 
 from bptt_jax import cells, estimators, models, tasks, train
+from bptt_jax._jax import enable_x64
 from bptt_jax.train import _record
 from bptt_jax.train._fingerprint import digest, fingerprint
 from support.training import HIDDEN, adding, listing, records, start
 
-PLAN = train.Plan(steps=4, per_dispatch=2, evaluate_every=2, evaluate_batches=2)
+OPTIONS = train.RunOptions(
+    updates=4, per_dispatch=2, evaluate_every=2, evaluate_batches=2
+)
 
 
 def of_model(model, **options):
@@ -104,8 +108,8 @@ OTHERS = {
     ),
     "seed": (adding, dict(seed=1), "seed 0 (now 1);"),
     "plan": (
-        adding, dict(plan=PLAN._replace(patience=3, keep=1)),
-        "plan.patience None (now 3), plan.keep 3 (now 1);",
+        adding, dict(options=OPTIONS._replace(patience=3, keep=1)),
+        "options.patience None (now 3), options.keep 3 (now 1);",
     ),
     "task": (
         lambda: adding()._replace(task=tasks.adding(batch=3, T=8)), {},
@@ -141,21 +145,42 @@ OTHERS = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     out = tmp_path_factory.mktemp("made") / "run"
-    return out, adding().run(out, PLAN)
+    return out, adding().run(out, OPTIONS)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_run_is_refused_and_nothing_is_changed(name, made):
-    job, options, differs = OTHERS[name]
+    job, more, differs = OTHERS[name]
     before = listing(made[0])
     with pytest.raises(ValueError) as caught:
-        job().run(made[0], **{"plan": PLAN} | options)
+        job().run(made[0], **{"options": OPTIONS} | more)
     said = str(caught.value)
     assert f"{made[0]} holds another run; what differs: " in said
     assert differs in said
     assert "nothing was changed; choose another folder (out), or overwrite=True" in said
     assert "damaged" not in said
     assert listing(made[0]) == before
+
+
+def test_a_run_in_another_width_of_numbers_is_another(made):
+    assert not jax.config.jax_enable_x64
+    with (
+        enable_x64(True),
+        pytest.raises(ValueError, match=r"jax_enable_x64 False \(now True\)"),
+    ):
+        adding().run(made[0], OPTIONS)
+
+
+def test_where_something_lies_in_memory_is_no_part_of_a_program():
+    same = Primitive("same")
+    same.def_abstract_eval(lambda a, how: a)
+    here, there = object(), object()
+    assert str(here) != str(there)
+    one, other = (
+        fingerprint(lambda x, how=how: same.bind(x, how=how), jnp.ones(3))
+        for how in (here, there)
+    )
+    assert one == other
 
 
 def test_the_text_of_a_program_does_not_show_its_constants():
@@ -187,15 +212,15 @@ def test_overwrite_moves_the_other_run_aside(made, tmp_path):
     before, said = listing(made[0]), []
     progress = train.Progress(message=said.append)
     job = rated(2e-2)
-    done = job.run(out, PLAN, overwrite=True, progress=progress)
+    done = job.run(out, OPTIONS, overwrite=True, progress=progress)
     assert len(said) == 1
     assert said[0].endswith(f"the optimizer; it was moved to {out / 'before-1'}")
     assert listing(out / "before-1") == before
     assert (out / "mine.txt").read_text() == "mine"
-    fresh = job.run(tmp_path / "fresh", PLAN)
+    fresh = job.run(tmp_path / "fresh", OPTIONS)
     assert digest(done.state) == digest(fresh.state) != digest(made[1].state)
     # the same once more goes on with it
-    again = job.run(out, PLAN, overwrite=True, progress=progress)
+    again = job.run(out, OPTIONS, overwrite=True, progress=progress)
     assert "finished already" in said[-1]
     assert digest(again.state) == digest(done.state)
     assert not (out / "before-2").exists()
@@ -203,18 +228,18 @@ def test_overwrite_moves_the_other_run_aside(made, tmp_path):
 
 def test_a_finished_run_says_so(made):
     said = []
-    adding().run(made[0], PLAN, progress=train.Progress(message=said.append))
+    adding().run(made[0], OPTIONS, progress=train.Progress(message=said.append))
     assert said == [f"finished already: {made[0]} has all 4 steps; nothing is trained"]
     for _ in range(2):  # a cell of a notebook that is run again
         with pytest.warns(UserWarning, match="finished already: ") as caught:
-            train.run(*adding(), PLAN, made[0])
+            train.run(*adding(), OPTIONS, made[0])
         assert [w.filename for w in caught] == [__file__]
 
 
 def test_a_run_that_is_not_finished_warns_of_nothing(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        adding().run(tmp_path, PLAN)
+        adding().run(tmp_path, OPTIONS)
 
 
 def edited(out, **changes) -> None:
@@ -228,12 +253,13 @@ def test_after_another_version_programs_are_not_compared(made, tmp_path):
     edited(
         out,
         versions=record["versions"] | {"jax": "0.1.0"},
-        program=dict.fromkeys(record["program"], "of another version"),
+        program=dict.fromkeys(record["program"], "of another version")
+        | dict(shapes={}),
     )
     with pytest.raises(ValueError, match=r"what differs: seed 0 \(now 1\);"):
-        adding().run(out, PLAN, seed=1)
+        adding().run(out, OPTIONS, seed=1)
     said = []
-    done = adding().run(out, PLAN, progress=train.Progress(message=said.append))
+    done = adding().run(out, OPTIONS, progress=train.Progress(message=said.append))
     assert digest(done.state) == digest(made[1].state)
     assert said[0] == (
         f"from step 4 on: jax 0.1.0 (now {jax.__version__}); whether model, estimator, "
@@ -245,7 +271,7 @@ def test_after_another_version_programs_are_not_compared(made, tmp_path):
     assert found["program"] == record["program"]
     assert found["earlier"][0]["versions"]["jax"] == "0.1.0"
     with pytest.raises(ValueError, match="what differs: the optimizer;"):
-        rated(2e-2).run(out, PLAN)
+        rated(2e-2).run(out, OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +293,7 @@ def test_another_structure_is_no_damage(other, differs, made, tmp_path):
     edited(out, versions={"jax": "0.1.0"})
     before = listing(out)
     with pytest.raises(ValueError) as caught:
-        other().run(out, PLAN)
+        other().run(out, OPTIONS)
     said = str(caught.value)
     assert "is sound, and of another model, optimizer or estimator: " in said
     assert differs in said
@@ -280,8 +306,8 @@ def scheduled(steps):
 
 
 def test_more_steps_with_a_schedule_over_all_of_them(tmp_path):
-    short = scheduled(4).run(tmp_path, PLAN)
-    longer, said = PLAN._replace(steps=8), []
+    short = scheduled(4).run(tmp_path, OPTIONS)
+    longer, said = OPTIONS._replace(updates=8), []
     progress = train.Progress(message=said.append)
     before = listing(tmp_path)
     with pytest.raises(ValueError, match="the optimizer; .*reschedule=True"):
@@ -303,8 +329,10 @@ def test_more_steps_with_a_schedule_over_all_of_them(tmp_path):
 
 def test_fewer_steps_than_there_are(made):
     before = listing(made[0])
-    with pytest.raises(ValueError, match="holds 4 steps of this run, more than.* 2;"):
-        adding().run(made[0], PLAN._replace(steps=2))
+    with pytest.raises(
+        ValueError, match="holds 4 steps of this run, more than the 2 asked for;"
+    ):
+        adding().run(made[0], OPTIONS._replace(updates=2))
     assert listing(made[0]) == before
 
 
@@ -318,10 +346,10 @@ def test_without_a_record_it_is_not_known_what_a_run_is(damage, made, tmp_path):
         path.write_text("{}" if damage == "another" else path.read_text()[:40])
     before = listing(out)
     with pytest.raises(ValueError, match=r"run\.json.*nothing was changed"):
-        adding().run(out, PLAN)
+        adding().run(out, OPTIONS)
     assert listing(out) == before
     with pytest.warns(UserWarning, match="it was moved to"):
-        done = adding().run(out, PLAN, overwrite=True)
+        done = adding().run(out, OPTIONS, overwrite=True)
     assert digest(done.state) == digest(made[1].state)
     assert listing(out / "before-1") == before
 
@@ -329,18 +357,18 @@ def test_without_a_record_it_is_not_known_what_a_run_is(damage, made, tmp_path):
 def test_lines_without_a_run_are_not_taken_away(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(ValueError, match="holds a run without run.json"):
-        adding().run(tmp_path, PLAN)
+        adding().run(tmp_path, OPTIONS)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
 def test_a_cell_is_a_model(tmp_path):
-    done = of_model(cells.elman(2, 1)).run(tmp_path, PLAN)
+    done = of_model(cells.elman(2, 1)).run(tmp_path, OPTIONS)
     assert int(done.state.position) == 4
 
 
 def test_out_may_be_a_text(tmp_path):
-    done = adding().run(os.fspath(tmp_path / "run"), PLAN)
+    done = adding().run(os.fspath(tmp_path / "run"), OPTIONS)
     assert int(done.state.position) == 4
     assert (tmp_path / "run" / "metrics.jsonl").exists()
     with pytest.raises(TypeError, match="out: expected a path of a folder, got int"):
-        adding().run(3, PLAN)
+        adding().run(3, OPTIONS)

@@ -10,8 +10,8 @@ from bptt_jax import train
 from support import tiers
 from support.training import JOBS, every_job, listing, outcome
 
-PLAN = train.Plan(
-    steps=9, per_dispatch=2, evaluate_every=3, checkpoint_every=4, evaluate_batches=2
+OPTIONS = train.RunOptions(
+    updates=9, per_dispatch=2, evaluate_every=3, checkpoint_every=4, evaluate_batches=2
 )
 DISPATCHES = 5
 
@@ -23,7 +23,7 @@ def whole(tmp_path_factory):
     @functools.cache
     def made(name):
         out = tmp_path_factory.mktemp("whole")
-        return outcome(out, JOBS[name]().run(out, PLAN).state)
+        return outcome(out, JOBS[name]().run(out, OPTIONS).state)
 
     return made
 
@@ -40,10 +40,10 @@ def interrupted(after: int) -> train.Progress:
 )
 def test_stopped_once(job, dispatches, whole, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        JOBS[job]().run(tmp_path, PLAN, progress=interrupted(dispatches))
+        JOBS[job]().run(tmp_path, OPTIONS, progress=interrupted(dispatches))
     said = []
     progress = train.Progress(message=said.append)
-    done = JOBS[job]().run(tmp_path, PLAN, progress=progress)
+    done = JOBS[job]().run(tmp_path, OPTIONS, progress=progress)
     if dispatches < DISPATCHES:
         assert said == [f"continues at step {2 * dispatches}"]
     else:
@@ -55,13 +55,13 @@ def test_stopped_once(job, dispatches, whole, tmp_path):
 def test_stopped_after_every_dispatch(job, whole, tmp_path):
     for _ in range(DISPATCHES):
         with pytest.raises(KeyboardInterrupt):
-            JOBS[job]().run(tmp_path, PLAN, progress=interrupted(1))
-    done = JOBS[job]().run(tmp_path, PLAN)
+            JOBS[job]().run(tmp_path, OPTIONS, progress=interrupted(1))
+    done = JOBS[job]().run(tmp_path, OPTIONS)
     assert outcome(tmp_path, done.state) == whole(job)
 
 
 def test_another_seed_is_another_run(whole, tmp_path):
-    done = JOBS["text, stream"]().run(tmp_path, PLAN, seed=1)
+    done = JOBS["text, stream"]().run(tmp_path, OPTIONS, seed=1)
     metrics, state = outcome(tmp_path, done.state)
     assert metrics != whole("text, stream")[0]
     assert state != whole("text, stream")[1]
@@ -69,11 +69,11 @@ def test_another_seed_is_another_run(whole, tmp_path):
 
 @every_job
 def test_a_finished_run_stays_as_it_is(job, whole, tmp_path):
-    first = JOBS[job]().run(tmp_path, PLAN)
+    first = JOBS[job]().run(tmp_path, OPTIONS)
     before = listing(tmp_path)
     dispatched = []
-    progress = train.Progress(steps=lambda *told: dispatched.append(told))
-    again = JOBS[job]().run(tmp_path, PLAN, progress=progress)
+    progress = train.Progress(updates=lambda *told: dispatched.append(told))
+    again = JOBS[job]().run(tmp_path, OPTIONS, progress=progress)
     assert outcome(tmp_path, again.state) == whole(job)
     assert again.held_out == first.held_out
     assert not dispatched
@@ -91,17 +91,17 @@ def metrics_end_with(path: pathlib.Path, more: bytes) -> None:
 def test_what_was_written_after_the_checkpoint_is_written_again(more, whole, tmp_path):
     job = JOBS["text, stream"]()
     with pytest.raises(KeyboardInterrupt):
-        job.run(tmp_path, PLAN, progress=interrupted(3))
+        job.run(tmp_path, OPTIONS, progress=interrupted(3))
     metrics_end_with(tmp_path / "metrics.jsonl", more)
-    done = job.run(tmp_path, PLAN)
+    done = job.run(tmp_path, OPTIONS)
     assert outcome(tmp_path, done.state) == whole("text, stream")
 
 
 def test_a_longer_plan_goes_on(tmp_path):
     job = JOBS["text, stream"]()
-    short = PLAN._replace(steps=4)
+    short = OPTIONS._replace(updates=4)
     job.run(tmp_path, short)
-    done = job.run(tmp_path, PLAN._replace(steps=8))
+    done = job.run(tmp_path, OPTIONS._replace(updates=8))
     final = [
         line["step"]
         for line in train.MetricsFile(tmp_path / "metrics.jsonl").lines()
@@ -112,8 +112,8 @@ def test_a_longer_plan_goes_on(tmp_path):
 
 
 def test_never_more_checkpoints_than_asked(tmp_path):
-    plan = PLAN._replace(per_dispatch=1, checkpoint_every=1, keep=2)
-    JOBS["text, stream"]().run(tmp_path, plan)
+    options = OPTIONS._replace(per_dispatch=1, checkpoint_every=1, keep=2)
+    JOBS["text, stream"]().run(tmp_path, options)
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoint").iterdir())
     assert kept == [8, 9]
 
@@ -124,13 +124,13 @@ def test_patience_stops_and_stays_stopped(tmp_path):
     import optax
 
     job = JOBS["adding, exact"]()._replace(optimizer=optax.sgd(0.0))
-    plan = PLAN._replace(steps=60, patience=2)
-    first = job.run(tmp_path, plan)
+    options = OPTIONS._replace(updates=60, patience=2)
+    first = job.run(tmp_path, options)
     assert first.stopped_early
     # evaluations after 4, 6, 10 steps; two of them are not better than the first
     assert int(first.state.position) == 10
     before = listing(tmp_path)
-    again = job.run(tmp_path, plan)
+    again = job.run(tmp_path, options)
     assert again.stopped_early
     assert outcome(tmp_path, again.state) == outcome(tmp_path, first.state)
     assert listing(tmp_path) == before
@@ -138,15 +138,15 @@ def test_patience_stops_and_stays_stopped(tmp_path):
 
 def test_patience_waits_while_it_gets_better(tmp_path):
     job = JOBS["text, stream"]()
-    done = job.run(tmp_path, PLAN._replace(steps=30, patience=20))
+    done = job.run(tmp_path, OPTIONS._replace(updates=30, patience=20))
     assert not done.stopped_early
     assert int(done.state.position) == 30
 
 
-@pytest.mark.parametrize("name", train.Plan._fields)
+@pytest.mark.parametrize("name", train.RunOptions._fields)
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "3"])
-def test_an_impossible_plan(name, value, tmp_path):
-    plan = PLAN._replace(**{name: value})
+def test_an_impossible_option(name, value, tmp_path):
+    options = OPTIONS._replace(**{name: value})
     with pytest.raises(ValueError, match=rf"{name}: expected a whole number.*{value}"):
-        JOBS["text, stream"]().run(tmp_path / "out", plan)
+        JOBS["text, stream"]().run(tmp_path / "out", options)
     assert not list(tmp_path.iterdir())

@@ -53,6 +53,32 @@ def close(a, b, rtol=2e-5):
             np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6)
 
 
+def test_a_state_is_given_away_and_items_are_not():
+    job = adding()
+    advance = train.many_steps(job.estimator, job.optimizer, job.task.train.batch)
+    lowered = advance.lower(jax.eval_shape(job.state), job.task.train.read(0, 2))
+    state, of_items = lowered.args_info[0]
+    assert {a.donated for a in jax.tree.leaves(state)} == {True}
+    assert {a.donated for a in jax.tree.leaves(of_items)} == {False}
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+def test_an_evaluation_goes_on_where_the_task_is_stateful(stateful):
+    """One batch twice has twice its losses if it begins anew, and others if it goes on."""
+    job = text()
+    held_out = job.task.held_out
+    params = jax.tree.map(
+        lambda a: jnp.sin(jnp.arange(a.size)).reshape(a.shape), job.state().params
+    )
+    evaluate = train.evaluator(job.model, job.task.objective, held_out.batch, stateful)
+    once = held_out.read(1, 1)  # the first begins anew by itself
+    twice = jax.tree.map(lambda a: np.concatenate([a, a]), once)
+    one, two = (evaluate(params, None, items) for items in (once, twice))
+    assert float(two.steps) == 2 * float(one.steps)
+    again = np.isclose(float(two.losses), 2 * float(one.losses), rtol=1e-6)
+    assert again == (not stateful)
+
+
 @every_job
 def test_pure(job):
     step, job = jitted(job), JOBS[job]()
@@ -148,7 +174,7 @@ def test_the_carry_is_handed_on_and_the_key_changes():
     step, job = jitted("text, stream"), text()
     state, (item, *_) = job.state(), items(job)
     one, noise = step(state, item)
-    assert not equal(one.carry, state.carry)
+    assert not equal(one.estimator_state, state.estimator_state)
     _, other = step(state._replace(position=state.position + 1), item)
     assert float(noise["loss"]) != float(other["loss"])  # dropout draws anew
 
@@ -209,8 +235,8 @@ def test_in_float64(tmp_path):
         cell = cells.gru(2, 4, param_dtype=jnp.float64)
         model, task = models.features((cell,), 1, 4), tasks.adding(batch=3, T=6)
         estimator = estimators.exact(model, task.objective)
-        plan = train.Plan(steps=2, per_dispatch=1, evaluate_every=1)
-        done = train.run(task, model, estimator, optax.sgd(0.1), plan, tmp_path)
+        options = train.RunOptions(updates=2, per_dispatch=1, evaluate_every=1)
+        done = train.run(task, model, estimator, optax.sgd(0.1), options, tmp_path)
         assert all(
             a.dtype == jnp.float64 for a in jax.tree.leaves(done.state.params[0])
         )
@@ -220,7 +246,7 @@ def test_in_float64(tmp_path):
 @every_job
 def test_timings(job):
     job = JOBS[job]()
-    found = train.timings(*job, job.state(), repeats=1, steps=2)
+    found = train.timings(*job, job.state(), repeats=1, updates=2)
     assert set(found) == {"forward", "backward", "update"}
     assert all(math.isfinite(t) and t >= 0 for t in found.values())
 
@@ -241,7 +267,7 @@ def test_a_batch_without_a_real_step_counts_as_nothing(make, how):
     assert (int(after.position), int(after.bad)) == (2, -1)
     assert {k: float(a) for k, a in metrics.items()} == dict.fromkeys(metrics, 0.0)
     if make is estimators.stream:  # steps that weigh nothing have been all the same
-        assert equal(after.carry, before.carry) == (how == "mask")
+        assert equal(after.estimator_state, before.estimator_state) == (how == "mask")
     last, more = step(after, each[2])
     assert bool(first["real"])
     assert bool(more["real"])
@@ -300,7 +326,9 @@ def test_what_they_are_given_is_of_the_batch():
         key, k_data = jax.random.split(jax.random.fold_in(state.key, state.position))
         batch = job.task.train.batch(item, k_data)
         moved = jax.tree.map(lambda a: a + 0.1, state.params)
-        grad = lambda params: job.estimator.grad(params, state.carry, batch, key)[:2]
+        grad = lambda params: job.estimator.grad(
+            params, state.estimator_state, batch, key
+        )[:2]
         return after.opt_state, grad(state.params), grad(moved)[0]
 
     given, (loss, grads), elsewhere = both(state)
@@ -330,7 +358,7 @@ def test_the_rate_falls_on_a_plateau():
 def test_lbfgs_is_refused_by_name(of, tmp_path):
     job = adding()._replace(optimizer=of(optax.lbfgs()))
     with pytest.raises(ValueError, match="optimizer: optax.lbfgs compares"):
-        job.run(tmp_path / "run", train.Plan(steps=1))
+        job.run(tmp_path / "run", train.RunOptions(updates=1))
     assert not (tmp_path / "run").exists()
     params = adding().state().params
     state = adding().state()._replace(opt_state=job.optimizer.init(params))

@@ -10,6 +10,9 @@ import pytest
 
 from bptt_jax import verify
 from bptt_jax.verify import Finding, _canary
+from support.compiled import as_users
+
+pytestmark = as_users
 
 
 @pytest.fixture(scope="module")

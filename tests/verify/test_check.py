@@ -9,7 +9,7 @@ import pytest
 
 from bptt_jax import cells, layers, unrolls, verify
 from bptt_jax.verify import GradientError, Report, Row, _differences, _numpy_cells
-from bptt_jax.verify._cases import SIDES, plan
+from bptt_jax.verify._cases import SIDES, selected
 from support.changed import with_parts
 
 ONE = dict(lengths=(3,), chunks=(2,), batch_shapes=((2,),), sides=("plain",))
@@ -105,7 +105,7 @@ def _zeros(p, batch_shape):
 
 def test_cases_have_every_length_chunk_shape_and_side():
     lengths, chunks, shapes = (1, 2, 7), (1, 3, None), ((), (3,), (2, 2))
-    cases = plan(lengths, chunks, shapes, SIDES)
+    cases = selected(lengths, chunks, shapes, SIDES)
     assert {c.T for c in cases} == set(lengths)
     assert {c.batch_shape for c in cases} == set(shapes)
     assert {c.side for c in cases if c.T == 7} == set(SIDES)

@@ -79,6 +79,15 @@ def cotangent_of_the_losses_taken_for_one(
     return right(params, carry, xs, side, ys, kept, d_carry, jnp.ones_like(d_ys))
 
 
+@in_bwd("with_losses")
+def cotangents_of_examples_averaged(
+    right, params, carry, xs, side, ys, kept, d_carry, d_ys
+):
+    examples = tuple(range(1, d_ys.ndim))
+    each = jnp.broadcast_to(d_ys.mean(examples, keepdims=True), d_ys.shape)
+    return right(params, carry, xs, side, ys, kept, d_carry, each)
+
+
 @in_bwd("remat")
 def stretch_run_again_from_another_state(
     right, params, carry, xs, side, ys, kept, d_carry, d_ys

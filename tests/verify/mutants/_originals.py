@@ -172,6 +172,11 @@ ORIGINALS: dict[str, Member] = {
             layers.recurrent(cells.elman(3, 4)), objectives.squared_error
         )
     )._replace(targets=weighted),
+    "with_losses": cell(
+        lambda: layers.with_losses(
+            layers.recurrent(cells.elman(3, 4)), objectives.squared_error
+        )
+    )._replace(targets=weighted),
     "remat": narrow(LAYERS["remat"]),
     "dropout": cell(lambda: noisy(layers.dropout(0.3)), 3, KEYED),
     "variational_dropout": cell(

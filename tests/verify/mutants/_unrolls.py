@@ -1,5 +1,7 @@
 """Wrong backwards of unrolls."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -19,7 +21,7 @@ def head(residuals, d_ys, chunk):
     params, last, xs, side, ys, stored = residuals
     rest = len(d_ys) % chunk
     xs, side, ys, d_ys = trees.cut((xs, side, ys, d_ys), 0, rest)
-    carry, kept = stored[0]
+    carry, kept = stored.stretches[0]
     nothing = jax.tree.map(jnp.zeros_like, last)
     return rest, (params, carry, xs, side, ys, kept, nothing, d_ys)
 
@@ -33,9 +35,11 @@ def last_output_without_gradient(right, layer, residuals, d_carry, d_ys, *, chun
 def first_carry_of_a_stretch_off_by_one(
     right, layer, residuals, d_carry, d_ys, *, chunk
 ):
-    *others, (*rest, (carries, kept)) = residuals
+    *others, stored = residuals
+    *rest, (carries, kept) = stored.stretches
     carries = jax.tree.map(lambda a: jnp.roll(a, 1, 0), carries)
-    residuals = (*others, [*rest, (carries, kept)])
+    stored = dataclasses.replace(stored, stretches=[*rest, (carries, kept)])
+    residuals = (*others, stored)
     return right(layer, residuals, d_carry, d_ys, chunk=chunk)
 
 

@@ -1,0 +1,51 @@
+"""Native code from the program of a step: jaxprs to LLVM, run by XLA:CPU.
+
+The room is entered by `native_step`, which takes a program apart (`_program`, `_plan` with
+`_views`, `_stages` and `_phases`), writes it as LLVM (`_kernel`, `_elementwise`, `_functions`,
+`_products`, `_handler`) and has it compiled, kept on disk and registered (`_compiled`, `_disk`).
+llvmlite is loaded when somebody asks. `flat` alone, the program of a step without calls, is what
+`loops.pallas` takes of it.
+"""
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING
+
+from bptt_jax.native._plan import ELEMENTWISE
+from bptt_jax.native._program import (
+    Constant,
+    Counts,
+    Equation,
+    Kinds,
+    Program,
+    Unsupported,
+    flat,
+)
+
+if TYPE_CHECKING:
+    from bptt_jax.native._step import NativeStep, native_step
+
+__all__ = [
+    "ELEMENTWISE",
+    "Constant",
+    "Counts",
+    "Equation",
+    "Kinds",
+    "NativeStep",
+    "Program",
+    "Unsupported",
+    "flat",
+    "is_installed",
+    "native_step",
+]
+
+
+def is_installed() -> bool:
+    """Whether llvmlite is there."""
+    return importlib.util.find_spec("llvmlite") is not None
+
+
+def __getattr__(name: str):
+    if name in ("NativeStep", "native_step"):
+        return getattr(importlib.import_module("bptt_jax.native._step"), name)
+    raise AttributeError(f"module 'bptt_jax.native' has no attribute {name!r}")

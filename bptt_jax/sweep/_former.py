@@ -1,0 +1,18 @@
+"""A record that is now one with that of `train.run`."""
+
+from collections.abc import Callable
+
+from bptt_jax import _deprecated, progress
+from bptt_jax.progress import silent
+
+
+def Progress(
+    message: Callable = silent.message,
+    advanced: Callable = silent.advanced,
+    interrupted: Callable = silent.interrupted,
+) -> progress.Progress:
+    """Former name of `progress.Progress`, whose functions are given by their names."""
+    _deprecated.warn("sweep.Progress", "progress.Progress", gone="0.3.0")
+    return progress.Progress(
+        message=message, advanced=advanced, interrupted=interrupted
+    )

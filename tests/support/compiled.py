@@ -1,0 +1,103 @@
+"""How well programs are compiled: in the fast tier quickly, elsewhere as users compile them.
+
+Most of what a test on an empty cache takes is XLA's compiler at work, and hardly a law depends
+on how well it works: the numbers of a derivation, what is refused, what is written. Compiled
+quickly the same programs take a third of the time. What is about the compiler's own work is
+marked: `as_users`, or `hlo_as_users` where the program is looked at (operations, memory,
+exchanges) and not what the processor makes of it. The slow and the release tier, and all of a
+run with `BPTT_JAX_COMPILED=as-users`, are compiled as users compile; with `quick` in that
+variable the slow tier is compiled as the fast one is (what compares a run in this process with
+one in another must not be).
+"""
+
+import contextlib
+import os
+from typing import Any
+
+import jax
+import pytest
+
+MACHINE_CODE: dict[str, Any] = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+"""Compiler options that make no other program of XLA, only other machine code of it."""
+QUICK = dict(MACHINE_CODE)
+"""Those for programs whose laws do not depend on how well they are compiled."""
+if jax.__version_info__ < (0, 11):  # JAX 0.12 has no such option any more
+    QUICK["xla_cpu_use_fusion_emitters"] = False
+
+VARIABLE = "BPTT_JAX_COMPILED"
+AS_USERS, HLO_AS_USERS, QUICKLY = "as-users", "hlo-as-users", "quick"
+OPTIONS = {AS_USERS: {}, HLO_AS_USERS: MACHINE_CODE, QUICKLY: QUICK}
+
+as_users = pytest.mark.compiled(AS_USERS)
+hlo_as_users = pytest.mark.compiled(HLO_AS_USERS)
+
+
+class _Compiler:
+    """JAX has options for one program, and none for all of them: they are put in here.
+
+    Where a later JAX has no such place, programs are compiled as users compile them.
+    """
+
+    def __init__(self):
+        self.how = os.environ.get(VARIABLE, AS_USERS)
+        try:
+            from jax._src import compiler
+
+            self.options = compiler.get_compile_options
+            compiler.get_compile_options = self._of
+        except (ImportError, AttributeError):
+            pass
+
+    def _of(self, *args, env_options_overrides=None, **kwargs):
+        own = env_options_overrides or {}  # those that a program itself asks for
+        options = {**OPTIONS[self.how], **own} or None
+        return self.options(*args, env_options_overrides=options, **kwargs)
+
+
+_compiler = _Compiler()
+
+
+@contextlib.contextmanager
+def quickly():
+    """For a test of any tier whose programs are many and run but a moment."""
+    before = _compiler.how
+    _compiler.how = QUICKLY
+    jax.clear_caches()
+    yield
+    _compiler.how = before
+    jax.clear_caches()
+
+
+def how(item) -> str:
+    """How the programs of a test are compiled, a key of `OPTIONS`."""
+    tier = item.config.option.markexpr
+    said = os.environ.get(VARIABLE)
+    fast = "not slow" in tier or tier == "smoke" or (tier == "slow" and said == QUICKLY)
+    if not fast or said == AS_USERS:
+        return AS_USERS
+    mark = item.get_closest_marker("compiled")
+    return mark.args[0] if mark else QUICKLY
+
+
+def before(item) -> None:
+    """Called before a test and its fixtures are set up."""
+    if _compiler.how != how(item):
+        jax.clear_caches()  # what is there was compiled otherwise
+        _compiler.how = how(item)
+
+
+def keep_also_small_ones() -> None:
+    """Where compiled programs are kept on disk, also those that were compiled quickly."""
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
+
+
+def environment() -> dict[str, str]:
+    """For a process of a test, which then compiles in the same way.
+
+    It has to import this module.
+    """
+    return {VARIABLE: _compiler.how}
