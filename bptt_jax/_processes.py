@@ -25,6 +25,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory() -> int:
+    """Bytes of the machine's memory; where the system does not say, no bound."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 2**63
+
+
 def first() -> bool:
     """Whether this is the process that writes files and speaks."""
     return jax.process_index() == 0

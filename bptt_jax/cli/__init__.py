@@ -11,7 +11,7 @@ import traceback
 
 COMMANDS = (
     "train", "sweep", "data", "show", "eval", "predict", "export", "launch", "sample",
-    "check", "convert",
+    "check", "doctor", "convert",
 )  # fmt: skip
 
 JOINED = "BPTT_JAX_COORDINATOR"
@@ -30,6 +30,7 @@ usage: bptt-jax COMMAND [options]
   launch   in several processes: bptt-jax launch --processes 2 -- sweep …
   sample   write text with a trained network: bptt-jax sample RUN --prompt "def "
   check    are the hand-derived gradients right on this machine?
+  doctor   all of this installation that a bug report needs, and nothing private
   convert  weights of one library as another's: convert IN OUT --from torch --to flax
 
 bptt-jax COMMAND --help lists the options."""
@@ -97,6 +98,8 @@ def _command(name: str):
         from bptt_jax.cli._launch import command
     elif name == "sample":
         from bptt_jax.cli._sample import command
+    elif name == "doctor":
+        from bptt_jax.cli._doctor import command
     elif name == "convert":
         from bptt_jax.cli._convert import command
     else:

@@ -4,9 +4,9 @@ import hashlib
 import os
 import pathlib
 
+from bptt_jax._processes import memory
 from bptt_jax.data._csv import CSV
 from bptt_jax.data._dataset import Columns, Dataset, Format
-from bptt_jax.data._memory import memory
 from bptt_jax.data._npy import NPY
 from bptt_jax.data._npz import NPZ
 from bptt_jax.data._parquet import PARQUET

@@ -23,6 +23,7 @@ from bptt_jax.native._program import (
 )
 
 if TYPE_CHECKING:
+    from bptt_jax.native._machine import this_machine
     from bptt_jax.native._step import NativeStep, native_step
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "flat",
     "is_installed",
     "native_step",
+    "this_machine",
 ]
 
 
@@ -45,7 +47,11 @@ def is_installed() -> bool:
     return importlib.util.find_spec("llvmlite") is not None
 
 
+LATER = dict(NativeStep="_step", native_step="_step", this_machine="_machine")
+"""What loads llvmlite, and where it is."""
+
+
 def __getattr__(name: str):
-    if name in ("NativeStep", "native_step"):
-        return getattr(importlib.import_module("bptt_jax.native._step"), name)
+    if name in LATER:
+        return getattr(importlib.import_module(f"bptt_jax.native.{LATER[name]}"), name)
     raise AttributeError(f"module 'bptt_jax.native' has no attribute {name!r}")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bptt_jax import data
+from bptt_jax import _processes, data
 from bptt_jax.data import _read
 
 TABLE = """\
@@ -307,7 +307,7 @@ def test_more_than_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
 
 
 def test_the_machine_has_memory():
-    assert 2**28 < _read.memory() < 2**63
+    assert 2**28 < _processes.memory() < 2**63
 
 
 def test_a_huge_array_that_is_not_there_takes_no_memory(tmp_path):
