@@ -116,6 +116,8 @@ def test_allocations_are_measured_with_and_without(tmp_path):
 
 
 FRESH = """
+import statistics
+
 from benchmarks import allocations, _cases
 
 case = _cases.Case("lstm", 64, 300, 64, 128)  # 10 MB of each T B H
@@ -123,7 +125,8 @@ for environment in ({}, allocations.ONE_ARENA):
     process = allocations.Contestant("bptt_jax", case, environment)
     assert process.answer() is None
     process.turn(8)
-    print(process.turn(4).faults // 4)
+    # the median: beside other work a heap may still grow, in one call of them
+    print(statistics.median(process.turn(1).faults for _ in range(7)))
     process.end()
 """
 

@@ -8,7 +8,7 @@ from bptt_jax.cli._settings import FILES, Settings
 SINGLE = (
     "text", "data", "target", "sequence", "time", "horizon", "season", "quick",
     "tensorboard", "out", "config", "patience", "evaluate_every", "checkpoint_every",
-    "epochs", "remat", "mesh",
+    "epochs", "remat", "mesh", "score", "maximise",
 )  # fmt: skip
 """Options that take one value."""
 

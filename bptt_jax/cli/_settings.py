@@ -77,8 +77,12 @@ class Settings:
     """Updates in all; by default 2500 for text, 2000 else."""
     epochs: int | None = None
     """Passes over the data, instead of steps."""
+    score: str | None = None
+    """The metric that says what is best (accuracy, MAE, …); by default the held-out loss."""
+    maximise: bool = False
+    """Of --score: more is better, as of an accuracy."""
     patience: int | None = None
-    """Stop after so many evaluations without a better held-out loss."""
+    """Stop after so many evaluations without a better held-out loss, or --score."""
     evaluate_every: int = 250
     """Steps between two evaluations."""
     checkpoint_every: int = 250
@@ -215,6 +219,8 @@ def check(s: Settings) -> None:
     check_truncation(s)
     if s.mesh not in (None, "data"):
         raise ValueError(f"--mesh {s.mesh}: expected data")
+    if s.maximise and s.score is None:
+        raise ValueError("--maximise goes with --score")
     if s.steps is not None and s.epochs is not None:
         raise ValueError("--steps and --epochs exclude each other")
 

@@ -80,7 +80,7 @@ def _run(
         chunks={_label(c): job.chunk for c, job in zip(choices, each, strict=True)},
         versions=dict(bptt_jax=bptt_jax.__version__, jax=jax.__version__),
     )
-    screen = progress.terminal(unit=progress.Unit(unit), console=console)
+    screen = progress.terminal(unit=progress.Unit(given.score or unit), console=console)
     with Interrupts(console) as interrupts:
         asked = progress.Progress(interrupted=lambda: interrupts.noted)
         result = sweep.run(
@@ -88,6 +88,7 @@ def _run(
             steps=lambda **choice: jobs.of(**choice).steps,
             evaluate_every=_every(given, said, max(job.steps for job in each)),
             lanes=given.lanes, keep=given.keep, record=record,
+            score=given.score, maximise=given.maximise,
             halving=sweep.halving(given.halving) if given.halving else None,
             progress=progress.together(screen, asked),
         )  # fmt: skip

@@ -14,6 +14,7 @@ from rich.text import Text
 import bptt_jax
 from bptt_jax import _files, diagnose, plots, progress, tasks, train
 from bptt_jax._processes import first, together
+from bptt_jax._score import Score, refuse_unknown
 from bptt_jax.cli import _figures, _settings
 from bptt_jax.cli._build import Job, fewer_rows, job, lr_of, raw_unit, rows_of
 from bptt_jax.cli._cores import use_cores
@@ -41,6 +42,7 @@ def _train(settings: Settings, out: pathlib.Path) -> int:
     board = progress.tensorboard() if boards else progress.silent
     start = functools.partial(started, run=settings.init_from, out=out)
     work = job(settings, saved["chunk"] if saved else None, start)
+    refuse_unknown(Score(settings.score), work.task.metrics)
     _claim(out, settings, work, saved)
     keep(work.model, settings.init_from, out)
     if first():
@@ -63,6 +65,7 @@ def _train(settings: Settings, out: pathlib.Path) -> int:
             run = train.run(
                 work.task, work.model, work.estimator, work.optimizer, options, out,
                 seed=settings.seed, mesh=mesh, progress=listens, reschedule=True,
+                score=settings.score, maximise=settings.maximise,
             )  # fmt: skip
         finally:
             _note_steps(out, settings, work, saved)
@@ -247,14 +250,16 @@ def _finish(console, work: Job, s: Settings, run, out: pathlib.Path, baselines) 
     if first():
         _figure(out, work.task, baselines, run, _final_batches(s))
     if run.stopped_early:
-        console.print("stopped: the held-out loss has not improved (--patience)")
+        what = s.score or "loss"
+        console.print(f"stopped: the held-out {what} has not improved (--patience)")
     last, best = int(run.state.position), run.best
+    by = f" by {s.score}" if s.score else ""
     held_out = f"\nheld out: [bold]{factor * best.held_out:.3f}[/bold] {unit}"
     if best.position == last:
-        console.print(f"{held_out}, at step {last:,}, the last and the best")
+        console.print(f"{held_out}, at step {last:,}, the last and the best{by}")
     else:
         console.print(
-            f"{held_out}, at step {best.position:,}, the best, whose parameters are "
+            f"{held_out}, at step {best.position:,}, the best{by}, whose parameters are "
             f"kept; {factor * run.held_out:.3f} at step {last:,}, the last",
             soft_wrap=True,
         )

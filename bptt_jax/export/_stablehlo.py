@@ -89,10 +89,10 @@ def program(run: Run) -> Callable:
       `lengths`, int32 `[N]`: steps of each sequence that are there. It gives arrays by name,
       `[N, ...]` of the last step that is there, or `[N, T, ...]` where each step has a target:
 
-        classes    `label` and `probabilities [..., C]`; labels that are text are UTF-32,
-                   `np.asarray(label).view("<U5")[..., 0]` where `label` is `[N, 5]`
-        truths     `truth`, bool, and `probability`
-        numbers    `number`, float32, in its unit
+      - classes: `label` and `probabilities [..., C]`; labels that are text are UTF-32,
+        `np.asarray(label).view("<U5")[..., 0]` where `label` is `[N, 5]`
+      - truths: `truth`, bool, and `probability`
+      - numbers: `number`, float32, in its unit
 
     >>> import jax, numpy as np
     >>> from bptt_jax import cells, export, models, tasks, train

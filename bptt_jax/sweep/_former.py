@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 from bptt_jax import _deprecated, progress
-from bptt_jax.progress import silent
 
 
 def Progress(
-    message: Callable = silent.message,
-    advanced: Callable = silent.advanced,
-    interrupted: Callable = silent.interrupted,
+    message: Callable = progress.silent.message,
+    advanced: Callable = progress.silent.advanced,
+    interrupted: Callable = progress.silent.interrupted,
 ) -> progress.Progress:
     """Former name of `progress.Progress`, whose functions are given by their names."""
     _deprecated.warn("sweep.Progress", "progress.Progress", gone="0.3.0")

@@ -15,9 +15,10 @@ import types
 from docstrings import converted, plain
 
 import bptt_jax
+from bptt_jax.progress import Progress
 from bptt_jax.types import Loop, Save
 
-VALUES = Save, Loop, types.MappingProxyType
+VALUES = Save, Loop, Progress, types.MappingProxyType
 """Of a room: what is said of them stands in a string below."""
 
 DOCS = pathlib.Path(__file__).parent.parent
@@ -48,6 +49,7 @@ def api(name: str, room) -> str:
     tables = [n for n in public(room) if isinstance(getattr(room, n), dict)]
     modules = [n for n in public(room) if inspect.ismodule(getattr(room, n))]
     values = [n for n in public(room) if isinstance(getattr(room, n), VALUES)]
+    borrowed = [n for n in public(room) if owner(getattr(room, n), name) != name]
     names = sorted(set(public(room)) - {*tables, *modules, *values}, key=str.lower)
     listed = "".join(f"   {name}\n" for name in names)
     summary = f".. autosummary::\n   :nosignatures:\n\n{listed}" if names else ""
@@ -74,10 +76,19 @@ def api(name: str, room) -> str:
 {"".join(map(table, tables))}
 {"".join(map(value, values))}
 .. automodule:: bptt_jax.{name}
-   :exclude-members: {", ".join([*tables, *modules, *values])}
+   :exclude-members: {", ".join([*tables, *modules, *values, *borrowed])}
 ```
 
 {each}"""
+
+
+def owner(value, room: str) -> str:
+    """The room on whose page a name is described: where it is made, if that is a door of it."""
+    if not inspect.isclass(value):
+        return room
+    other = value.__module__.removeprefix("bptt_jax.").partition(".")[0]
+    lets_out = other in rooms() and value.__name__ in public(rooms()[other])
+    return other if lets_out else room
 
 
 def said(room, name: str) -> str:

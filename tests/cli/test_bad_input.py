@@ -97,6 +97,8 @@ OPTIONS = {
     "--horizon 3": "--horizon goes with --data",
     "--data a.csv --horizon 0": "--horizon must be at least 1, got 0",
     "--data a.csv --season 12": "--season goes with --horizon",
+    "--maximise": "--maximise goes with --score",
+    "--task sine --score accuracy": "score: expected the name of a metric",
     "--config nowhere.json": "nowhere.json: No such file",
     "--config .": ".: Is a directory",
 }

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import bptt_jax
-from bptt_jax import cli, data, export, sweep
+from bptt_jax import cli, data, export, sweep, train
 from bptt_jax.cli import _data, _own, _sweep
 from bptt_jax.cli._settings import Settings
 from support.training import listing, start
@@ -230,3 +230,26 @@ def test_from_a_table_through_a_kill_to_the_end(run, tmp_path):
         bytearray((tmp_path / "walks.stablehlo").read_bytes())
     )
     assert len(program.in_avals) == 2  # inputs and lengths
+
+
+@pytest.mark.slow
+def test_the_best_by_a_metric(tmp_path):
+    """What is kept, when patience ends, and in a sweep; a run by another score is another."""
+    table, out = walks(tmp_path / "walks.csv"), tmp_path / "run"
+    score = "--score", "accuracy", "--maximise"
+    said = ("--data", table, *NAMED, *SMALL[:-2])
+    by_loss = ("train", *said, "--patience", 1, "--steps", 200, "--out", out)
+    shown = command(*by_loss, *score)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    found = [line["metrics"]["accuracy"] for line in lines if "held_out" in line]
+    assert "stopped: the held-out accuracy has not improved (--patience)" in shown
+    assert "the best by accuracy" in shown
+    assert train.load(out).best.score == max(found)
+    assert max(found) == found[-2] >= found[-1]
+    with pytest.raises(AssertionError):
+        command(*by_loss)
+    command("sweep", *said, *score, "--lr", "1e-9,0.02", "--out", tmp_path / "sweep")
+    found = sweep.load(tmp_path / "sweep")
+    assert found.best[0].score == 1.0
+    of = {row["config"]: row["lr"] for row in found.table.to_pylist()}
+    assert of[found.best[0].config] == np.float32(0.02)

@@ -98,5 +98,5 @@ def test_the_same_process_goes_on_after_a_stop(tmp_path):
         )  # fmt: skip
     assert int(job.run(tmp_path, train.RunOptions(updates=20)).state.position) == 20
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "checkpoint", "metrics.jsonl", "run.json",
+        "checkpoint", "metrics.jsonl", "run.json", "timings.jsonl",
     ]  # fmt: skip
