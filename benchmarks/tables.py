@@ -350,6 +350,7 @@ PAGES = {
     "benchmarks/README.md": (
         all_cases,
         goals,
+        steps,
         profile,
         levers,
         sweep,
