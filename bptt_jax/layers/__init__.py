@@ -11,6 +11,7 @@ from bptt_jax.layers._parts import over as over
 from bptt_jax.layers._parts import settled as settled
 from bptt_jax.layers._recurrent import made, recurrent
 from bptt_jax.layers._remat import remat
+from bptt_jax.layers._residual import inside as inside
 from bptt_jax.layers._residual import residual
 from bptt_jax.layers._save import (
     COEFFICIENTS,
@@ -19,6 +20,8 @@ from bptt_jax.layers._save import (
     STATES,
     by_shapes,
 )
+from bptt_jax.layers._stack import keys_of as keys_of
+from bptt_jax.layers._stack import parts_of as parts_of
 from bptt_jax.layers._stack import stack
 from bptt_jax.layers._time_distributed import (
     dense,

@@ -33,7 +33,7 @@ class _Here:
 
 
 def parts(layer: Layer | Cell) -> list[Part]:
-    """The recurrent parts of a layer, in the order of their parameters; [] if none.
+    """The recurrent parts of a layer, in the order in which they are run; [] if none.
 
     >>> import jax
     >>> from bptt_jax import cells, layers
@@ -47,7 +47,10 @@ def parts(layer: Layer | Cell) -> list[Part]:
 
 
 def numbered(layer: Layer) -> list[tuple[int, Part]]:
-    """`parts`, each with its place among the calls of `layer.over`'s function."""
+    """`parts`, each with its place among the calls of `layer.over`'s function.
+
+    Calls come in the order in which parts are run, which a dict of parameters has not.
+    """
     if layer.over is None:
         return []
     calls = itertools.count()
@@ -60,7 +63,8 @@ def numbered(layer: Layer) -> list[tuple[int, Part]]:
     flat, _ = jax.tree_util.tree_flatten_with_path(
         params, is_leaf=lambda node: isinstance(node, _Here)
     )
-    return [(a.call, Part(path, a.part)) for path, a in flat if isinstance(a, _Here)]
+    found = [(a.call, Part(path, a.part)) for path, a in flat if isinstance(a, _Here)]
+    return sorted(found, key=lambda each: each[0])
 
 
 def over(

@@ -79,12 +79,14 @@ def pullback(
     refuse(layer, *at)
     at = (at[0], spread(layer, *at), *at[2:])
     watched = layers.over(layer, lambda part: layers.made(part._replace(watch=watch)))
+    order = [part.path for part in layers.parts(layer)]
     out, residuals = _bptt.forward(watched, *at, chunk=chunk)
 
     def back(d_carry, d_ys):
         *flat, seen = _bptt.backward(watched, residuals, d_carry, d_ys, chunk=chunk)
         of = (*at[:3], at[3].targets)
         ds = [trees.fill(like, d) for like, d in zip(of, flat, strict=True)]
+        seen = sorted(seen, key=lambda part: order.index(part.path))
         return Pulled(*ds, [part.shown for part in seen], [part.path for part in seen])
 
     return out, back

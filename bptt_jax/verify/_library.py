@@ -372,6 +372,9 @@ LAYERS: dict[str, Member] = {
         )
     ),
     "residual": Member(lambda: layers.residual(layers.recurrent(cells.gru(3, 3)))),
+    "residual, parts by names": Member(
+        lambda: layers.residual(last=cells.elman(3, 4), first=layers.dense(4, 3))
+    ),
     "time_distributed": Member(lambda: layers.time_distributed(_scale_init, _scaled)),
     "dense": Member(lambda: layers.dense(3, 4), part_of="stack"),
     "embedding": Member(

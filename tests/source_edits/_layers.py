@@ -88,6 +88,12 @@ EDITS = (
     *edits(
         "layers/_stack.py",
         (
+            "parts run in the order of the alphabet",
+            "names = tuple(named) or None",
+            "names = tuple(sorted(named)) or None",
+            "test_names.py",
+        ),
+        (
             "all layers draw from one key",
             "    if side.keys is None:\n        return side\n",
             "    if side is not None:\n        return side\n",
@@ -101,8 +107,8 @@ EDITS = (
         ),
         (
             "all layers drawn from one key",
-            "return tuple(layer.init(k) for layer, k in zip(layers, keys, strict=True))",
-            "return tuple(layer.init(key) for layer in layers)",
+            "names, [layer.init(k) for layer, k in zip(layers, keys, strict=True)]",
+            "names, [layer.init(key) for layer in layers]",
             "test_small_print.py",
         ),
         (
@@ -257,6 +263,12 @@ EDITS = (
     ),
     *edits(
         "layers/_parts.py",
+        (
+            "parts come in the order of their names",
+            "return sorted(found, key=lambda each: each[0])",
+            "return found",
+            "test_names.py::test_parts_come_in_the_order_of_running",
+        ),
         (
             "a part does not keep what it says",
             "made(part._replace(save=part.save or save))",
