@@ -8,6 +8,7 @@ from bptt_jax.layers._hooks import clip_d_carry, h_detach, in_turn, scale_d_carr
 from bptt_jax.layers._lift import lift
 from bptt_jax.layers._parts import Part, parts, with_options
 from bptt_jax.layers._parts import over as over
+from bptt_jax.layers._parts import plain as plain
 from bptt_jax.layers._parts import settled as settled
 from bptt_jax.layers._recurrent import made, recurrent
 from bptt_jax.layers._remat import remat

@@ -10,6 +10,8 @@ from bptt_jax._factory import factory
 from bptt_jax.layers._hooks import in_turn
 from bptt_jax.layers._lift import lift
 from bptt_jax.layers._recurrent import made
+from bptt_jax.layers._save import STATES
+from bptt_jax.loops import step_by_step
 from bptt_jax.types import Cell, Layer, Loop, OnDCarry, Recurrent, Save
 
 
@@ -109,6 +111,13 @@ def with_options(
         return made(part._replace(**{k: v for k, v in given.items() if v is not None}))
 
     return over(layer, f)
+
+
+def plain(layer: Layer) -> Layer:
+    """The same layer step by step, with nothing kept beside its states."""
+    if layer.over is None:
+        return layer
+    return layer.over(lambda part: made(part._replace(loop=step_by_step, save=STATES)))
 
 
 @factory

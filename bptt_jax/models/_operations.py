@@ -7,7 +7,7 @@ import jax
 from jax.extend import core
 
 from bptt_jax import _pytrees as trees
-from bptt_jax import layers, loops
+from bptt_jax import layers
 from bptt_jax.types import Layer, PyTree, Side
 
 MOVING = frozenset(
@@ -26,15 +26,11 @@ def operations(layer: Layer, params: PyTree, carry, xs, side: Side) -> int:
       params, carry, xs, side: as of `layer.fwd`, shapes and dtypes alone.
     """
 
-    def plain(part):  # what is kept of a step, and how, is nothing of it
-        return layers.made(part._replace(loop=loops.step_by_step, save=layers.STATES))
-
-    layer = layer if layer.over is None else layer.over(plain)
     one = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), xs)
     beside = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), side
     )
-    program = jax.make_jaxpr(layer.fwd)(params, carry, one, beside)
+    program = jax.make_jaxpr(layers.plain(layer).fwd)(params, carry, one, beside)
     return _of_program(program.jaxpr)
 
 
