@@ -11,7 +11,9 @@ from bptt_jax import layers, unrolls
 from bptt_jax._factory import factory
 from bptt_jax.estimators._aux import beside, means
 from bptt_jax.estimators._batches import (
+    cut,
     init_carry,
+    over_time,
     real_steps,
     total_loss,
     with_keys,
@@ -64,6 +66,8 @@ def stream(
       stride: steps of a block, h'; divides `window` and the steps of a batch. None:
         `window`.
       aux: as of `exact`.
+
+    A batch's context is what its own losses see, also in earlier steps that are run again.
 
     Returns:
       An estimator whose state is the carry; where stride < window, a `Recent`, and the
@@ -124,7 +128,7 @@ def _overlapping(
         """No steps yet: as many as are handed on, masked."""
         batch = _whole(with_keys(batch, jax.random.key(0)))
         indices = jnp.arange(overlap) % trees.length(batch.inputs)
-        past = jax.tree.map(lambda a: a[indices], batch)
+        past = over_time(lambda a: a[indices], batch)._replace(context=())
         none = jax.tree.map(jnp.zeros_like, (past.side.mask, past.side.resets))
         side = past.side._replace(mask=none[0], resets=none[1])
         carry = init_carry(model, params, batch)
@@ -137,17 +141,22 @@ def _overlapping(
             raise ValueError(
                 f"batch: expected a multiple of the stride of {stride} steps, got {T}"
             )
-        joined = jax.tree.map(lambda *a: jnp.concatenate(a), state.batch, batch)
+        joined = over_time(
+            lambda a, past: jnp.concatenate([past, a]), batch, state.batch
+        )
+        more = dict(context=batch.context) if jax.tree.leaves(batch.context) else {}
 
         def loss(params):
             at = (layer, params, state.carry, joined.inputs, joined.side)
-            sums = jax.tree.map(lambda a: a[overlap:].sum(), unroll(*at)[1])
+            sums = jax.tree.map(lambda a: a[overlap:].sum(), unroll(*at, **more)[1])
             return means(sums, batch, aux)
 
         (value, told), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        first = trees.cut(joined, 0, T)
-        carry, _ = unrolls.bptt(layer, params, state.carry, *first)
-        recent = Recent(carry, jax.tree.map(lambda a: a[T:], joined))
+        first = cut(joined, 0, T)
+        at = (layer, params, state.carry, first.inputs, first.side)
+        carry, _ = unrolls.bptt(*at, context=batch.context)
+        later = over_time(lambda a: a[T:], joined)._replace(context=())
+        recent = Recent(carry, later)
         return Gradient(value, grads, recent, real_steps(batch), told)
 
     return Estimator(init, grad)

@@ -3,6 +3,9 @@
 What is imported as itself is for the other rooms and promised to nobody else.
 """
 
+from bptt_jax.layers._context import context_of as context_of
+from bptt_jax.layers._context import refuse_without as refuse_without
+from bptt_jax.layers._context import with_context, without_context
 from bptt_jax.layers._dropout import dropout, variational_dropout
 from bptt_jax.layers._hooks import clip_d_carry, h_detach, in_turn, scale_d_carry
 from bptt_jax.layers._lift import lift
@@ -60,7 +63,9 @@ __all__ = [
     "time_distributed",
     "variational_dropout",
     "why",
+    "with_context",
     "with_loss",
     "with_losses",
     "with_options",
+    "without_context",
 ]

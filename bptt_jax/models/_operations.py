@@ -25,7 +25,6 @@ def operations(layer: Layer, params: PyTree, carry, xs, side: Side) -> int:
     Args:
       params, carry, xs, side: as of `layer.fwd`, shapes and dtypes alone.
     """
-
     one = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), xs)
     beside = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), side

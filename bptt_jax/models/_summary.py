@@ -59,7 +59,9 @@ class Summary(NamedTuple):
         )
 
 
-def summary(model: Layer | Cell, xs: PyTree, side: Side = Side()) -> Summary:
+def summary(
+    model: Layer | Cell, xs: PyTree, side: Side = Side(), *, context: PyTree = ()
+) -> Summary:
     """Shapes, parameters, operations and memory of a model and of its parts.
 
     Nothing is computed: shapes and dtypes are enough, also as `jax.ShapeDtypeStruct`.
@@ -69,6 +71,7 @@ def summary(model: Layer | Cell, xs: PyTree, side: Side = Side()) -> Summary:
       model: stacks and residual blocks have rows for their parts, too.
       xs: inputs `[T, ..., I]`.
       side: what goes beside them.
+      context: what is constant in time; it counts as no parameters.
 
     Raises:
       ValueError, TypeError: inputs that the model does not take.
@@ -88,7 +91,9 @@ def summary(model: Layer | Cell, xs: PyTree, side: Side = Side()) -> Summary:
     """
     layer = layers.lift(model, "model")
     params = jax.eval_shape(layer.init, jax.random.key(0))
-    xs, side = jax.tree.map(_shape, (xs, side))
+    xs, side, context = jax.tree.map(_shape, (xs, side, context))
+    params = layers.with_context(params, context)
+    layers.refuse_without(params)
     carry = _carry(layer, params, xs, side)
     return Summary(tuple(_rows(layer, (), 0, params, carry, xs, side)), xs)
 
@@ -121,13 +126,14 @@ def _carry(layer: Layer, params, xs, side) -> PyTree:
 def _rows(layer: Layer, path: tuple, depth: int, params, carry, xs, side) -> list[Row]:
     """Of a part and of what is in it."""
     _, ys, residuals = jax.eval_shape(layer.fwd, params, carry, xs, side)
+    own = layers.without_context(params)
     row = Row(
         jax.tree_util.keystr(path),
         depth,
         _name(layer),
         ys,
-        sum(math.prod(a.shape) for a in jax.tree.leaves(params)),
-        _bytes(params),
+        sum(math.prod(a.shape) for a in jax.tree.leaves(own)),
+        _bytes(own),
         operations(layer, params, carry, xs, side),
         _bytes((residuals, ys)),
     )
