@@ -13,6 +13,7 @@ from bptt_jax import (
     cells,
     interop,
     layers,
+    models,
     objectives,
     recipes,
     unrolls,
@@ -191,3 +192,43 @@ def test_weights_of_other_libraries_by_names():
         np.testing.assert_array_equal(by_name[name], a)
     with pytest.raises(ValueError, match=r"cells: expected a dict by the names .*mid"):
         interop.torch.to_state_dict(params)
+
+
+def test_inputs_by_names_are_joined_in_the_order_of_the_call():
+    zone, alpha = layers.dense(3, 2), layers.dense(2, 4)
+    xs, ys = data()
+    both = dict(zone=xs, alpha=ys)
+    for named in (dict(zone=zone, alpha=alpha), dict(alpha=alpha, zone=zone)):
+        layer = layers.inputs(**named)
+        params = layer.init(jax.random.key(0))
+        carry = layer.init_carry(params, (2,))
+        _, found, _ = layer.fwd(params, carry, both, Side())
+        each = [
+            part.fwd(params[name], (), both[name], Side())[1]
+            for name, part in named.items()
+        ]
+        np.testing.assert_array_equal(found, np.concatenate(each, -1))
+    assert layers.inputs(zone=zone, alpha=alpha) != layers.inputs(
+        alpha=alpha, zone=zone
+    )
+
+
+def test_outputs_that_are_joined_are_stored_once():
+    cell = cells.gru(3, 4)
+    layer = layers.inputs(one=cell, other=cell)
+    params = layer.init(jax.random.key(0))
+    xs = dict(one=data()[0], other=data()[0])
+    _, ys, residuals = layer.fwd(params, layer.init_carry(params, (2,)), xs, Side())
+    assert ys.shape == (7, 2, 8)
+    assert jax.tree.leaves(residuals) == []  # states are outputs
+    found = models.summary(layer, xs)
+    assert [row.path for row in found.rows] == ["", "['one']", "['other']"]
+    assert found.rows[0].stored == sum(row.stored for row in found.rows[1:])
+
+
+@pytest.mark.parametrize("xs", [jnp.ones((5, 3)), dict(one=jnp.ones((5, 3)))])
+def test_inputs_by_other_names_are_refused(xs):
+    layer = layers.inputs(one=layers.dense(3, 3), other=layers.dense(3, 3))
+    params = layer.init(jax.random.key(0))
+    with pytest.raises(ValueError, match="inputs: expected a dictionary of one, other"):
+        unrolls.bptt(layer, params, layer.init_carry(params, ()), xs)

@@ -8,6 +8,8 @@ from bptt_jax.layers._context import refuse_without as refuse_without
 from bptt_jax.layers._context import with_context, without_context
 from bptt_jax.layers._dropout import dropout, variational_dropout
 from bptt_jax.layers._hooks import clip_d_carry, h_detach, in_turn, scale_d_carry
+from bptt_jax.layers._inputs import branches_of as branches_of
+from bptt_jax.layers._inputs import concatenated, inputs, summed
 from bptt_jax.layers._lift import lift
 from bptt_jax.layers._parts import Part, parts, with_options
 from bptt_jax.layers._parts import over as over
@@ -46,11 +48,13 @@ __all__ = [
     "Part",
     "by_shapes",
     "clip_d_carry",
+    "concatenated",
     "dense",
     "dropout",
     "embedding",
     "h_detach",
     "in_turn",
+    "inputs",
     "layer_norm",
     "lift",
     "made",
@@ -60,6 +64,7 @@ __all__ = [
     "residual",
     "scale_d_carry",
     "stack",
+    "summed",
     "time_distributed",
     "variational_dropout",
     "why",

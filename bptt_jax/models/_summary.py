@@ -141,6 +141,9 @@ def _rows(layer: Layer, path: tuple, depth: int, params, carry, xs, side) -> lis
     within = layers.inside(layer)
     if within is not None:
         return rows + _rows(within, path, depth + 1, params, carry, xs, side)
+    for name, part in layers.branches_of(layer).items():
+        at = params[name], carry[name], xs[name], side
+        rows += _rows(part, (*path, _key(name)), depth + 1, *at)
     each = zip(layers.keys_of(layer), layers.parts_of(layer), strict=False)
     for key, part in each:
         at = params[key], carry[key], xs, side
@@ -159,6 +162,8 @@ def _name(layer: Layer) -> str:
         return "layers.residual"
     if layers.keys_of(layer):
         return "layers.stack"
+    if layers.branches_of(layer):
+        return "layers.inputs"
     if "made" not in vars(layer):
         return "Layer"
     only = layers.parts(layer)

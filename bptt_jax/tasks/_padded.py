@@ -16,7 +16,8 @@ from bptt_jax.types import Batch, Side, Stream, StreamBatch, Weighted
 class Data(NamedTuple):
     """What batches are made of.
 
-    inputs: float32 features `[M, F]`, or int32 symbols `[M]`, of all steps.
+    inputs: float32 features `[M, F]`, or int32 symbols `[M]`, of all steps; or a dict of
+        these.
     targets: of all steps, or `[N, ...]` of sequences; None: the next inputs.
     weights: of all steps, or `[N]` of sequences; None: all count alike.
     """
@@ -34,7 +35,7 @@ class Data(NamedTuple):
 class Padded(NamedTuple):
     """What a batch is made of; time is the first axis.
 
-    inputs: `[T, B, F]`, or symbols `[T, B]`; where targets are the next inputs T + 1 steps.
+    inputs: `[T, B, F]`, or symbols `[T, B]`, or a dict of these; where targets are the next inputs T + 1 steps.
     lengths: int32 `[B]`, zero where a row is empty.
     targets, weights: `[T, B, ...]` or `[B, ...]`; targets may be a tree of such leaves.
     """
@@ -102,11 +103,12 @@ def batch_of(*, following: bool, single: bool, masked: bool, full: bool) -> Stre
         inputs, targets = item.inputs, item.targets
         if following:
             inputs, targets = inputs[:-1], inputs[1:]
-        steps = jnp.arange(len(inputs), dtype=jnp.int32)[:, None]
+        T = jax.tree.leaves(inputs)[0].shape[0]
+        steps = jnp.arange(T, dtype=jnp.int32)[:, None]
         real = steps < item.lengths[None]
         counts = objectives.at_last_step(real) if single else real.astype(jnp.float32)
         if single:
-            over = lambda a: jnp.broadcast_to(a[None], (len(inputs), *a.shape))
+            over = lambda a: jnp.broadcast_to(a[None], (T, *a.shape))
             targets = jax.tree.map(over, targets)
         if item.weights is not None:
             counts = counts * _over_steps(item.weights, following)

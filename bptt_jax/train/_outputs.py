@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bptt_jax import _pytrees as trees
 from bptt_jax import tasks, unrolls
 from bptt_jax.types import Layer, PyTree, Side
 
@@ -48,7 +49,7 @@ def outputs(
       of_ys: what is made of outputs on the device, `[..., O] -> [...]`; None: nothing.
     """
     found: np.ndarray | None = None
-    total = len(xs.joined) if per_step else len(xs.lengths)
+    total = int(xs.lengths.sum()) if per_step else len(xs.lengths)
     for rows, T in _batches(xs.lengths):
         there = rows >= 0
         lengths = np.where(there, xs.lengths[rows], 1).astype(np.int32)
@@ -79,7 +80,7 @@ def _batches(lengths: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _program(model, per_step, of_ys, params, xs, lengths):
     """`[T, ROWS, …]`, or of the last real steps `[ROWS, …]`."""
-    mask = unrolls.sequence_mask(lengths, len(xs))
+    mask = unrolls.sequence_mask(lengths, trees.length(xs))
     carry = model.init_carry(params, (len(lengths),))
     _, ys = unrolls.bptt(model, params, carry, xs, Side(mask=mask))
     if not per_step:

@@ -1,6 +1,6 @@
 """A training, and what can be done with what it made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -182,6 +182,7 @@ class Run(NamedTuple):
     def _as_given(self, xs: Any, found: np.ndarray, given: tasks.Sequences) -> Any:
         if not self._per_step:
             return found
+        xs = next(iter(xs.values())) if isinstance(xs, Mapping) else xs
         if isinstance(xs, list | tuple):
             return np.split(found, given.begins[1:])
         return found.reshape(len(given.lengths), -1, *found.shape[1:])
