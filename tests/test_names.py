@@ -213,6 +213,21 @@ def test_inputs_by_names_are_joined_in_the_order_of_the_call():
     )
 
 
+def test_dropouts_side_by_side_draw_from_keys_of_their_own():
+    layer = layers.inputs(one=layers.dropout(0.5), other=layers.dropout(0.5))
+    xs = jnp.ones((5, 2, 3))
+    side = Side(keys=jax.random.split(jax.random.key(3), 5))
+    none = dict(one=(), other=())
+    _, ys, kept = layer.fwd(none, none, dict(one=xs, other=xs), side)
+    one, other = jnp.split(ys, 2, -1)
+    assert (one != other).any()
+    *_, d_xs, _ = layer.bwd(
+        none, none, dict(one=xs, other=xs), side, ys, kept, none, jnp.ones_like(ys)
+    )
+    np.testing.assert_array_equal(d_xs["one"], one)
+    np.testing.assert_array_equal(d_xs["other"], other)
+
+
 def test_outputs_that_are_joined_are_stored_once():
     cell = cells.gru(3, 4)
     layer = layers.inputs(one=cell, other=cell)

@@ -77,12 +77,6 @@ def init_carry(model: Layer | Cell, params: PyTree, batch: Batch) -> PyTree:
     return model.init_carry(params, (_steps_and_examples(batch)[1],))
 
 
-def over_time(f: Callable, *batches: Batch) -> Batch:
-    """The batch whose leaves with an axis of time are `f` of theirs; all else the first's."""
-    each = jax.tree.map(f, *((batch.inputs, batch.side) for batch in batches))
-    return Batch(*each, batches[0].context)
-
-
 def cut(batch: Batch, start: int, stop: int | None) -> Batch:
     """The steps from `start` to `stop`."""
     return Batch(*trees.cut((batch.inputs, batch.side), start, stop), batch.context)

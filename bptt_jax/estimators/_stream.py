@@ -11,9 +11,7 @@ from bptt_jax import layers, unrolls
 from bptt_jax._factory import factory
 from bptt_jax.estimators._aux import beside, means
 from bptt_jax.estimators._batches import (
-    cut,
     init_carry,
-    over_time,
     real_steps,
     total_loss,
     with_keys,
@@ -27,8 +25,16 @@ from bptt_jax.types import (
     MetricEach,
     Objective,
     PyTree,
+    Side,
     Unroll,
 )
+
+
+class Past(NamedTuple):
+    """Some steps of a batch: what of it has an axis of time."""
+
+    inputs: PyTree
+    side: Side
 
 
 class Recent(NamedTuple):
@@ -39,7 +45,7 @@ class Recent(NamedTuple):
     """
 
     carry: PyTree
-    batch: Batch
+    batch: Past
 
 
 @factory
@@ -128,7 +134,7 @@ def _overlapping(
         """No steps yet: as many as are handed on, masked."""
         batch = _whole(with_keys(batch, jax.random.key(0)))
         indices = jnp.arange(overlap) % trees.length(batch.inputs)
-        past = over_time(lambda a: a[indices], batch)._replace(context=())
+        past = jax.tree.map(lambda a: a[indices], Past(batch.inputs, batch.side))
         none = jax.tree.map(jnp.zeros_like, (past.side.mask, past.side.resets))
         side = past.side._replace(mask=none[0], resets=none[1])
         carry = init_carry(model, params, batch)
@@ -141,22 +147,19 @@ def _overlapping(
             raise ValueError(
                 f"batch: expected a multiple of the stride of {stride} steps, got {T}"
             )
-        joined = over_time(
-            lambda a, past: jnp.concatenate([past, a]), batch, state.batch
-        )
-        more = dict(context=batch.context) if jax.tree.leaves(batch.context) else {}
+        along = Past(batch.inputs, batch.side)
+        joined = jax.tree.map(lambda *a: jnp.concatenate(a), state.batch, along)
 
         def loss(params):
             at = (layer, params, state.carry, joined.inputs, joined.side)
-            sums = jax.tree.map(lambda a: a[overlap:].sum(), unroll(*at, **more)[1])
+            losses = unroll(*at, context=batch.context)[1]
+            sums = jax.tree.map(lambda a: a[overlap:].sum(), losses)
             return means(sums, batch, aux)
 
         (value, told), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        first = cut(joined, 0, T)
-        at = (layer, params, state.carry, first.inputs, first.side)
+        at = (layer, params, state.carry, *trees.cut(joined, 0, T))
         carry, _ = unrolls.bptt(*at, context=batch.context)
-        later = over_time(lambda a: a[T:], joined)._replace(context=())
-        recent = Recent(carry, later)
+        recent = Recent(carry, jax.tree.map(lambda a: a[T:], joined))
         return Gradient(value, grads, recent, real_steps(batch), told)
 
     return Estimator(init, grad)

@@ -12,6 +12,7 @@ import numpy as np
 
 from bptt_jax._factory import remembered
 from bptt_jax.tasks._constant import baselines_of, counted
+from bptt_jax.tasks._contexts import contexts_of
 from bptt_jax.tasks._epochs import held_out_size
 from bptt_jax.tasks._given import Given, given_of, refuse_options
 from bptt_jax.tasks._metrics import of_arrays, of_symbols, with_own
@@ -37,6 +38,7 @@ def arrays(
     objective: Objective | None = None,
     standardise: bool = True,
     metrics: Mapping[str, Any] | None = None,
+    context: Any = None,
     seed: int = 0,
 ) -> Task:
     """A data set of one's own as a task; sequences come first, as data sets have them.
@@ -79,6 +81,9 @@ def arrays(
         [K, ...]`, whose mean over the steps that count is told, `(f, finish)` where the
         figure is a function of that mean, or a `types.Metric`. Targets as the objective
         is given them.
+      context: what is known of each sequence beside its steps, `[N, ...]`, or a dictionary of
+        such; numbers as they are, in float32, or int32. It is `Batch.context`, for a model
+        that sees one.
       seed: of the split and of the order.
 
     Returns:
@@ -105,7 +110,9 @@ def arrays(
     held = np.flatnonzero(out)
     size = held_out_size(batch, len(out) - len(held), len(held), "sequences")
     data, encoding = _encoded(given, out, objective, standardise)
-    data = data._replace(weights=_weights(given, out, weights))
+    data = data._replace(
+        weights=_weights(given, out, weights), context=_context(given, context)
+    )
     n_in, n_out = _sizes(data, encoding)
     return Task(
         n_in=n_in,
@@ -192,6 +199,17 @@ def _symbols(joined: Any) -> bool | tuple[str, ...]:
     if isinstance(joined, dict):
         return tuple(key for key, a in joined.items() if a.ndim == 1)
     return joined.ndim == 1
+
+
+def _context(given: Given, context: Any) -> Any:
+    if context is None:
+        return None
+    if given.own:
+        raise ValueError(
+            "context: expected none where held_out is (inputs, targets); join the parts and "
+            "give the indices of what is held out"
+        )
+    return contexts_of("context", context, len(given.inputs.lengths))
 
 
 def _weights(given: Given, out: np.ndarray, weights: Any):

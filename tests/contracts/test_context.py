@@ -145,7 +145,10 @@ UNROLLS = {
 }
 
 
-@pytest.mark.parametrize("unroll", UNROLLS)
+LONG = [pytest.param("checkpointed, by bytes", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("unroll", [n for n in UNROLLS if "bytes" not in n] + LONG)
 def test_every_unroll(unroll):
     run, options = UNROLLS[unroll]
     masked = {"scan": "", "both_modes": ""}.get(unroll, "both")

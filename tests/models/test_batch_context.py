@@ -19,6 +19,7 @@ from bptt_jax import (
     diagnose,
     estimators,
     layers,
+    models,
     objectives,
     unrolls,
 )
@@ -52,7 +53,8 @@ def whole(cell):
     return layers.stack(a=cell, out=layers.dense(H, 2, param_dtype=jnp.float64))
 
 
-BESIDE = whole(cells.from_step(seen, lambda key: InContext(init(key)), init_carry))
+BESIDE_CELL = cells.from_step(seen, lambda key: InContext(init(key)), init_carry)
+BESIDE = whole(BESIDE_CELL)
 AMONG = whole(cells.from_step(read, init, init_carry))
 
 
@@ -134,6 +136,27 @@ def test_a_batch_without():
     batch = batches()[0]._replace(context=())
     with pytest.raises(ValueError, match=r"context: .* params\['a'\] see, got none"):
         estimator.grad(BESIDE.init(jax.random.key(0)), (), batch, jax.random.key(1))
+
+
+def test_symbols_are_drawn_in_a_context():
+    """The most probable ones, as a loop of steps finds them."""
+    model = layers.stack(
+        symbols=layers.embedding(5, I, param_dtype=jnp.float64),
+        memory=BESIDE_CELL,
+        out=layers.dense(H, 5, param_dtype=jnp.float64),
+    )
+    params = model.init(jax.random.key(0))
+    context = draw(9, 2, H), draw(10, 2, H)
+    whole = layers.with_context(params, context)
+    tokens = jnp.array([[1, 4], [2, 0]], jnp.int32)
+    found = models.generate(model, whole, tokens, 3, 0.0, jax.random.key(1))
+    carry, want = model.init_carry(params, (2,)), []
+    for t in range(4):
+        token = tokens[t] if t < 2 else want[-1]
+        carry, logits = unrolls.step(model, params, carry, token, context=context)
+        if t:
+            want.append(logits.argmax(-1).astype(jnp.int32))
+    np.testing.assert_array_equal(found, want)
 
 
 PROGRAM = """

@@ -86,6 +86,30 @@ EDITS = (
         ),
     ),
     *edits(
+        "layers/_inputs.py",
+        (
+            "layers side by side draw from one key",
+            "layer.fwd(params[name], carry[name], xs[name], of_layer(side, i))",
+            "layer.fwd(params[name], carry[name], xs[name], side)",
+            "test_names.py::test_dropouts_side_by_side_draw_from_keys_of_their_own",
+        ),
+        (
+            "inputs in the order of the alphabet",
+            "names, layers = tuple(named), lifted(named)",
+            "names = tuple(sorted(named))\n    layers = lifted({n: named[n] for n in names})",
+            "test_names.py::test_inputs_by_names_are_joined_in_the_order_of_the_call",
+        ),
+    ),
+    *edits(
+        "layers/_context.py",
+        (
+            "the first part alone has the context",
+            "return isinstance(node, InContext)",
+            "return isinstance(node, InContext) and isinstance(node.params, dict)",
+            "contracts/test_context.py",
+        ),
+    ),
+    *edits(
         "layers/_stack.py",
         (
             "parts run in the order of the alphabet",

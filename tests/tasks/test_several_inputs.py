@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from bptt_jax import cells, estimators, export, layers, tasks, train
+from bptt_jax import InContext, cells, estimators, export, layers, tasks, train
 
 N = 40
 RNG = np.random.default_rng(0)
@@ -158,3 +158,72 @@ def test_other_inputs_are_refused(run, xs, says):
 def test_a_program_of_one_array_is_refused(run):
     with pytest.raises(ValueError, match="run: expected one array of inputs"):
         export.program(run[0])
+
+
+AGE = RNG.normal(size=(N, 2))
+KNOWN = dict(age=AGE, place=RNG.integers(0, 9, N))
+
+
+def test_a_context_comes_with_its_sequences():
+    made = tasks.arrays(SOUND, np.arange(N), batch=8, context=KNOWN, standardise=False)
+    for part in (made.train, made.held_out):
+        batch = batch_of(part, 0)
+        which = np.asarray(batch.side.targets.targets[0]).astype(int)
+        rows = np.asarray(batch.side.mask[0])
+        assert batch.context["age"].dtype == jnp.float32
+        for name, a in KNOWN.items():
+            np.testing.assert_allclose(batch.context[name][rows], a[which[rows]], rtol=1e-6)
+
+
+def seen(params, h, x):
+    w, age = params
+    h = jnp.tanh(x @ w + h + age @ jnp.ones((2, 1), age.dtype))
+    return h, h
+
+
+def test_a_run_that_sees_a_context_predicts_by_one(tmp_path):
+    cell = cells.from_step(
+        seen,
+        lambda key: InContext(jax.random.normal(key, (2, 5))),
+        lambda params, batch: jnp.zeros((*batch, 5)),
+    )
+    model = layers.stack(memory=cell, out=layers.dense(5, 2))
+    made = tasks.arrays(SOUND, YS, batch=8, context=AGE)
+    run = train.run(
+        made,
+        model,
+        estimators.exact(model, made.objective),
+        optax.adam(1e-2),
+        train.RunOptions(updates=2, per_dispatch=2, evaluate_every=2),
+        tmp_path,
+    )
+    odds = run.predict_proba(SOUND, context=AGE)
+    np.testing.assert_allclose(
+        run.predict_proba(SOUND[3:5], context=AGE[3:5]), odds[3:5], rtol=1e-5
+    )
+    assert np.abs(run.predict_proba(SOUND, context=-AGE) - odds).max() > 1e-3
+    loaded = train.load(tmp_path, model=model)
+    np.testing.assert_array_equal(loaded.predict_proba(SOUND, context=AGE), odds)
+    assert run.evaluate(SOUND, YS, context=AGE)["loss"] > 0
+    for context, says in ((None, "context: expected what"), (AGE[1:], r"expected \[40, ...\]")):
+        with pytest.raises(ValueError, match=says):
+            run.predict(SOUND, context=context)
+
+
+@pytest.mark.parametrize(
+    ("context", "says"),
+    [
+        (AGE[:-1], r"context: expected \[40, ...\], a row for each sequence, got \[39, 2\]"),
+        (dict(age=np.where(AGE > 2, np.nan, AGE) * np.nan), r"context\['age'\]: nan at \[0, 0\]"),
+        (["a"] * N, "context: expected numbers, got text"),
+        ({}, "context: expected a dictionary by names"),
+    ],
+)
+def test_contexts_that_are_refused(context, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        tasks.arrays(SOUND, YS, batch=8, context=context)
+
+
+def test_a_context_needs_indices_of_what_is_held_out():
+    with pytest.raises(ValueError, match="context: expected none where held_out is"):
+        tasks.arrays(SOUND, YS, batch=8, context=AGE, held_out=(SOUND, YS))
