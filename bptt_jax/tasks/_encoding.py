@@ -104,8 +104,8 @@ def _each(task: Task, xs: Any, name: str) -> Sequences:
         of = dict(n_in=task.n_in[key], tokens=key in task.tokens, encoding=scale)
         return encoded(task._replace(**of), given, where)
 
-    places = iter(xs)
-    return by_names(name, xs, lambda where, given: one(where, next(places), given))
+    pairs = {key: (key, given) for key, given in xs.items()}
+    return by_names(name, pairs, lambda where, pair: one(where, *pair))
 
 
 def compared(task: Task, ys: Any, xs: Sequences, name: str = "ys") -> Compared:
