@@ -7,7 +7,6 @@ scale, the classes) is learnt from the training part.
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from bptt_jax._factory import remembered
@@ -228,11 +227,15 @@ def _weights(given: Given, out: np.ndarray, weights: Any):
     return Sequences.of(found, lengths) if of_steps else found
 
 
+def _size(joined: Any) -> Any:
+    if isinstance(joined, dict):
+        return {key: _size(a) for key, a in joined.items()}
+    return joined.shape[1] if joined.ndim > 1 else int(joined.max()) + 1
+
+
 def _sizes(data: Data, encoding: Encoding) -> tuple[Any, int]:
     """`n_in` and `n_out`."""
-    n_in = jax.tree.map(
-        lambda a: a.shape[1] if a.ndim > 1 else int(a.max()) + 1, data.inputs.joined
-    )
+    n_in = _size(data.inputs.joined)
     if encoding.classes is not None:
         return n_in, len(encoding.classes)
     if data.targets is None:

@@ -165,10 +165,10 @@ KNOWN = dict(age=AGE, place=RNG.integers(0, 9, N))
 
 
 def test_a_context_comes_with_its_sequences():
-    made = tasks.arrays(SOUND, np.arange(N), batch=8, context=KNOWN, standardise=False)
+    made = tasks.arrays(SOUND, np.arange(N) * 1.0, batch=8, context=KNOWN, standardise=False)
     for part in (made.train, made.held_out):
         batch = batch_of(part, 0)
-        which = np.asarray(batch.side.targets.targets[0]).astype(int)
+        which = np.asarray(batch.side.targets.targets)[0, :, 0].astype(int)
         rows = np.asarray(batch.side.mask[0])
         assert batch.context["age"].dtype == jnp.float32
         for name, a in KNOWN.items():
