@@ -18,7 +18,9 @@ def contexts_of(name: str, given: Any, N: int) -> Any:
     """
     if isinstance(given, Mapping):
         if not given or not all(isinstance(key, str) for key in given):
-            raise TypeError(f"{name}: expected a dictionary by names, got {list(given)}")
+            raise TypeError(
+                f"{name}: expected a dictionary by names, got {list(given)}"
+            )
         return {
             key: contexts_of(f"{name}[{key!r}]", one, N) for key, one in given.items()
         }

@@ -120,7 +120,7 @@ def test_diagnoses():
         (activity,) = diagnose.activity(model, params, batch)
         flow = diagnose.gradient_flow(*at)
         lags = diagnose.by_lag(*at, lags=3).norms
-        found.append((lags, flow.loss, flow.d_states, activity.mean))
+        found.append((lags, flow.loss, flow.d_states, activity.means))
     same(*found)
 
 

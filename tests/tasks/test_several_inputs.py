@@ -165,14 +165,18 @@ KNOWN = dict(age=AGE, place=RNG.integers(0, 9, N))
 
 
 def test_a_context_comes_with_its_sequences():
-    made = tasks.arrays(SOUND, np.arange(N) * 1.0, batch=8, context=KNOWN, standardise=False)
+    made = tasks.arrays(
+        SOUND, np.arange(N) * 1.0, batch=8, context=KNOWN, standardise=False
+    )
     for part in (made.train, made.held_out):
         batch = batch_of(part, 0)
         which = np.asarray(batch.side.targets.targets)[0, :, 0].astype(int)
         rows = np.asarray(batch.side.mask[0])
         assert batch.context["age"].dtype == jnp.float32
         for name, a in KNOWN.items():
-            np.testing.assert_allclose(batch.context[name][rows], a[which[rows]], rtol=1e-6)
+            np.testing.assert_allclose(
+                batch.context[name][rows], a[which[rows]], rtol=1e-6
+            )
 
 
 def seen(params, h, x):
@@ -205,7 +209,10 @@ def test_a_run_that_sees_a_context_predicts_by_one(tmp_path):
     loaded = train.load(tmp_path, model=model)
     np.testing.assert_array_equal(loaded.predict_proba(SOUND, context=AGE), odds)
     assert run.evaluate(SOUND, YS, context=AGE)["loss"] > 0
-    for context, says in ((None, "context: expected what"), (AGE[1:], r"expected \[40, ...\]")):
+    for context, says in (
+        (None, "context: expected what"),
+        (AGE[1:], r"expected \[40, ...\]"),
+    ):
         with pytest.raises(ValueError, match=says):
             run.predict(SOUND, context=context)
 
@@ -213,8 +220,14 @@ def test_a_run_that_sees_a_context_predicts_by_one(tmp_path):
 @pytest.mark.parametrize(
     ("context", "says"),
     [
-        (AGE[:-1], r"context: expected \[40, ...\], a row for each sequence, got \[39, 2\]"),
-        (dict(age=np.where(AGE > 2, np.nan, AGE) * np.nan), r"context\['age'\]: nan at \[0, 0\]"),
+        (
+            AGE[:-1],
+            r"context: expected \[40, ...\], a row for each sequence, got \[39, 2\]",
+        ),
+        (
+            dict(age=np.where(AGE > 2, np.nan, AGE) * np.nan),
+            r"context\['age'\]: nan at \[0, 0\]",
+        ),
         (["a"] * N, "context: expected numbers, got text"),
         ({}, "context: expected a dictionary by names"),
     ],
