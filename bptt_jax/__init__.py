@@ -36,6 +36,7 @@ from bptt_jax.types import (
     Cell,
     Estimator,
     Gradient,
+    InContext,
     Layer,
     Side,
     StepVJP,
@@ -52,8 +53,8 @@ _ROOMS = (
 )  # fmt: skip
 
 __all__ = [
-    "Batch", "Cell", "Estimator", "Gradient", "Layer", "Side", "StepVJP", "Stream", "Task",
-    "Weighted", "cells", "layers", "load", "loops", "unrolls", *_ROOMS,
+    "Batch", "Cell", "Estimator", "Gradient", "InContext", "Layer", "Side", "StepVJP",
+    "Stream", "Task", "Weighted", "cells", "layers", "load", "loops", "unrolls", *_ROOMS,
 ]  # fmt: skip
 
 

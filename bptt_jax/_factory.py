@@ -144,7 +144,8 @@ class Made:
 def factory(build: Callable[P, R]) -> Callable[P, R]:
     """Caches `build` by its arguments, however they are spelled; a list is a tuple.
 
-    Equal `functools.partial`s are equal arguments, and NumPy's numbers are Python's.
+    Where it takes any names (`**parts`) their order counts. Equal `functools.partial`s are
+    equal arguments, and NumPy's numbers are Python's.
     The last `KEPT` objects are kept; one that is no longer is built anew, and what uses
     the old one goes on.
 
@@ -153,6 +154,7 @@ def factory(build: Callable[P, R]) -> Callable[P, R]:
         a record, never of its factory).
     """
     signature = inspect.signature(build)
+    names = [n for n, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD]
     kept: collections.OrderedDict = collections.OrderedDict()
     lock = threading.RLock()  # a factory may call itself
 
@@ -161,7 +163,10 @@ def factory(build: Callable[P, R]) -> Callable[P, R]:
         given = _given(signature, args, kwargs)
         bound = signature.bind(*given.args, **given.kwargs)
         bound.apply_defaults()
-        for name, value in bound.arguments.items():
+        arguments = dict(bound.arguments)
+        for any_name in names:
+            arguments |= arguments.pop(any_name)
+        for name, value in arguments.items():
             try:
                 hash(value)
             except TypeError:
@@ -169,7 +174,7 @@ def factory(build: Callable[P, R]) -> Callable[P, R]:
                     f"{build.__name__}: {name} must be hashable (a number, a function, "
                     f"a cell, …), got {type(value).__name__}; arrays belong in params"
                 ) from None
-        key = _key((build, bound.args, tuple(sorted(bound.kwargs.items()))))
+        key = _key((build, bound.args, _options(cached, bound.kwargs)))
         with lock:
             if key in kept:
                 kept.move_to_end(key)
@@ -179,7 +184,22 @@ def factory(build: Callable[P, R]) -> Callable[P, R]:
                 kept.popitem(last=False)
             return kept[key]
 
+    vars(cached)[_IN_ORDER] = bool(names)
     return cached
+
+
+_IN_ORDER = "takes_names_in_order"
+
+
+def takes_names_in_order(build: Any) -> bool:
+    """Whether a factory takes any names, and so what it makes depends on their order."""
+    return getattr(build, _IN_ORDER, False)
+
+
+def _options(function: Callable, options: dict) -> tuple:
+    """Keywords, in an order that says what they mean."""
+    each = options.items()
+    return tuple(each if takes_names_in_order(function) else sorted(each))
 
 
 def remembered(build: Callable[P, R]) -> Callable[P, R]:
@@ -231,7 +251,7 @@ class _Recipe(functools.partial):
     def __new__(cls, /, *args, **kwargs):
         self = super().__new__(cls, *args, **kwargs)
         self.number = next(_recipes)
-        each = self.func, self.args, tuple(sorted(kwargs.items()))
+        each = self.func, self.args, _options(self.func, kwargs)
         self.key = _hashable(_key(each))
         return self
 
@@ -256,7 +276,7 @@ def _key(value: Any) -> Any:
     if type(value) is tuple:
         return tuple(map(_key, value))
     if type(value) is functools.partial:
-        each = value.func, value.args, tuple(sorted(value.keywords.items()))
+        each = value.func, value.args, _options(value.func, value.keywords)
         try:
             hash(key := (functools.partial, _key(each)))
             return key

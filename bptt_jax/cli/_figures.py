@@ -127,7 +127,8 @@ def _outputs(model: Layer, batch_of, params: PyTree, item: PyTree):
     """`(ys, targets, which steps count [T, B], inputs)`, the leaves `[T, B, ...]`."""
     batch = batch_of(item, jax.random.key(0))
     carry = estimators.init_carry(model, params, batch)
-    _, ys = unrolls.bptt(model, params, carry, batch.inputs, batch.side)
+    at = params, carry, batch.inputs, batch.side
+    _, ys = unrolls.bptt(model, *at, context=batch.context)
     targets, counts = batch.side.targets, jnp.ones(ys.shape[:2], bool)
     if isinstance(targets, Weighted):
         counts = jnp.broadcast_to(targets.weights != 0, counts.shape)

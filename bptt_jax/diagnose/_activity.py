@@ -77,8 +77,9 @@ def activity(
     model = layers.lift(model, "model")
     carry = estimators.init_carry(model, params, batch) if carry is None else carry
     (last, ys), back = unrolls.pullback(
-        model, params, carry, batch.inputs, batch.side, watch=_see, chunk=chunk
-    )
+        model, params, carry, batch.inputs, batch.side,
+        watch=_see, chunk=chunk, context=batch.context,
+    )  # fmt: skip
     seen = back(*jax.tree.map(jnp.zeros_like, (last, ys))).seen
     shape = jax.tree.leaves(batch.inputs)[0].shape[:2]
     real = jnp.ones(shape, bool) if batch.side.mask is None else batch.side.mask

@@ -74,9 +74,10 @@ def by_lag(
         raise ValueError(f"lags: expected 1 to {T}, the batch's steps, got {lags}")
     layer = layers.with_loss(layers.lift(model, "model"), objective)
     carry = estimators.init_carry(model, params, batch) if carry is None else carry
-    rest = T % lags
+    params = layers.with_context(params, batch.context)
+    rest, along = T % lags, (batch.inputs, batch.side)
     if rest:
-        carry, _ = unrolls.bptt(layer, params, carry, *trees.cut(batch, 0, rest))
+        carry, _ = unrolls.bptt(layer, params, carry, *trees.cut(along, 0, rest))
     last = jnp.zeros(lags, bool).at[-1].set(True)
 
     def one(carry, at):
@@ -85,9 +86,10 @@ def by_lag(
         )
         none = jax.tree.map(jnp.zeros_like, carry)
         seen = back(none, last.astype(losses.dtype)).seen
-        return carry, (_sums(seen, _counted(at)), _counted(at).sum(dtype=jnp.int32))
+        counted = _counted(Batch(*at))
+        return carry, (_sums(seen, counted), counted.sum(dtype=jnp.int32))
 
-    windows = trees.fold(trees.cut(batch, rest, T), T // lags)
+    windows = trees.fold(trees.cut(along, rest, T), T // lags)
     _, (sums, counts) = lax.scan(one, carry, windows)
     count = counts.sum()
     norms, by_layer, vectors = jax.tree.map(

@@ -185,8 +185,9 @@ def watched(
     layer = layers.with_loss(layers.lift(model, "model"), objective)
     carry = estimators.init_carry(model, params, batch) if carry is None else carry
     (last, losses), back = unrolls.pullback(
-        layer, params, carry, batch.inputs, batch.side, watch=watch, chunk=chunk
-    )
+        layer, params, carry, batch.inputs, batch.side,
+        watch=watch, chunk=chunk, context=batch.context,
+    )  # fmt: skip
     mean = functools.partial(estimators.per_real_step, batch=batch)
     none = jax.tree.map(jnp.zeros_like, last)
     return mean(losses.sum()), back(none, mean(jnp.ones_like(losses)))

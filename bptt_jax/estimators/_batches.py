@@ -73,7 +73,13 @@ def with_keys(batch: Batch, key: Array) -> Batch:
 
 def init_carry(model: Layer | Cell, params: PyTree, batch: Batch) -> PyTree:
     """The model's initial carry for the examples of a batch `[T, B, ...]`."""
-    return model.init_carry(params, (jax.tree.leaves(batch.inputs)[0].shape[1],))
+    params = layers.with_context(params, batch.context)
+    return model.init_carry(params, (_steps_and_examples(batch)[1],))
+
+
+def cut(batch: Batch, start: int, stop: int | None) -> Batch:
+    """The steps from `start` to `stop`."""
+    return Batch(*trees.cut((batch.inputs, batch.side), start, stop), batch.context)
 
 
 @factory
@@ -88,7 +94,9 @@ def total_loss(
     layer = layers.with_loss(layers.lift(model, "model"), objective)
 
     def total(params, carry, batch):
-        carry, losses = unroll(layer, params, carry, batch.inputs, batch.side)
+        # an unroll of somebody's own need not know of contexts
+        more = dict(context=batch.context) if jax.tree.leaves(batch.context) else {}
+        carry, losses = unroll(layer, params, carry, batch.inputs, batch.side, **more)
         return carry, jax.tree.map(jnp.sum, losses), real_steps(batch)
 
     return total

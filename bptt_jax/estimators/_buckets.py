@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import expect, factory
+from bptt_jax.estimators._batches import cut
 from bptt_jax.estimators._gradient import gradient
 from bptt_jax.types import Batch, Estimator
 
@@ -45,7 +46,7 @@ def in_buckets(f: Callable[[Batch], Any], batch: Batch, buckets: tuple[int, ...]
             f"{buckets}"
         )
     index = (jnp.asarray(buckets[:-1], jnp.int32) < _needed(mask)).sum(dtype=jnp.int32)
-    first = [functools.partial(trees.cut, start=0, stop=steps) for steps in buckets]
+    first = [functools.partial(cut, start=0, stop=steps) for steps in buckets]
     return lax.switch(index, [lambda b, cut=cut: f(cut(b)) for cut in first], batch)
 
 

@@ -10,7 +10,7 @@ from bptt_jax._factory import expect, factory
 from bptt_jax._processes import auto, axis_of
 from bptt_jax.estimators._batches import any_real
 from bptt_jax.estimators._gradient import gradient
-from bptt_jax.types import Estimator, Gradient
+from bptt_jax.types import Batch, Estimator, Gradient
 
 
 @factory
@@ -70,7 +70,9 @@ def data_parallel(estimator: Estimator, mesh: Mesh) -> Estimator:
             )
         keys = trees.typed_keys(batch.side.keys)
         batch = batch._replace(side=batch.side._replace(keys=keys))
-        spread = jax.tree.map(lambda a: by_time if a.ndim > 1 else whole, batch)
+        along = batch.inputs, batch.side
+        spread = jax.tree.map(lambda a: by_time if a.ndim > 1 else whole, along)
+        spread = Batch(*spread, context=examples)
         in_specs = whole, examples, spread, whole
         out_specs = Gradient._make((whole, whole, examples, whole, whole))
         # the sum over devices is the one above, so JAX need not find where it belongs

@@ -25,8 +25,16 @@ from bptt_jax.types import (
     MetricEach,
     Objective,
     PyTree,
+    Side,
     Unroll,
 )
+
+
+class Past(NamedTuple):
+    """Some steps of a batch: what of it has an axis of time."""
+
+    inputs: PyTree
+    side: Side
 
 
 class Recent(NamedTuple):
@@ -37,7 +45,7 @@ class Recent(NamedTuple):
     """
 
     carry: PyTree
-    batch: Batch
+    batch: Past
 
 
 @factory
@@ -64,6 +72,8 @@ def stream(
       stride: steps of a block, h'; divides `window` and the steps of a batch. None:
         `window`.
       aux: as of `exact`.
+
+    A batch's context is what its own losses see, also in earlier steps that are run again.
 
     Returns:
       An estimator whose state is the carry; where stride < window, a `Recent`, and the
@@ -124,7 +134,7 @@ def _overlapping(
         """No steps yet: as many as are handed on, masked."""
         batch = _whole(with_keys(batch, jax.random.key(0)))
         indices = jnp.arange(overlap) % trees.length(batch.inputs)
-        past = jax.tree.map(lambda a: a[indices], batch)
+        past = jax.tree.map(lambda a: a[indices], Past(batch.inputs, batch.side))
         none = jax.tree.map(jnp.zeros_like, (past.side.mask, past.side.resets))
         side = past.side._replace(mask=none[0], resets=none[1])
         carry = init_carry(model, params, batch)
@@ -137,16 +147,18 @@ def _overlapping(
             raise ValueError(
                 f"batch: expected a multiple of the stride of {stride} steps, got {T}"
             )
-        joined = jax.tree.map(lambda *a: jnp.concatenate(a), state.batch, batch)
+        along = Past(batch.inputs, batch.side)
+        joined = jax.tree.map(lambda *a: jnp.concatenate(a), state.batch, along)
 
         def loss(params):
             at = (layer, params, state.carry, joined.inputs, joined.side)
-            sums = jax.tree.map(lambda a: a[overlap:].sum(), unroll(*at)[1])
+            losses = unroll(*at, context=batch.context)[1]
+            sums = jax.tree.map(lambda a: a[overlap:].sum(), losses)
             return means(sums, batch, aux)
 
         (value, told), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        first = trees.cut(joined, 0, T)
-        carry, _ = unrolls.bptt(layer, params, state.carry, *first)
+        at = (layer, params, state.carry, *trees.cut(joined, 0, T))
+        carry, _ = unrolls.bptt(*at, context=batch.context)
         recent = Recent(carry, jax.tree.map(lambda a: a[T:], joined))
         return Gradient(value, grads, recent, real_steps(batch), told)
 

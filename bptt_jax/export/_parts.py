@@ -71,6 +71,9 @@ def _flat(recipe: Any, params: Any, library: str) -> list[tuple[str, dict, Any]]
         return _flat(options[AROUND[name]], params, library)
     if name == "layers.made":
         return _flat(options["part"]["fields"]["cell"], params, library)
+    if name == "layers.stack" and recipe.get("named"):
+        names, inner = zip(*recipe["named"], strict=True)
+        return _each(list(inner), [params[one] for one in names], library)
     if name == "layers.stack":
         inner = options["layers"]
         inner = inner[0] if len(inner) == 1 and isinstance(inner[0], list) else inner

@@ -56,10 +56,11 @@ def stablehlo(run: Run, out: str | os.PathLike[str]) -> None:
 def exported(run: Run) -> export.Exported:
     """`program` with any number of sequences, b, and of steps, t."""
     b, t = export.symbolic_shape("b, t")
+    run_program = program(run)
     shape, dtype = ((b, t), jnp.int32) if run.task.tokens else _features(run, b, t)
     inputs = jax.ShapeDtypeStruct(shape, dtype)
     lengths = jax.ShapeDtypeStruct((b,), jnp.int32)
-    made = export.export(jax.jit(program(run)), platforms=PLATFORMS)(inputs, lengths)
+    made = export.export(jax.jit(run_program), platforms=PLATFORMS)(inputs, lengths)
     others = calls(made) - {"shape_assertion"}  # gone where shapes are known
     if others:
         raise ValueError(
@@ -105,6 +106,11 @@ def program(run: Run) -> Callable:
     ((2, 3), (2, 2))
     """
     task, params = run.task, run.params
+    if isinstance(task.n_in, dict):
+        raise ValueError(
+            "run: expected one array of inputs, as a file's program takes, got a dictionary "
+            f"of {', '.join(task.n_in)}"
+        )
     model, encoding = _by_steps(run.model), tasks.encoding_of(task)
     told = _outputs(task)
 

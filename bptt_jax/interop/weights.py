@@ -186,9 +186,9 @@ def parts(
 
     Args:
       params: of one cell, of a stack of cells, of a network's layers and directions, or
-        a `Network`.
+        a `Network`. Of a stack with names a dict by these, with `cells`.
       cells: whose they are, in the same places; None: those of a `Network`, else see
-        `kind_of`.
+        `kind_of`. A dict by names is in the order in which they are run.
       loaded: as of `kind_of`.
 
     Raises:
@@ -198,6 +198,8 @@ def parts(
     """
     if isinstance(params, Network):
         params, cells = params.params, params.cells if cells is None else cells
+    if _is_named(params):
+        params, cells = _in_order(params, cells)
     whole = _in_layers(params, Mapping, "params")
     each: Any = [[None] * len(layer) for layer in whole]
     if cells is not None:
@@ -217,8 +219,26 @@ def parts(
     return found
 
 
+def _is_named(params: PyTree) -> bool:
+    """Whether they are parameters by names of layers."""
+    each = params.values() if isinstance(params, Mapping) else ()
+    return bool(each) and all(isinstance(a, Mapping) for a in each)
+
+
+def _in_order(params: Mapping, cells: Any) -> tuple[tuple, tuple]:
+    """Parameters and cells in the order of the cells."""
+    if not isinstance(cells, Mapping) or set(cells) != set(params):
+        raise ValueError(
+            "cells: expected a dict by the names of the layers, in the order in which they "
+            f"are run, which that of the parameters ({', '.join(params)}) does not say; got "
+            + (", ".join(cells) if isinstance(cells, Mapping) else type(cells).__name__)
+        )
+    return tuple(params[name] for name in cells), tuple(cells.values())
+
+
 def _cells_in_layers(cells: Any) -> tuple[tuple[Cell, ...], ...]:
     """Cells as those of a `Network`: from one, a stack, or layers of directions."""
+    cells = tuple(cells.values()) if isinstance(cells, Mapping) else cells
     of = cells if type(cells) in (tuple, list) else (cells,)
     for layer in of:
         if type(layer) not in (tuple, list):

@@ -3,14 +3,21 @@
 What is imported as itself is for the other rooms and promised to nobody else.
 """
 
+from bptt_jax.layers._context import context_of as context_of
+from bptt_jax.layers._context import refuse_without as refuse_without
+from bptt_jax.layers._context import with_context, without_context
 from bptt_jax.layers._dropout import dropout, variational_dropout
 from bptt_jax.layers._hooks import clip_d_carry, h_detach, in_turn, scale_d_carry
+from bptt_jax.layers._inputs import branches_of as branches_of
+from bptt_jax.layers._inputs import concatenated, inputs, summed
 from bptt_jax.layers._lift import lift
 from bptt_jax.layers._parts import Part, parts, with_options
 from bptt_jax.layers._parts import over as over
+from bptt_jax.layers._parts import plain as plain
 from bptt_jax.layers._parts import settled as settled
 from bptt_jax.layers._recurrent import made, recurrent
 from bptt_jax.layers._remat import remat
+from bptt_jax.layers._residual import inside as inside
 from bptt_jax.layers._residual import residual
 from bptt_jax.layers._save import (
     COEFFICIENTS,
@@ -19,6 +26,8 @@ from bptt_jax.layers._save import (
     STATES,
     by_shapes,
 )
+from bptt_jax.layers._stack import keys_of as keys_of
+from bptt_jax.layers._stack import parts_of as parts_of
 from bptt_jax.layers._stack import stack
 from bptt_jax.layers._time_distributed import (
     dense,
@@ -39,11 +48,13 @@ __all__ = [
     "Part",
     "by_shapes",
     "clip_d_carry",
+    "concatenated",
     "dense",
     "dropout",
     "embedding",
     "h_detach",
     "in_turn",
+    "inputs",
     "layer_norm",
     "lift",
     "made",
@@ -53,10 +64,13 @@ __all__ = [
     "residual",
     "scale_d_carry",
     "stack",
+    "summed",
     "time_distributed",
     "variational_dropout",
     "why",
+    "with_context",
     "with_loss",
     "with_losses",
     "with_options",
+    "without_context",
 ]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from bptt_jax import _pytrees as trees
 from bptt_jax.layers._lift import check_objective, lift
 from bptt_jax.layers._outputs import outputs
-from bptt_jax.layers._stack import parts_of, stack
+from bptt_jax.layers._stack import parts_of, with_last
 from bptt_jax.types import Cell, Layer, Objective, Side, Weighted
 
 
@@ -101,7 +101,7 @@ def judged(
     check_objective(objective)
     *before, last = parts_of(layer)
     if before and last.over is None:
-        return stack(*before, again(last, objective))
+        return with_last(layer, again(last, objective))
 
     def given(ys, side):
         return jax.tree.map(outcome, _losses(objective, ys, side))

@@ -10,6 +10,8 @@ from bptt_jax._factory import factory
 from bptt_jax.layers._hooks import in_turn
 from bptt_jax.layers._lift import lift
 from bptt_jax.layers._recurrent import made
+from bptt_jax.layers._save import STATES
+from bptt_jax.loops import step_by_step
 from bptt_jax.types import Cell, Layer, Loop, OnDCarry, Recurrent, Save
 
 
@@ -33,7 +35,7 @@ class _Here:
 
 
 def parts(layer: Layer | Cell) -> list[Part]:
-    """The recurrent parts of a layer, in the order of their parameters; [] if none.
+    """The recurrent parts of a layer, in the order in which they are run; [] if none.
 
     >>> import jax
     >>> from bptt_jax import cells, layers
@@ -47,7 +49,10 @@ def parts(layer: Layer | Cell) -> list[Part]:
 
 
 def numbered(layer: Layer) -> list[tuple[int, Part]]:
-    """`parts`, each with its place among the calls of `layer.over`'s function."""
+    """`parts`, each with its place among the calls of `layer.over`'s function.
+
+    Calls come in the order in which parts are run, which a dict of parameters has not.
+    """
     if layer.over is None:
         return []
     calls = itertools.count()
@@ -60,7 +65,8 @@ def numbered(layer: Layer) -> list[tuple[int, Part]]:
     flat, _ = jax.tree_util.tree_flatten_with_path(
         params, is_leaf=lambda node: isinstance(node, _Here)
     )
-    return [(a.call, Part(path, a.part)) for path, a in flat if isinstance(a, _Here)]
+    found = [(a.call, Part(path, a.part)) for path, a in flat if isinstance(a, _Here)]
+    return sorted(found, key=lambda each: each[0])
 
 
 def over(
@@ -105,6 +111,13 @@ def with_options(
         return made(part._replace(**{k: v for k, v in given.items() if v is not None}))
 
     return over(layer, f)
+
+
+def plain(layer: Layer) -> Layer:
+    """The same layer step by step, with nothing kept beside its states."""
+    if layer.over is None:
+        return layer
+    return layer.over(lambda part: made(part._replace(loop=step_by_step, save=STATES)))
 
 
 @factory

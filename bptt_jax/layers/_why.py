@@ -28,7 +28,8 @@ def why(
 
     Args:
       layer: a cell, or a layer with recurrent parts.
-      params, carry, xs, side: as of an unroll, arrays or their shapes and dtypes.
+      params, carry, xs, side: as of an unroll, arrays or their shapes and dtypes; with
+        `with_context` where a part sees one.
       loop: which is asked.
 
     Returns:

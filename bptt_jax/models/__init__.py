@@ -11,5 +11,15 @@ from bptt_jax.models._generate import drawn as drawn
 from bptt_jax.models._generate import filtered, generate
 from bptt_jax.models._generate import refuse_temperature as refuse_temperature
 from bptt_jax.models._stacks import bidirectional, features, symbols
+from bptt_jax.models._summary import Row, Summary, summary
 
-__all__ = ["bidirectional", "features", "filtered", "generate", "symbols"]
+__all__ = [
+    "Row",
+    "Summary",
+    "bidirectional",
+    "features",
+    "filtered",
+    "generate",
+    "summary",
+    "symbols",
+]

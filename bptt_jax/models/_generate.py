@@ -80,7 +80,7 @@ def generate(
 
     Args:
       model: tokens `[T, B]` in, logits `[T, B, n_symbols]` out.
-      params: its parameters.
+      params: its parameters; `layers.with_context` of them where a part sees one.
       tokens: the beginning, integers `[T]`, T of at least 1; of several texts `[T, B]`.
       n: how many symbols to draw.
       temperature: logits are divided by it; small is more certain, and 0 takes the most

@@ -34,7 +34,7 @@ FACTORIES: dict[str, Callable] = {
     **_of(
         "layers",
         layers,
-        "clip_d_carry dense dropout embedding in_turn layer_norm made recurrent remat "
+        "clip_d_carry dense dropout embedding in_turn inputs layer_norm made recurrent remat "
         "residual scale_d_carry settled stack time_distributed variational_dropout "
         "with_loss with_losses with_options",
     ),
@@ -65,7 +65,11 @@ RECORDS: dict[str, type] = {
 
 VALUES: dict[str, Any] = {
     **_of("cells", cells, "identity"),
-    **_of("layers", layers, "COEFFICIENTS GATES NOTHING STATES h_detach"),
+    **_of(
+        "layers",
+        layers,
+        "COEFFICIENTS GATES NOTHING STATES concatenated h_detach summed",
+    ),
     **_of("loops", loops, "native pallas step_by_step"),
     **_of(
         "objectives",

@@ -96,11 +96,23 @@ def _given(function: Callable, data: dict, name: str) -> Any:
     if not isinstance(args, list) or not isinstance(options, dict):
         raise ValueError(f"{name}: expected arguments in a list, options by name")
     args = [_made(one) for one in args]
-    options = {key: _made(one) for key, one in options.items()}
+    options = {key: _made(one) for key, one in [*options.items(), *_named(data, name)]}
     try:
         return function(*args, **options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def _named(data: dict, name: str) -> list:
+    """Pairs of a name and what it is of, in their order."""
+    pairs = data.get("named", [])
+    fits = isinstance(pairs, list) and all(
+        isinstance(one, list) and len(one) == 2 and isinstance(one[0], str)
+        for one in pairs
+    )
+    if not fits or len({one[0] for one in pairs}) < len(pairs):
+        raise ValueError(f"{name}: expected pairs of a name and a part, each name once")
+    return pairs
 
 
 def _dtype(data: dict) -> Any:

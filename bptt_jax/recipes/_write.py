@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_jax._factory import plain, replaced
+from bptt_jax._factory import plain, replaced, takes_names_in_order
 from bptt_jax.recipes import _names
 
 FORMAT = 1
@@ -83,8 +83,11 @@ def _call(made: functools.partial, how: str = "call") -> dict[str, Any]:
     found: dict[str, Any] = {how: name}
     if made.args:
         found["args"] = [_part(name, one) for one in made.args]
-    if made.keywords:
-        found["options"] = _options(made.keywords, name)
+    named = made.keywords
+    if named and takes_names_in_order(made.func):  # which JSON need not keep
+        found["named"] = [[*each] for each in _options(named, name).items()]
+    elif named:
+        found["options"] = _options(named, name)
     return found
 
 

@@ -12,6 +12,8 @@ What is imported as itself is for the other rooms and promised to nobody else.
 from bptt_jax.tasks._adding import adding
 from bptt_jax.tasks._arrays import arrays
 from bptt_jax.tasks._coin import coin
+from bptt_jax.tasks._contexts import contexts_of as contexts_of
+from bptt_jax.tasks._contexts import rows_of as rows_of
 from bptt_jax.tasks._copy_memory import copy_memory
 from bptt_jax.tasks._corpora import (
     Corpus,

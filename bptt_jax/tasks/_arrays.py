@@ -11,6 +11,7 @@ import numpy as np
 
 from bptt_jax._factory import remembered
 from bptt_jax.tasks._constant import baselines_of, counted
+from bptt_jax.tasks._contexts import contexts_of
 from bptt_jax.tasks._epochs import held_out_size
 from bptt_jax.tasks._given import Given, given_of, refuse_options
 from bptt_jax.tasks._metrics import of_arrays, of_symbols, with_own
@@ -36,6 +37,7 @@ def arrays(
     objective: Objective | None = None,
     standardise: bool = True,
     metrics: Mapping[str, Any] | None = None,
+    context: Any = None,
     seed: int = 0,
 ) -> Task:
     """A data set of one's own as a task; sequences come first, as data sets have them.
@@ -51,7 +53,8 @@ def arrays(
       inputs: `[N, T, ...]`, or a list of N arrays `[T, ...]` of unequal lengths. Floats,
         truths, and integers with an axis of features are features (several axes are
         joined to one); integers `[N, T]` are symbols, from 0 on; floats `[N, T]` are one
-        feature.
+        feature. Or a dictionary of such, as `layers.inputs` takes it: the same sequences,
+        seen in several ways.
       targets: one a sequence, `[N]` or `[N, O]`, one a step, `[N, T]` or `[N, T, O]`, or a
         list of N; labels may be integers, truths or text of any values, and are numbered
         in their order (`Task.encoding.classes`). None: the next input.
@@ -77,10 +80,14 @@ def arrays(
         [K, ...]`, whose mean over the steps that count is told, `(f, finish)` where the
         figure is a function of that mean, or a `types.Metric`. Targets as the objective
         is given them.
+      context: what is known of each sequence beside its steps, `[N, ...]`, or a dictionary of
+        such; numbers as they are, in float32, or int32. It is `Batch.context`, for a model
+        that sees one.
       seed: of the split and of the order.
 
     Returns:
-      A task whose `n_in` and `n_out` are what a model needs. Losses are those of
+      A task whose `n_in` and `n_out` are what a model needs; of a dictionary `n_in` is one,
+      and `tokens` are the names of those that are symbols. Losses are those of
       standardised targets; baselines are what the best constant costs, in the same unit.
       `Task.metrics` have the accuracy of labels and truths, MAE and RMSE of numbers in the
       unit of the data, bits and perplexity of symbols that are predicted.
@@ -102,7 +109,9 @@ def arrays(
     held = np.flatnonzero(out)
     size = held_out_size(batch, len(out) - len(held), len(held), "sequences")
     data, encoding = _encoded(given, out, objective, standardise)
-    data = data._replace(weights=_weights(given, out, weights))
+    data = data._replace(
+        weights=_weights(given, out, weights), context=_context(given, context)
+    )
     n_in, n_out = _sizes(data, encoding)
     return Task(
         n_in=n_in,
@@ -110,7 +119,7 @@ def arrays(
         objective=given.form if objective is None else objective,
         train=stream(data, np.flatnonzero(~out), batch, (seed, _ORDER), True),
         held_out=stream(data, held, size, (seed, _HELD_OUT_ORDER), False),
-        tokens=data.inputs.joined.ndim == 1,
+        tokens=_symbols(data.inputs.joined),
         baselines=baselines_of(data, given.form, objective, n_out, out),
         record=dict(task="arrays", sha256=digest((data, out)), seed=seed),
         encoding=encoding,
@@ -152,11 +161,8 @@ def _encoded(
     """What batches are made of, by what the training part says."""
     xs, found = given.inputs, given.targets
     train = xs.over_steps(~out)
-    of_inputs = None
-    if xs.joined.ndim > 1:
-        if standardise and xs.joined.dtype != bool:
-            of_inputs = scale_of(xs.joined, train)
-        xs = xs._replace(joined=scaled(xs.joined, of_inputs))
+    of_inputs, joined = _scaled(xs.joined, train, standardise)
+    xs = xs._replace(joined=joined)
     if found is None:
         of_targets = of_inputs if given.form is NUMBERS else None
         return Data(xs, None, None), Encoding(of_inputs, of_targets)
@@ -175,6 +181,36 @@ def _encoded(
     return Data(xs, compared, None), encoding
 
 
+def _scaled(joined: Any, train: np.ndarray, standardise: bool) -> tuple[Any, Any]:
+    """The scale of inputs, and these by it; of each of a dictionary."""
+    if isinstance(joined, dict):
+        each = {key: _scaled(a, train, standardise) for key, a in joined.items()}
+        scales, found = ({key: each[key][k] for key in each} for k in (0, 1))
+        return scales, found
+    if joined.ndim == 1:
+        return None, joined
+    of = scale_of(joined, train) if standardise and joined.dtype != bool else None
+    return of, scaled(joined, of)
+
+
+def _symbols(joined: Any) -> bool | tuple[str, ...]:
+    """Whether inputs are symbols; which of them are."""
+    if isinstance(joined, dict):
+        return tuple(key for key, a in joined.items() if a.ndim == 1)
+    return joined.ndim == 1
+
+
+def _context(given: Given, context: Any) -> Any:
+    if context is None:
+        return None
+    if given.own:
+        raise ValueError(
+            "context: expected none where held_out is (inputs, targets); join the parts and "
+            "give the indices of what is held out"
+        )
+    return contexts_of("context", context, len(given.inputs.lengths))
+
+
 def _weights(given: Given, out: np.ndarray, weights: Any):
     """Of sequences `[N]` or of steps; None where all count alike."""
     if weights is None:
@@ -191,10 +227,15 @@ def _weights(given: Given, out: np.ndarray, weights: Any):
     return Sequences.of(found, lengths) if of_steps else found
 
 
-def _sizes(data: Data, encoding: Encoding) -> tuple[int, int]:
+def _size(joined: Any) -> Any:
+    if isinstance(joined, dict):
+        return {key: _size(a) for key, a in joined.items()}
+    return joined.shape[1] if joined.ndim > 1 else int(joined.max()) + 1
+
+
+def _sizes(data: Data, encoding: Encoding) -> tuple[Any, int]:
     """`n_in` and `n_out`."""
-    joined = data.inputs.joined
-    n_in = joined.shape[1] if joined.ndim > 1 else int(joined.max()) + 1
+    n_in = _size(data.inputs.joined)
     if encoding.classes is not None:
         return n_in, len(encoding.classes)
     if data.targets is None:

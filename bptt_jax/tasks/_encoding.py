@@ -1,6 +1,6 @@
 """From somebody's data to what a model sees, and from what it says back to labels and units."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from bptt_jax.tasks._forecasts import of_values
 from bptt_jax.tasks._sequences import (
     Sequences,
+    by_names,
     is_text,
     refuse_not_finite,
     scaled,
@@ -47,7 +48,8 @@ def encoding_of(task: Task) -> Encoding:
 
 
 def encoded(task: Task, xs: Any, name: str = "xs") -> Sequences:
-    """Sequences as a model of the task sees them: scaled features `[M, F]`, or symbols `[M]`.
+    """Sequences as a model of the task sees them: scaled features `[M, F]`, or symbols `[M]`;
+    or a dict of these.
 
     Args:
       task: its sizes and its encoding are used, and no data.
@@ -57,6 +59,8 @@ def encoded(task: Task, xs: Any, name: str = "xs") -> Sequences:
     Raises:
       TypeError, ValueError: they are not of the form of the task's inputs.
     """
+    if isinstance(task.n_in, dict):
+        return _each(task, xs, name)
     found = sequences(name, xs)
     if not len(found.lengths) or not found.lengths.all():
         which = f"sequence {int(found.lengths.argmin())} has" if len(xs) else "got"
@@ -84,6 +88,24 @@ def encoded(task: Task, xs: Any, name: str = "xs") -> Sequences:
         )
     refuse_not_finite(name, found)
     return found._replace(joined=scaled(found.joined, encoding_of(task).inputs))
+
+
+def _each(task: Task, xs: Any, name: str) -> Sequences:
+    """Of a task whose inputs are a dictionary."""
+    if not isinstance(xs, Mapping) or set(xs) != set(task.n_in):
+        got = ", ".join(map(str, xs)) if isinstance(xs, Mapping) else type(xs).__name__
+        raise ValueError(
+            f"{name}: expected a dictionary of {', '.join(task.n_in)}, got {got}"
+        )
+    scales = encoding_of(task).inputs or {}
+
+    def one(where: str, key: str, given: Any) -> Sequences:
+        scale = Encoding(scales.get(key))
+        of = dict(n_in=task.n_in[key], tokens=key in task.tokens, encoding=scale)
+        return encoded(task._replace(**of), given, where)
+
+    pairs = {key: (key, given) for key, given in xs.items()}
+    return by_names(name, pairs, lambda where, pair: one(where, *pair))
 
 
 def compared(task: Task, ys: Any, xs: Sequences, name: str = "ys") -> Compared:
@@ -139,7 +161,7 @@ def _next(task: Task, xs: Sequences) -> Compared:
         raise ValueError(
             "ys: expected targets, got None; the next inputs are no targets"
         )
-    last = np.zeros(len(xs.joined), bool)
+    last = np.zeros(xs.lengths.sum(), bool)
     last[xs.begins + xs.lengths - 1] = True
     values = np.roll(xs.joined, -1, axis=0)[~last]
     if not len(values):

@@ -1,11 +1,19 @@
 """Somebody's own arrays in one form, or refused."""
 
+import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt_jax._factory import is_whole, positive
-from bptt_jax.tasks._sequences import Sequences, is_text, refuse_not_finite, sequences
+from bptt_jax.tasks._sequences import (
+    Sequences,
+    by_names,
+    is_text,
+    refuse_not_finite,
+    sequences,
+)
 from bptt_jax.tasks._targets import (
     LABELS,
     NUMBERS,
@@ -23,7 +31,7 @@ MOST_SYMBOLS = 2**20
 class Given(NamedTuple):
     """What was given, in the form in which batches are made of it.
 
-    inputs: features `[M, F]` or symbols `[M]`, of all sequences.
+    inputs: features `[M, F]` or symbols `[M]`, of all sequences; or a dict of these.
     targets: of all sequences; None: the next inputs.
     form: the objective of this library that compares with such targets.
     own: how many of the sequences, the last ones, are a held-out part of one's own.
@@ -61,6 +69,11 @@ def given_of(
     inputs: Any, targets: Any, held_out: Any, objective: Any, per_step: bool | None
 ) -> Given:
     own = _own(held_out)
+    if isinstance(inputs, Mapping) and targets is None:
+        raise ValueError(
+            "targets: expected some where inputs are a dictionary, got None; which of them "
+            "is next to be predicted nobody says"
+        )
     xs = _inputs("inputs", inputs, 1 + (targets is None))
     if targets is None:
         found, form = None, _following(xs, objective)
@@ -72,7 +85,7 @@ def given_of(
     if own is None:
         return Given(xs, found, form, 0)
     more = _inputs("held_out[0]", own[0], 1 + (targets is None))
-    _refuse_other("held_out[0]", "inputs", xs.joined, more.joined)
+    _refuse_other_inputs(xs.joined, more.joined)
     if (own[1] is None) != (targets is None):
         raise ValueError(
             "held_out: expected (inputs, targets), targets None where those of training "
@@ -101,6 +114,8 @@ def _own(held_out: Any) -> tuple | list | None:
 
 def _inputs(name: str, given: Any, least: int) -> Sequences:
     """Features `[M, F]` or symbols `[M]`; each sequence has so many steps at least."""
+    if isinstance(given, Mapping):
+        return by_names(name, given, functools.partial(_inputs, least=least))
     found = sequences(name, given)
     joined, lengths = found.joined, found.lengths
     if not len(lengths):
@@ -145,6 +160,19 @@ def _following(xs: Sequences, objective: Objective | None) -> Objective:
             f"compares with, got objectives.{OBJECTIVES[objective]}"
         )
     return form
+
+
+def _refuse_other_inputs(a: Any, b: Any) -> None:
+    """Where a held-out part has others than the training part."""
+    if not isinstance(a, dict) and not isinstance(b, dict):
+        return _refuse_other("held_out[0]", "inputs", a, b)
+    names = [sorted(c) if isinstance(c, dict) else "an array" for c in (a, b)]
+    if names[0] != names[1]:
+        raise ValueError(
+            f"held_out[0]: expected {names[0]}, as of inputs, got {names[1]}"
+        )
+    for key in a:
+        _refuse_other(f"held_out[0][{key!r}]", f"inputs[{key!r}]", a[key], b[key])
 
 
 def _refuse_other(name: str, of: str, a: np.ndarray, b: np.ndarray) -> None:

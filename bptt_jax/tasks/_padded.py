@@ -8,6 +8,7 @@ import numpy as np
 
 from bptt_jax import objectives
 from bptt_jax._factory import factory
+from bptt_jax.tasks._contexts import rows_of
 from bptt_jax.tasks._epochs import buckets_of, reader
 from bptt_jax.tasks._sequences import Sequences
 from bptt_jax.types import Batch, Side, Stream, StreamBatch, Weighted
@@ -16,14 +17,18 @@ from bptt_jax.types import Batch, Side, Stream, StreamBatch, Weighted
 class Data(NamedTuple):
     """What batches are made of.
 
-    inputs: float32 features `[M, F]`, or int32 symbols `[M]`, of all steps.
+    inputs: float32 features `[M, F]`, or int32 symbols `[M]`, of all steps; or a dict of
+        these.
     targets: of all steps, or `[N, ...]` of sequences; None: the next inputs.
     weights: of all steps, or `[N]` of sequences; None: all count alike.
+    context: `[N, ...]` of sequences, what is constant in time, or a dict of these; None:
+        there is none.
     """
 
     inputs: Sequences
     targets: Sequences | np.ndarray | None
     weights: Sequences | np.ndarray | None
+    context: Any = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -34,15 +39,18 @@ class Data(NamedTuple):
 class Padded(NamedTuple):
     """What a batch is made of; time is the first axis.
 
-    inputs: `[T, B, F]`, or symbols `[T, B]`; where targets are the next inputs T + 1 steps.
+    inputs: `[T, B, F]`, or symbols `[T, B]`, or a dict of these; where targets are the next
+        inputs T + 1 steps.
     lengths: int32 `[B]`, zero where a row is empty.
     targets, weights: `[T, B, ...]` or `[B, ...]`; targets may be a tree of such leaves.
+    context: `[B, ...]`, or a dict of these.
     """
 
     inputs: Any
     lengths: Any
     targets: Any = None
     weights: Any = None
+    context: Any = None
 
 
 def stream(
@@ -83,7 +91,8 @@ def _padded(data: Data, rows: np.ndarray, T: int) -> Padded:
         return None if a is None else np.where(rows < 0, 0, a[rows].T).T.astype(a.dtype)
 
     lengths = np.where(rows < 0, 0, data.lengths[rows]).astype(np.int32)
-    return Padded(some(data.inputs), lengths, some(data.targets), some(data.weights))
+    along = some(data.inputs), lengths, some(data.targets), some(data.weights)
+    return Padded(*along, rows_of(data.context, rows))
 
 
 @factory
@@ -102,11 +111,12 @@ def batch_of(*, following: bool, single: bool, masked: bool, full: bool) -> Stre
         inputs, targets = item.inputs, item.targets
         if following:
             inputs, targets = inputs[:-1], inputs[1:]
-        steps = jnp.arange(len(inputs), dtype=jnp.int32)[:, None]
+        T = jax.tree.leaves(inputs)[0].shape[0]
+        steps = jnp.arange(T, dtype=jnp.int32)[:, None]
         real = steps < item.lengths[None]
         counts = objectives.at_last_step(real) if single else real.astype(jnp.float32)
         if single:
-            over = lambda a: jnp.broadcast_to(a[None], (len(inputs), *a.shape))
+            over = lambda a: jnp.broadcast_to(a[None], (T, *a.shape))
             targets = jax.tree.map(over, targets)
         if item.weights is not None:
             counts = counts * _over_steps(item.weights, following)
@@ -115,6 +125,7 @@ def batch_of(*, following: bool, single: bool, masked: bool, full: bool) -> Stre
         return Batch(
             inputs,
             Side(mask=mask, targets=targets if alike else Weighted(targets, counts)),
+            () if item.context is None else item.context,
         )
 
     return batch

@@ -1,6 +1,7 @@
 """Sequences of unequal lengths, as they are given and as batches have them."""
 
 import hashlib
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,17 +17,17 @@ _LARGEST = float(np.finfo(np.float32).max)
 class Sequences(NamedTuple):
     """N sequences, one after another.
 
-    joined: `[sum of lengths, ...]`.
+    joined: `[sum of lengths, ...]`; of inputs by names a dict of such.
     lengths: int64 `[N]`.
     begins: int64 `[N]`, where each of them begins in `joined`.
     """
 
-    joined: np.ndarray
+    joined: Any
     lengths: np.ndarray
     begins: np.ndarray
 
     @classmethod
-    def of(cls, joined: np.ndarray, lengths: np.ndarray) -> "Sequences":
+    def of(cls, joined: Any, lengths: np.ndarray) -> "Sequences":
         return cls(joined, lengths, np.cumsum(lengths) - lengths)
 
     def place(self, row: int) -> tuple[int, int]:
@@ -39,8 +40,11 @@ class Sequences(NamedTuple):
         return np.repeat(each, self.lengths, axis=0)
 
     def and_then(self, other: "Sequences") -> "Sequences":
-        pairs = (self.joined, other.joined), (self.lengths, other.lengths)
-        return Sequences.of(*map(np.concatenate, pairs))
+        both = lambda *pair: np.concatenate(pair)
+        return Sequences.of(
+            jax.tree.map(both, self.joined, other.joined),
+            both(self.lengths, other.lengths),
+        )
 
     def padded(self, chosen: np.ndarray, T: int) -> np.ndarray:
         """Those sequences, time first, zero where they have ended; -1 chooses none.
@@ -52,12 +56,52 @@ class Sequences(NamedTuple):
         Returns:
           `[T, B, ...]`. No more than the longest of them is copied.
         """
-        found = np.zeros((T, len(chosen), *self.joined.shape[1:]), self.joined.dtype)
         lengths = np.where(chosen < 0, 0, self.lengths[chosen])
         steps = np.arange(lengths.max(initial=0))[:, None]
         there = steps < lengths
-        found[: len(steps)][there] = self.joined[(self.begins[chosen] + steps)[there]]
-        return found
+        rows = (self.begins[chosen] + steps)[there]
+
+        def leaf(joined):
+            found = np.zeros((T, len(chosen), *joined.shape[1:]), joined.dtype)
+            found[: len(steps)][there] = joined[rows]
+            return found
+
+        return jax.tree.map(leaf, self.joined)
+
+
+def by_names(
+    name: str, given: Mapping, one: Callable[[str, Any], Sequences]
+) -> Sequences:
+    """Inputs by names as one, whose `joined` is a dict.
+
+    Args:
+      one: what is made of each, by its name in errors and what was given.
+
+    Raises:
+      ValueError: there are none, or they have other lengths.
+      TypeError: a name is no text; and what `one` raises.
+    """
+    if not given:
+        raise ValueError(f"{name}: expected inputs by their names, got none")
+    for key in given:
+        if not isinstance(key, str):
+            raise TypeError(f"{name}: expected names, got {key!r}")
+    each = {key: one(f"{name}[{key!r}]", value) for key, value in given.items()}
+    first, *others = each
+    for key in others:
+        a, b = each[first].lengths, each[key].lengths
+        if len(a) != len(b):
+            raise ValueError(
+                f"{name}[{key!r}]: expected {len(a)} sequences, as {first} has, got {len(b)}"
+            )
+        if (a != b).any():
+            i = int(np.argmax(a != b))
+            raise ValueError(
+                f"{name}[{key!r}]: expected {a[i]} steps of sequence {i}, as {first} has, "
+                f"got {b[i]}"
+            )
+    joined = {key: found.joined for key, found in each.items()}
+    return Sequences.of(joined, each[first].lengths)
 
 
 def array(name: str, given: Any) -> np.ndarray:

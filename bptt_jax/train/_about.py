@@ -4,6 +4,8 @@ import json
 import pathlib
 from typing import Any
 
+import jax
+
 from bptt_jax import recipes, tasks
 from bptt_jax.types import Encoding, Layer, Scale, Stream, Task, Text
 
@@ -61,7 +63,8 @@ def _described(said: dict[str, Any], record: dict[str, Any]) -> Task:
     objective = said["objective"]
     objective = _unknown if "own" in objective else recipes.read(objective)
     encoding = said["encoding"]
-    if not all(isinstance(said[n], int) and said[n] > 0 for n in ("n_in", "n_out")):
+    sizes = jax.tree.leaves((said["n_in"], said["n_out"]))
+    if not sizes or not all(isinstance(n, int) and n > 0 for n in sizes):
         raise ValueError("n_in and n_out are sizes")
     encoding = None if encoding is None else _encoding(encoding)
     if encoding and encoding.classes and len(encoding.classes) != said["n_out"]:
@@ -73,12 +76,17 @@ def _described(said: dict[str, Any], record: dict[str, Any]) -> Task:
         objective,
         nothing,
         nothing,
-        tokens=bool(said["tokens"]),
+        tokens=_tokens(said),
         stateful=bool(said["stateful"]),
         text=_text(said["text"]),
         record={name: record[name] for name in said["record"]},
         encoding=encoding,
     )
+
+
+def _tokens(said: dict[str, Any]) -> bool | tuple[str, ...]:
+    several = isinstance(said["n_in"], dict)
+    return tuple(map(str, said["tokens"])) if several else bool(said["tokens"])
 
 
 def has_data(task: Task) -> bool:
@@ -152,17 +160,26 @@ def _again(recipe: dict[str, Any]) -> Any:
 def _written(encoding: Encoding) -> dict[str, Any]:
     found = encoding._asdict()
     for name in ("inputs", "targets"):
-        found[name] = None if found[name] is None else found[name]._asdict()
+        found[name] = _of_scale(found[name])
     if encoding.classes is not None:
         found["classes"] = [_label(one) for one in encoding.classes]
     return found
 
 
+def _of_scale(scale: Any) -> dict[str, Any] | None:
+    if isinstance(scale, dict):
+        return dict(by_name={name: _of_scale(one) for name, one in scale.items()})
+    return None if scale is None else scale._asdict()
+
+
+def _scale(said: dict[str, Any] | None) -> Any:
+    if said is not None and "by_name" in said:
+        return {str(name): _scale(one) for name, one in said["by_name"].items()}
+    return None if said is None else Scale(*_numbers(said))
+
+
 def _encoding(said: dict[str, Any]) -> Encoding:
-    scales = {
-        name: None if said[name] is None else Scale(*_numbers(said[name]))
-        for name in ("inputs", "targets")
-    }
+    scales = {name: _scale(said[name]) for name in ("inputs", "targets")}
     classes, shape = said["classes"], said["shape"]
     return Encoding(
         **scales,

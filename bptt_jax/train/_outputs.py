@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_jax import tasks, unrolls
+from bptt_jax import _pytrees as trees
+from bptt_jax import layers, tasks, unrolls
 from bptt_jax.types import Layer, PyTree, Side
 
 ROWS = 32
@@ -39,6 +40,7 @@ def outputs(
     xs: tasks.Sequences,
     per_step: bool,
     of_ys: Callable | None = None,
+    context: PyTree = None,
 ) -> np.ndarray:
     """Outputs of all steps one after another, `[M, O]`, or of last steps, `[N, O]`.
 
@@ -46,13 +48,15 @@ def outputs(
       xs: as the model sees them.
       per_step: whether those of each step are wanted.
       of_ys: what is made of outputs on the device, `[..., O] -> [...]`; None: nothing.
+      context: of each sequence, leaves `[N, ...]`; None: there is none.
     """
     found: np.ndarray | None = None
-    total = len(xs.joined) if per_step else len(xs.lengths)
+    total = int(xs.lengths.sum()) if per_step else len(xs.lengths)
     for rows, T in _batches(xs.lengths):
         there = rows >= 0
         lengths = np.where(there, xs.lengths[rows], 1).astype(np.int32)
-        ys = _program(model, per_step, of_ys, params, xs.padded(rows, T), lengths)
+        at = params, xs.padded(rows, T), lengths, tasks.rows_of(context, rows)
+        ys = _program(model, per_step, of_ys, *at)
         ys = np.asarray(ys)
         if found is None:
             found = np.zeros((total, *ys.shape[1 + per_step :]), ys.dtype)
@@ -77,9 +81,10 @@ def _batches(lengths: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _program(model, per_step, of_ys, params, xs, lengths):
+def _program(model, per_step, of_ys, params, xs, lengths, context):
     """`[T, ROWS, …]`, or of the last real steps `[ROWS, …]`."""
-    mask = unrolls.sequence_mask(lengths, len(xs))
+    mask = unrolls.sequence_mask(lengths, trees.length(xs))
+    params = layers.with_context(params, context)
     carry = model.init_carry(params, (len(lengths),))
     _, ys = unrolls.bptt(model, params, carry, xs, Side(mask=mask))
     if not per_step:

@@ -100,6 +100,7 @@ def _program(task, model, estimator, optimizer, state: TrainState) -> dict[str, 
     def outputs(params, batch):
         batch = estimators.with_keys(batch, key)
         carry = estimators.init_carry(layer, params, batch)
+        params = layers.with_context(params, batch.context)
         return layer.fwd(params, carry, batch.inputs, batch.side)[1]
 
     ys = jax.eval_shape(outputs, state.params, batch)

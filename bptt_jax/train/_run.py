@@ -1,6 +1,6 @@
 """A training, and what can be done with what it made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -48,13 +48,14 @@ class Run(NamedTuple):
         """The best parameters."""
         return self.best.params
 
-    def predict(self, xs: Any) -> Any:
+    def predict(self, xs: Any, *, context: Any = None) -> Any:
         """What the best parameters say of sequences, in the labels and units of the data.
 
         Args:
           xs: as `tasks.arrays` takes inputs: `[N, T, ...]`, or a list of N arrays of unequal
             lengths; any N. Outputs of a sequence do not depend on the others. One program is
             compiled for like lengths.
+          context: of each sequence, as `tasks.arrays` takes it; None: there is none.
 
         Returns:
           Where a sequence has one target `[N, ...]`: labels, truths, or numbers (float64) with
@@ -65,14 +66,15 @@ class Run(NamedTuple):
           TypeError, ValueError: these are not of the form of what it was trained on.
         """
         of_ys = _argmax if tasks.form_of(self.task) is tasks.LABELS else None
-        found, given = self._outputs(xs, of_ys)
+        given = tasks.encoded(self.task, xs)
+        found = self._outputs(given, context, of_ys)
         if of_ys is None:
             found = tasks.decoded(self.task, found)
         else:
             found = tasks.labels(self.task, found)
         return self._as_given(xs, found, given)
 
-    def predict_proba(self, xs: Any) -> Any:
+    def predict_proba(self, xs: Any, *, context: Any = None) -> Any:
         """Probabilities of the classes, `[N, C]` in the order of `task.encoding.classes`, or
         that each truth is True; otherwise as `predict`.
 
@@ -80,14 +82,17 @@ class Run(NamedTuple):
           ValueError: it predicts numbers; and as `predict`.
         """
         tasks.refuse_numbers(self.task)
-        found, given = self._outputs(xs)
+        given = tasks.encoded(self.task, xs)
+        found = self._outputs(given, context)
         return self._as_given(xs, tasks.probabilities(self.task, found), given)
 
-    def evaluate(self, xs: Any, ys: Any = None) -> dict[str, float]:
+    def evaluate(
+        self, xs: Any, ys: Any = None, *, context: Any = None
+    ) -> dict[str, float]:
         """Figures of predictions beside what is so.
 
         Args:
-          xs: as of `predict`.
+          xs, context: as of `predict`.
           ys: targets, as `tasks.arrays` takes them; None: the next inputs.
 
         Returns:
@@ -100,7 +105,7 @@ class Run(NamedTuple):
         """
         given = tasks.encoded(self.task, xs)
         wanted = tasks.compared(self.task, ys, given)
-        found = outputs(self.model, self.params, given, self._per_step)
+        found = self._outputs(given, context)
         if ys is None:
             last = np.zeros(len(found), bool)
             last[given.begins + given.lengths - 1] = True
@@ -175,13 +180,16 @@ class Run(NamedTuple):
     def _per_step(self) -> bool:
         return tasks.encoding_of(self.task).per_step
 
-    def _outputs(self, xs, of_ys=None) -> tuple[np.ndarray, tasks.Sequences]:
-        given = tasks.encoded(self.task, xs)
-        return outputs(self.model, self.params, given, self._per_step, of_ys), given
+    def _outputs(self, given: tasks.Sequences, context, of_ys=None) -> np.ndarray:
+        if context is not None:
+            context = tasks.contexts_of("context", context, len(given.lengths))
+        at = self.model, self.params, given, self._per_step, of_ys, context
+        return outputs(*at)
 
     def _as_given(self, xs: Any, found: np.ndarray, given: tasks.Sequences) -> Any:
         if not self._per_step:
             return found
+        xs = next(iter(xs.values())) if isinstance(xs, Mapping) else xs
         if isinstance(xs, list | tuple):
             return np.split(found, given.begins[1:])
         return found.reshape(len(given.lengths), -1, *found.shape[1:])

@@ -18,6 +18,7 @@ from bptt_jax.types._batch import Batch
 from bptt_jax.types._cell import Cell, CellCouplings, CellOutput, CellStep, Unsaid
 from bptt_jax.types._estimator import Estimator, EstimatorGrad, EstimatorInit, Gradient
 from bptt_jax.types._factors import Blocks, Outer, Sum, Summed, Terms
+from bptt_jax.types._in_context import InContext
 from bptt_jax.types._init import Init, InitCarry
 from bptt_jax.types._layer import Layer, LayerBwd, LayerFwd, LayerOver, LayerRefuse
 from bptt_jax.types._loop import (
@@ -72,6 +73,7 @@ from bptt_jax.types._unroll import BoundUnroll, Unroll
 __all__ = [
     "Init",
     "InitCarry",
+    "InContext",
     "Outer",
     "Sum",
     "Blocks",

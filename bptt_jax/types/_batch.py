@@ -7,7 +7,14 @@ from bptt_jax.types._side import Side
 
 
 class Batch(NamedTuple):
-    """Inputs `[T, ..., I]` (or tokens `[T, ...]`) with what goes beside them."""
+    """Inputs with what goes beside them.
+
+    inputs: leaves `[T, ..., I]`, or tokens `[T, ...]`.
+    side: of all steps.
+    context: what is constant in time, leaves `[B, ...]`, for a model that sees one
+        (`InContext`); `()`: there is none.
+    """
 
     inputs: PyTree
     side: Side
+    context: PyTree = ()

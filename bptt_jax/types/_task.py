@@ -36,7 +36,8 @@ class Scale(NamedTuple):
 class Encoding(NamedTuple):
     """What stands between somebody's data and what a model sees, and the way back.
 
-    inputs: scale of the features; None: they are seen as they are.
+    inputs: scale of the features, or of each of a dictionary of inputs; None: they are seen
+        as they are.
     targets: scale of the numbers that outputs are compared with: an output y means
         `y * deviation + mean`.
     classes: the label of each output, where outputs are logits of classes.
@@ -45,7 +46,7 @@ class Encoding(NamedTuple):
         number; None: as outputs are, `[O]`.
     """
 
-    inputs: Scale | None = None
+    inputs: Scale | dict[str, Scale | None] | None = None
     targets: Scale | None = None
     classes: tuple | None = None
     per_step: bool = True
@@ -110,11 +111,13 @@ def _symbols_of(text: Text | None) -> tuple | None:
 class Task(NamedTuple):
     """What is to be learnt.
 
-    n_in: features of an input, or how many symbols there are where inputs are `tokens`.
+    n_in: features of an input, or how many symbols there are where inputs are `tokens`; of
+        a dictionary of inputs one by each name.
     n_out: outputs of each step.
     objective: an `Objective`.
     train, held_out: streams; the second is read from its start at each evaluation.
-    tokens: whether inputs are symbols (integers `[T, ...]`) rather than features.
+    tokens: whether inputs are symbols (integers `[T, ...]`) rather than features; of a
+        dictionary of inputs the names of those that are.
     stateful: whether consecutive batches continue each other (truncated BPTT).
     text: of the symbols, where a model of the task can write text.
     baselines: name of a simple predictor -> its loss per step on held-out data.
@@ -123,12 +126,12 @@ class Task(NamedTuple):
     metrics: name -> `Metric`.
     """
 
-    n_in: int
+    n_in: int | dict[str, int]
     n_out: int
     objective: Objective
     train: Stream
     held_out: Stream
-    tokens: bool = False
+    tokens: bool | tuple[str, ...] = False
     stateful: bool = False
     text: Text | None = None
     baselines: dict = {}

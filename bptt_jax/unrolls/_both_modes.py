@@ -170,6 +170,7 @@ def both_modes(
     *,
     chunk: int | None = None,
     length: int | None = None,
+    context: PyTree = (),
 ) -> tuple[PyTree, PyTree]:
     """Runs a layer through time; has forward mode beside the hand-derived reverse mode.
 
@@ -199,6 +200,7 @@ def both_modes(
       side: masks, resets, keys, targets; see `Side`.
       chunk: steps of a stretch, K; None: `default_chunk`.
       length: the number of steps, where `xs` is None.
+      context: as of `bptt`.
 
     Returns:
       The state after the last step, and the outputs `[T, ..., O]`.
@@ -229,4 +231,6 @@ def both_modes(
     (8, 32)
     """
     chunk = check_chunk(chunk)
-    return _both_modes(layer, params, carry, xs, side, length=length, chunk=chunk)
+    return _both_modes(
+        layer, params, carry, xs, side, length=length, context=context, chunk=chunk
+    )

@@ -136,6 +136,7 @@ def bptt(
     *,
     chunk: int | None = None,
     length: int | None = None,
+    context: PyTree = (),
 ) -> tuple[PyTree, PyTree]:
     """Runs a layer through time; its gradient is the hand-derived BPTT.
 
@@ -165,6 +166,9 @@ def bptt(
         memory for more of them (`loops.native`). Any K gives the same gradient to
         rounding; memory has a term that grows with K.
       length: the number of steps, where `xs` is None.
+      context: what is constant in time (what was read before, a task's embedding, weights
+        that another network made): a tree that stands beside the parameters of each part
+        that sees one, `InContext`, with its gradient. Leaves have the batch axes first.
 
     Returns:
       The state after the last step, and the outputs `[T, ..., O]`.
@@ -190,4 +194,6 @@ def bptt(
     (8, 32)
     """
     chunk = check_chunk(chunk)
-    return _bptt(layer, params, carry, xs, side, length=length, chunk=chunk)
+    return _bptt(
+        layer, params, carry, xs, side, length=length, context=context, chunk=chunk
+    )

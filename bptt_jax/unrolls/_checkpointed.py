@@ -24,6 +24,7 @@ def checkpointed(
     kept: int = 0,
     offload: bool = False,
     length: int | None = None,
+    context: PyTree = (),
 ) -> tuple[PyTree, PyTree]:
     """Runs a layer through time; its gradient is exact, from at most `slots` states.
 
@@ -57,6 +58,7 @@ def checkpointed(
       offload: whether the slots are in the memory of the host, where that is another than
         the device's (GPU, TPU).
       length: the number of steps, where `xs` is None.
+      context: as of `bptt`.
 
     Returns:
       The state after the last step, and the outputs `[T, ..., O]`.
@@ -91,6 +93,7 @@ def checkpointed(
     slots, chunk, kept = plain((slots, chunk, kept))
     if offload:
         _check_host_memory()
+    params = layers.with_context(params, context)
     if memory is not None:
         if slots is not None or kept:
             raise ValueError(

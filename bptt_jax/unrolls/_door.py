@@ -43,8 +43,8 @@ def unroll(forward: Callable, backward: Callable) -> Unroll:
         (d_params, d_carry, d_xs, d_targets)`, lists of the floating leaves' cotangents.
 
     Returns:
-      `(layer_or_cell, params, carry, xs, side=Side(), *, length=None, **options) ->
-      (carry, ys)`.
+      `(layer_or_cell, params, carry, xs, side=Side(), *, length=None, context=(),
+      **options) -> (carry, ys)`.
     """
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -73,8 +73,8 @@ def door(core: Callable) -> Unroll:
         that has a derivative.
 
     Returns:
-      `(layer_or_cell, params, carry, xs, side=Side(), *, length=None, **options) ->
-      (carry, ys)`.
+      `(layer_or_cell, params, carry, xs, side=Side(), *, length=None, context=(),
+      **options) -> (carry, ys)`.
     """
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -93,8 +93,11 @@ def door(core: Callable) -> Unroll:
             layer, params, carry, xs, side,
         )  # fmt: skip
 
-    def call(layer, params, carry, xs, side=Side(), *, length=None, **options):
-        layer, arguments = lift(layer), arrays(params, carry, xs, side, length)
+    def call(
+        layer, params, carry, xs, side=Side(), *, length=None, context=(), **options
+    ):
+        layer = lift(layer)
+        arguments = arrays(params, carry, xs, side, length, context)
         refuse(layer, *arguments)
         return entry(layer, tuple(sorted(options.items())), *arguments)
 
@@ -146,11 +149,15 @@ def lift(layer: Layer | Cell) -> Layer:
     return layers.lift(layer, "layer", hint)
 
 
-def arrays(params, carry, xs, side, length: int | None) -> tuple:
-    """All leaves as arrays; in place of `xs=None` inputs `[length, ..., 0]`."""
+def arrays(params, carry, xs, side, length: int | None, context: PyTree = ()) -> tuple:
+    """All leaves as arrays; in place of `xs=None` inputs `[length, ..., 0]`.
+
+    A context is put beside the parameters that see it, where its gradient is theirs.
+    """
     if not isinstance(side, Side):
         raise TypeError(f"side: expected a Side, got {type(side).__name__}")
     side = side._replace(keys=trees.typed_keys(side.keys))
+    params = layers.with_context(params, context)
     params, carry, xs, side = jax.tree.map(jnp.asarray, (params, carry, xs, side))
     side = side._replace(aux=jax.tree.map(_constant, side.aux))
     if not jax.tree.leaves(xs):
@@ -254,10 +261,12 @@ def _expected(layer: Layer) -> PyTree:
 
 @functools.cache
 def _expected_carry(layer: Layer) -> PyTree:
-    """The carry of one example; None where `init_carry` makes none without a batch."""
+    """The carry of one example; None where `init_carry` makes none without a batch, or
+    without a context.
+    """
     try:
         return jax.eval_shape(lambda p: layer.init_carry(p, ()), _expected(layer))
-    except (IndexError, TypeError, ValueError):
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None
 
 
@@ -273,8 +282,11 @@ def _check_carry(layer: Layer, carry: PyTree) -> None:
 
 
 def _check_params(layer: Layer, params: PyTree) -> None:
-    """Refuses parameters whose structure or shapes are not those of `layer.init`."""
-    expected = _expected(layer)
+    """Refuses parameters whose structure or shapes are not those of `layer.init`, but for
+    a context, which `init` does not know.
+    """
+    layers.refuse_without(params)
+    expected, params = map(layers.without_context, (_expected(layer), params))
     if jax.tree.structure(expected) != jax.tree.structure(params):
         raise ValueError(
             f"params: expected the structure {jax.tree.structure(expected)}, "

@@ -101,11 +101,12 @@ def plan(
     memory: int,
     chunk: int | None = None,
     length: int | None = None,
+    context: PyTree = (),
 ) -> Plan:
     """The fastest way of `checkpointed` within `memory` bytes.
 
     Args:
-      layer, params, carry, xs, side, length: as of `checkpointed`; arrays or
+      layer, params, carry, xs, side, length, context: as of `checkpointed`; arrays or
         `jax.ShapeDtypeStruct`s.
       memory: bytes of temporary memory that the gradient may take, see `Plan.bytes`.
       chunk: steps of a stretch; None: chosen.
@@ -134,6 +135,7 @@ def plan(
         raise ValueError(f"memory: expected a number of bytes, got {memory!r}")
     memory, chunk = plain(memory), check_chunk(chunk)
     layer = lift(layer)
+    params = layers.with_context(params, context)
     at = jax.eval_shape(lambda *given: arrays(*given, length), params, carry, xs, side)
     T, (leaves, structure) = trees.length(at[2]), jax.tree.flatten(at)
     units = max((math.prod(a.shape) for a in jax.tree.leaves(at[1])), default=1)

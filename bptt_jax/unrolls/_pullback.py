@@ -1,7 +1,10 @@
 """The two passes of `bptt` one by one, with an eye on the second."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
+
+import jax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import cells, layers
@@ -16,6 +19,7 @@ class Pulled(NamedTuple):
     d_params, d_carry, d_xs, d_targets: cotangents; None at leaves that are not floating.
     seen: for each recurrent layer, in order, what the watch showed, leaves `[T, ...]`.
     paths: of each, where its parameters are in those of the whole (`jax.tree_util`).
+    d_context: cotangent of the context; `()` where there is none.
     """
 
     d_params: PyTree
@@ -24,6 +28,7 @@ class Pulled(NamedTuple):
     d_targets: PyTree
     seen: list
     paths: list
+    d_context: PyTree = ()
 
 
 def contract(seen: Seen) -> tuple[PyTree, PyTree]:
@@ -43,6 +48,7 @@ def pullback(
     watch: Watch,
     chunk: int | None = None,
     length: int | None = None,
+    context: PyTree = (),
 ) -> tuple[tuple[PyTree, PyTree], Callable]:
     """As `jax.vjp` of `bptt`, but what passes by on the way back can be seen.
 
@@ -50,7 +56,7 @@ def pullback(
     are two functions, and each recurrent layer shows a watch what it has in hand.
 
     Args:
-      layer, params, carry, xs, side, chunk, length: as of `bptt`.
+      layer, params, carry, xs, side, chunk, length, context: as of `bptt`.
       watch: `(Seen) -> ((d_params, d_xs), shown)`, over a stretch of K steps;
         `contract(seen)` gives the first two, `shown` has leaves `[K, ...]`. A function
         that closes over no arrays.
@@ -74,17 +80,24 @@ def pullback(
     (7, 2, 4)
     """
     chunk = _bptt.check_chunk(chunk)
-    layer, at = lift(layer), arrays(params, carry, xs, side, length)
+    layer, at = lift(layer), arrays(params, carry, xs, side, length, context)
     check(layer, *at)
     refuse(layer, *at)
     at = (at[0], spread(layer, *at), *at[2:])
     watched = layers.over(layer, lambda part: layers.made(part._replace(watch=watch)))
+    order = [part.path for part in layers.parts(layer)]
     out, residuals = _bptt.forward(watched, *at, chunk=chunk)
 
     def back(d_carry, d_ys):
         *flat, seen = _bptt.backward(watched, residuals, d_carry, d_ys, chunk=chunk)
         of = (*at[:3], at[3].targets)
         ds = [trees.fill(like, d) for like, d in zip(of, flat, strict=True)]
-        return Pulled(*ds, [part.shown for part in seen], [part.path for part in seen])
+        seen = sorted(seen, key=lambda part: order.index(part.path))
+        shown, paths = [part.shown for part in seen], [part.path for part in seen]
+        if not jax.tree.leaves(context):
+            return Pulled(*ds, shown, paths)
+        d_context = functools.reduce(trees.add, layers.context_of(ds[0]))
+        ds[0] = layers.without_context(ds[0])
+        return Pulled(*ds, shown, paths, d_context)
 
     return out, back

@@ -80,6 +80,7 @@ def randomly_truncated(
     alpha: float = 4.0,
     chunk: int | None = None,
     length: int | None = None,
+    context: PyTree = (),
 ) -> tuple[PyTree, PyTree]:
     """Runs a layer through time; its gradient is cut at random and right in the mean.
 
@@ -89,7 +90,7 @@ def randomly_truncated(
 
     Args:
       layer: a cell or a layer, with recurrent parts; hooks that these have act first.
-      params, carry, xs, chunk, length: as of `bptt`.
+      params, carry, xs, chunk, length, context: as of `bptt`.
       side: masks, resets, keys, targets, and `aux` for hooks of the layer's own; the
         gains go beside it, see `layers.in_turn`.
       mean_length: steps between cuts, in the mean; more than 1.
@@ -121,7 +122,7 @@ def randomly_truncated(
             raise ValueError("key: expected a key, or keys in side.keys, got neither")
         key = jax.random.fold_in(side.keys[0], STREAM)
     layer = layers.over(lift(layer), _with_times)
-    params, carry, xs, side = arrays(params, carry, xs, side, length)
+    params, carry, xs, side = arrays(params, carry, xs, side, length, context)
     drawn = truncation_gains(
         key, trees.length(xs), mean_length=mean_length, alpha=alpha
     )

@@ -25,6 +25,7 @@ def scan(
     side: Side = Side(),
     *,
     length: int | None = None,
+    context: PyTree = (),
 ) -> tuple[PyTree, PyTree]:
     """`lax.scan` over steps; JAX differentiates it, in forward mode too.
 
@@ -45,6 +46,7 @@ def scan(
       xs: inputs, leaves `[T, ..., I]`; None: no inputs, with `length`.
       side: masks, resets, keys, targets; see `Side`.
       length: the number of steps, where `xs` is None.
+      context: what is constant in time, for parts that see it, as of `bptt`.
 
     Returns:
       The state after the last step, and the outputs `[T, ..., O]`.
@@ -52,7 +54,7 @@ def scan(
     Cost of its gradient: memory O(T) with a large factor (14 to 18 floats for each
     hidden unit and step with an LSTM), and a product of weight-gradient size a step.
     """
-    arguments = arrays(params, carry, xs, side, length)
+    arguments = arrays(params, carry, xs, side, length, context)
     if isinstance(layer, Cell):
         return _scan_cell(layer, *arguments)
     refuse(lift(layer), *arguments)

@@ -12,7 +12,13 @@ from bptt_jax.unrolls._door import arrays, check, in_given_shapes, lift, refuse,
 
 
 def step(
-    model: Layer | Cell, params: PyTree, carry: PyTree, x: PyTree, side: Side = Side()
+    model: Layer | Cell,
+    params: PyTree,
+    carry: PyTree,
+    x: PyTree,
+    side: Side = Side(),
+    *,
+    context: PyTree = (),
 ) -> tuple[PyTree, PyTree]:
     """One step of a model: what the unrolls do T times.
 
@@ -27,6 +33,7 @@ def step(
       x: inputs of one step, leaves `[..., I]`; None: no inputs.
       side: of one step, without the axis of time: where `mask` is False the state stays,
         where `resets` is True it is made anew before the step; one key.
+      context: as of the other unrolls; it has no axis of time anyway.
 
     Returns:
       The state after it, and the outputs `[..., O]`.
@@ -47,7 +54,8 @@ def step(
     side = side._replace(keys=trees.typed_keys(side.keys))
     xs, sides = jax.tree.map(_stretch, (x, side))
     layer = _by_steps(lift(model))
-    given = arrays(params, carry, xs, sides, None if jax.tree.leaves(xs) else 1)
+    length = None if jax.tree.leaves(xs) else 1
+    given = arrays(params, carry, xs, sides, length, context)
     refuse(layer, *given)
     return _one(layer, *given)
 

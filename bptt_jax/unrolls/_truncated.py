@@ -125,6 +125,7 @@ def truncated(
     stride: int | None = None,
     chunk: int | None = None,
     length: int | None = None,
+    context: PyTree = (),
 ) -> tuple[PyTree, PyTree]:
     """Runs a layer through time; its gradient reaches back `window` steps at most.
 
@@ -152,6 +153,7 @@ def truncated(
       chunk: steps of a stretch that is wished for; the nearest divisor of `stride` is
         taken. None: that of `bptt`.
       length: the number of steps, where `xs` is None.
+      context: as of `bptt`.
 
     Returns:
       The state after the last step, and the outputs `[T, ..., O]`. The cotangent of
@@ -185,5 +187,5 @@ def truncated(
         )
     return _truncated(
         layer, params, carry, xs, side,
-        length=length, window=window, stride=stride, chunk=chunk,
+        length=length, context=context, window=window, stride=stride, chunk=chunk,
     )  # fmt: skip

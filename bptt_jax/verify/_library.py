@@ -83,6 +83,16 @@ def _flagged(key, T, batch_shape):
     return (xs, resets), jax.random.bernoulli(k_real, 0.7, shape)
 
 
+def _by_name(key, T, batch_shape):
+    """Features of two kinds, and symbols."""
+    k_sound, k_light, k_sign = jax.random.split(key, 3)
+    return dict(
+        sound=jax.random.normal(k_sound, (T, *batch_shape, 3)),
+        light=jax.random.normal(k_light, (T, *batch_shape, 2)),
+        sign=_symbols(5)(k_sign, T, batch_shape),
+    )
+
+
 def _weighted(key, T, batch_shape):
     k_goals, k_weights = jax.random.split(key)
     goals = jax.random.normal(k_goals, (T, *batch_shape, 4))
@@ -372,7 +382,26 @@ LAYERS: dict[str, Member] = {
         )
     ),
     "residual": Member(lambda: layers.residual(layers.recurrent(cells.gru(3, 3)))),
+    "residual, parts by names": Member(
+        lambda: layers.residual(last=cells.elman(3, 4), first=layers.dense(4, 3))
+    ),
     "time_distributed": Member(lambda: layers.time_distributed(_scale_init, _scaled)),
+    "inputs": Member(
+        lambda: layers.inputs(
+            sound=_elman(), sign=layers.embedding(5, 2), light=cells.gru(2, 3)
+        ),
+        _by_name,
+    ),
+    "inputs, summed": Member(
+        lambda: layers.inputs(
+            layers.summed,
+            sound=_elman(),
+            light=layers.dense(2, 4),
+            sign=layers.embedding(5, 4),
+        ),
+        _by_name,
+        part_of="inputs",
+    ),
     "dense": Member(lambda: layers.dense(3, 4), part_of="stack"),
     "embedding": Member(
         lambda: layers.embedding(5, 3), _symbols(5), part_of="character model"

@@ -86,7 +86,37 @@ EDITS = (
         ),
     ),
     *edits(
+        "layers/_inputs.py",
+        (
+            "layers side by side draw from one key",
+            "layer.fwd(params[name], carry[name], xs[name], of_layer(side, i))",
+            "layer.fwd(params[name], carry[name], xs[name], side)",
+            "test_names.py::test_dropouts_side_by_side_draw_from_keys_of_their_own",
+        ),
+        (
+            "inputs in the order of the alphabet",
+            "names, layers = tuple(named), lifted(named)",
+            "names = tuple(sorted(named))\n    layers = lifted({n: named[n] for n in names})",
+            "test_names.py::test_inputs_by_names_are_joined_in_the_order_of_the_call",
+        ),
+    ),
+    *edits(
+        "layers/_context.py",
+        (
+            "the first part alone has the context",
+            "return isinstance(node, InContext)",
+            "return isinstance(node, InContext) and isinstance(node.params, dict)",
+            "contracts/test_context.py",
+        ),
+    ),
+    *edits(
         "layers/_stack.py",
+        (
+            "parts run in the order of the alphabet",
+            "names = tuple(named) or None",
+            "names = tuple(sorted(named)) or None",
+            "test_names.py",
+        ),
         (
             "all layers draw from one key",
             "    if side.keys is None:\n        return side\n",
@@ -101,8 +131,8 @@ EDITS = (
         ),
         (
             "all layers drawn from one key",
-            "return tuple(layer.init(k) for layer, k in zip(layers, keys, strict=True))",
-            "return tuple(layer.init(key) for layer in layers)",
+            "names, [layer.init(k) for layer, k in zip(layers, keys, strict=True)]",
+            "names, [layer.init(key) for layer in layers]",
             "test_small_print.py",
         ),
         (
@@ -257,6 +287,12 @@ EDITS = (
     ),
     *edits(
         "layers/_parts.py",
+        (
+            "parts come in the order of their names",
+            "return sorted(found, key=lambda each: each[0])",
+            "return found",
+            "test_names.py::test_parts_come_in_the_order_of_running",
+        ),
         (
             "a part does not keep what it says",
             "made(part._replace(save=part.save or save))",

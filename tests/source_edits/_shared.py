@@ -82,6 +82,12 @@ EDITS = (
     *edits(
         "_factory.py",
         (
+            "names in another order are the same",
+            "tuple(each if takes_names_in_order(function) else sorted(each))",
+            "tuple(sorted(each))",
+            "test_names.py::test_two_that_are_swapped_are_run_in_the_other_order",
+        ),
+        (
             "the number one is True",
             "return type(value), value",
             "return value",

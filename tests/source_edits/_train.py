@@ -32,14 +32,14 @@ EDITS = (
         "estimators/_stream.py",
         (
             "losses of the overlap count twice",
-            "lambda a: a[overlap:].sum(), unroll(*at)[1]",
-            "lambda a: a.sum(), unroll(*at)[1]",
+            "lambda a: a[overlap:].sum(), losses",
+            "lambda a: a.sum(), losses",
             ESTIMATORS,
         ),
         (
             "the state before the overlap is that after the batch",
-            "first = trees.cut(joined, 0, T)",
-            "first = trees.cut(joined, overlap, None)",
+            "*trees.cut(joined, 0, T)",
+            "*trees.cut(joined, overlap, None)",
             ESTIMATORS,
         ),
         (

@@ -33,7 +33,7 @@ def signals(lengths=LENGTHS, features=3, seed=0):
 def rows_of(stream, epoch=0):
     """Of each sequence of an epoch: inputs and targets of real steps, and weights."""
     for i in range(stream.length):
-        inputs, side = batch_of(stream, epoch * stream.length + i)
+        inputs, side, _ = batch_of(stream, epoch * stream.length + i)
         lengths = stream.read(epoch * stream.length + i, 1).lengths[0]
         targets, weights = side.targets, np.ones(inputs.shape[:2])
         if hasattr(targets, "weights"):

@@ -26,7 +26,7 @@ def whole(stream):
 @pytest.mark.parametrize(("pixels", "T", "n_in"), [(False, 28, 28), (True, 784, 1)])
 def test_shapes(pixels, T, n_in):
     task = tasks.digits(batch=16, pixels=pixels)
-    inputs, side = batch_of(task.train, 0)
+    inputs, side, _ = batch_of(task.train, 0)
     assert inputs.shape == (T, 16, n_in)
     assert inputs.dtype == jnp.float32
     assert 0 == inputs.min() < inputs.max() == 1

@@ -138,7 +138,7 @@ def test_batches_are_those_of_the_reader():
     assert task.objective is objectives.softmax_cross_entropy
     assert (task.train.length, task.held_out.length) == (None, N)
     for i in (0, 1, N - 1, N, 3, 2 * N + 2):  # any position, whatever was read before
-        inputs, side = batch_of(task.train, i)
+        inputs, side, _ = batch_of(task.train, i)
         np.testing.assert_array_equal(
             inputs, XS[i % N].swapaxes(0, 1).astype(np.float32)
         )
@@ -173,7 +173,7 @@ def test_what_is_taken_for_what(
     assert (task.n_in, task.n_out, task.tokens) == (n_in, n_out, inputs is SYMBOLS)
     assert task.objective is objective
     assert task.encoding.per_step == per_step
-    _, side = batch_of(task.train, 1)
+    _, side, _ = batch_of(task.train, 1)
     assert hasattr(side.targets, "weights") == (not per_step)
     if per_step:
         want = np.swapaxes(targets[1], 0, 1)
@@ -189,7 +189,7 @@ def test_lengths_make_a_mask_and_nothing_is_read_beyond():
     xs[:, 1, 2:] = np.inf
     make = lambda: ((x, y, lengths) for x, y in zip(xs, LABELS, strict=True))
     task = tasks.iterator(make, held_out=make, n_out=2)
-    _, side = batch_of(task.train, 1)
+    _, side, _ = batch_of(task.train, 1)
     np.testing.assert_array_equal(side.mask.sum(0), lengths)
     np.testing.assert_array_equal(side.targets.weights.sum(0), lengths > 0)
     model = job(task)[1]

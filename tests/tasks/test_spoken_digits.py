@@ -31,7 +31,7 @@ def whole(stream):
 @here
 def test_shapes_and_the_weight_at_the_last_frame():
     task = tasks.spoken_digits(batch=16)
-    inputs, side = batch_of(task.train, 3)
+    inputs, side, _ = batch_of(task.train, 3)
     lengths = item_of(task.train, 3).lengths
     assert inputs.shape == (92, 16, 13)
     assert inputs.dtype == jnp.float32

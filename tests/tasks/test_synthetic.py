@@ -61,7 +61,7 @@ def test_held_out_is_the_same_each_time(make):
 @each
 def test_shapes_and_dtypes(make):
     task = make(batch=3, T=12)
-    inputs, side = drawn(task)
+    inputs, side, _ = drawn(task)
     assert inputs.shape[1] == 3
     if task.tokens:
         assert inputs.dtype == jnp.int32
@@ -116,7 +116,7 @@ def test_strict_promotion_and_float64():
 @pytest.mark.parametrize("T", [2, 7])
 def test_adding(T):
     task = tasks.adding(batch=20_000, T=T)
-    inputs, side = drawn(task)
+    inputs, side, _ = drawn(task)
     values, markers = inputs[..., 0], inputs[..., 1]
     np.testing.assert_array_equal(markers[: T // 2].sum(0), 1)
     np.testing.assert_array_equal(markers[T // 2 :].sum(0), 1)
@@ -134,7 +134,7 @@ def test_adding(T):
 @pytest.mark.parametrize("T", [1, 2, 30])
 def test_copy_memory(T):
     task = tasks.copy_memory(batch=50, T=T)
-    xs, side = drawn(task)
+    xs, side, _ = drawn(task)
     targets = side.targets
     assert xs.shape == targets.shape == (T + 20, 50)
     np.testing.assert_array_equal(targets[-10:], xs[:10])
@@ -150,7 +150,7 @@ def test_copy_memory_baseline():
         baselines = tasks.copy_memory(T=T).baselines
         assert baselines["no memory"] == pytest.approx(nats, abs=5e-5)
     task = tasks.copy_memory(T=10)
-    xs, side = drawn(task)
+    xs, side, _ = drawn(task)
     sure_then_guess = np.zeros((*xs.shape, 9), np.float32)
     sure_then_guess[:20, :, 0] = 100
     sure_then_guess[20:, :, 0] = -100
@@ -161,7 +161,7 @@ def test_copy_memory_baseline():
 @pytest.mark.parametrize("T", [10, 37])
 def test_temporal_order(T):
     task = tasks.temporal_order(batch=2000, T=T)
-    xs, side = drawn(task)
+    xs, side, _ = drawn(task)
     xs, labels = np.asarray(xs), np.asarray(side.targets.targets)
     where = [np.flatnonzero(column < 2) for column in xs.T]
     assert all(len(w) == 2 for w in where)
@@ -213,7 +213,7 @@ def test_coin_in_a_window_too_short_counts_the_last_step():
 
 def test_sine_goes_on_and_its_baselines_hold():
     task = tasks.sine(batch=20_000, T=6)
-    xs, side = drawn(task)
+    xs, side, _ = drawn(task)
     np.testing.assert_array_equal(side.targets[:-1], xs[1:])
     for name, ys in {"predict 0": xs * 0, "predict the last value": xs}.items():
         estimate = jax.jit(task.objective)(ys, side.targets).mean()

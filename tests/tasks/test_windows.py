@@ -34,7 +34,7 @@ def made(series=None, **options):
 def windows_of(stream, epoch=0):
     """Of an epoch each window that counts: inputs `[T, F]`, targets, and its series."""
     for i in range(stream.length):
-        inputs, side = batch_of(stream, epoch * stream.length + i)
+        inputs, side, _ = batch_of(stream, epoch * stream.length + i)
         (values, series), weights = side.targets
         assert side.mask is None
         assert not weights[:-1].any()
@@ -365,7 +365,7 @@ def test_a_task_is_pickled_by_its_series():
 def test_strict_promotion():
     task = made(walks(), season=5, standardise=True)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        _, side = batch_of(task.train, 0)
+        _, side, _ = batch_of(task.train, 0)
         targets = jax.tree.map(jnp.asarray, side.targets.targets)
         for metric in task.metrics.values():
             assert metric.each(targets.values, targets).shape == (7, 4)

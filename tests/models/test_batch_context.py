@@ -1,0 +1,221 @@
+"""`Batch.context`: a model that sees it is the model that has it among its inputs."""
+
+import functools
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_jax import (
+    Batch,
+    InContext,
+    Side,
+    cells,
+    diagnose,
+    estimators,
+    layers,
+    models,
+    objectives,
+    unrolls,
+)
+from support import compiled
+from support.gradients import quick_jit
+
+T, B, I, H = 8, 3, 2, 4
+
+
+def init(key):
+    return jax.random.normal(key, (I, H), jnp.float64)
+
+
+def init_carry(params, batch_shape):
+    del params
+    return jnp.zeros((*batch_shape, H), jnp.float64)
+
+
+def seen(params, h, x):
+    w, (gain, shift) = params
+    h = jnp.tanh(x @ w + gain * h + shift)
+    return h, h
+
+
+def read(params, h, x):
+    x, gain, shift = jnp.split(x, [I, I + H], -1)
+    return seen((params, (gain, shift)), h, x)
+
+
+def whole(cell):
+    return layers.stack(a=cell, out=layers.dense(H, 2, param_dtype=jnp.float64))
+
+
+BESIDE_CELL = cells.from_step(seen, lambda key: InContext(init(key)), init_carry)
+BESIDE = whole(BESIDE_CELL)
+AMONG = whole(cells.from_step(read, init, init_carry))
+
+
+def draw(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def batches(seed=0, mask=None):
+    """The same, with a context and with more inputs."""
+    xs, targets = draw(seed, T, B, I), draw(seed + 1, T, B, 2)
+    context = draw(9, B, H), draw(10, B, H)
+    side = Side(targets=targets, mask=mask)
+    more = [jnp.broadcast_to(a, (T, *a.shape)) for a in context]
+    return Batch(xs, side, context), Batch(jnp.concatenate([xs, *more], -1), side)
+
+
+def same(found, want, name=""):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13, err_msg=name)
+
+
+SHORT = jnp.arange(T)[:, None] < jnp.array([3, 4, 2])
+ESTIMATORS = {
+    "exact": (estimators.exact, None),
+    "truncated": (
+        functools.partial(
+            estimators.exact, unroll=functools.partial(unrolls.truncated, window=2)
+        ),
+        None,
+    ),
+    "stream": (estimators.stream, None),
+    "windows": (functools.partial(estimators.stream, window=4, stride=2), None),
+    "bucketed": (
+        lambda *at: estimators.bucketed(estimators.exact(*at), (4, T)),
+        SHORT,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_estimators(name):
+    make, mask = ESTIMATORS[name]
+    results = []
+    for model, which in ((BESIDE, 0), (AMONG, 1)):
+        estimator = make(model, objectives.squared_error)
+        params = model.init(jax.random.key(0))
+        grad = quick_jit(estimator.grad)
+        state = estimator.init(params, batches(0, mask)[which])
+        for i in range(2):
+            batch = batches(2 * i, mask)[which]
+            found = grad(params, state, batch, jax.random.key(1))
+            state = found.state
+        results.append((found.loss, found.grads))
+    same(*results, name)
+    assert np.abs(results[0][1]["a"].params).max() > 1e-3
+
+
+def test_diagnoses():
+    found = []
+    for model, batch in zip((BESIDE, AMONG), batches(), strict=True):
+        params = model.init(jax.random.key(0))
+        at = model, objectives.squared_error, params, batch
+        (activity,) = diagnose.activity(model, params, batch)
+        flow = diagnose.gradient_flow(*at)
+        lags = diagnose.by_lag(*at, lags=3).norms
+        found.append((lags, flow.loss, flow.d_states, activity.means))
+    same(*found)
+
+
+def test_a_model_that_sees_none():
+    estimator = estimators.exact(AMONG, objectives.squared_error)
+    batch = batches()[1]._replace(context=jnp.ones((B, 1)))
+    with pytest.raises(ValueError, match="context: expected none, for no part"):
+        estimator.grad(AMONG.init(jax.random.key(0)), (), batch, jax.random.key(1))
+
+
+def test_a_batch_without():
+    estimator = estimators.exact(BESIDE, objectives.squared_error)
+    batch = batches()[0]._replace(context=())
+    with pytest.raises(ValueError, match=r"context: .* params\['a'\] see, got none"):
+        estimator.grad(BESIDE.init(jax.random.key(0)), (), batch, jax.random.key(1))
+
+
+def test_symbols_are_drawn_in_a_context():
+    """The most probable ones, as a loop of steps finds them."""
+    model = layers.stack(
+        symbols=layers.embedding(5, I, param_dtype=jnp.float64),
+        memory=BESIDE_CELL,
+        out=layers.dense(H, 5, param_dtype=jnp.float64),
+    )
+    params = model.init(jax.random.key(0))
+    context = draw(9, 2, H), draw(10, 2, H)
+    whole = layers.with_context(params, context)
+    tokens = jnp.array([[1, 4], [2, 0]], jnp.int32)
+    found = models.generate(model, whole, tokens, 3, 0.0, jax.random.key(1))
+    carry, want = model.init_carry(params, (2,)), []
+    for t in range(4):
+        token = tokens[t] if t < 2 else want[-1]
+        carry, logits = unrolls.step(model, params, carry, token, context=context)
+        if t:
+            want.append(logits.argmax(-1).astype(jnp.int32))
+    np.testing.assert_array_equal(found, want)
+
+
+PROGRAM = """
+import jax, jax.numpy as jnp, numpy as np
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_enable_x64", True)
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from bptt_jax import Batch, InContext, Side, cells, estimators, objectives, unrolls
+
+def step(params, h, x):
+    w, weights = params
+    h = jnp.tanh(jnp.einsum("bi,io->bo", x, w) + jnp.einsum("bi,bio->bo", h, weights))
+    return h, h
+
+def init(key):
+    return InContext(jax.random.normal(key, (3, 4)))
+
+cell = cells.from_step(step, init, lambda p, batch: jnp.zeros((*batch, 4)))
+params = cell.init(jax.random.key(0))
+xs, ts = (jax.random.normal(jax.random.key(i), (7, 6, n)) for i, n in ((1, 3), (2, 4)))
+weights = jax.random.normal(jax.random.key(3), (6, 4, 4))
+
+mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+one = estimators.exact(cell, objectives.squared_error)
+two = estimators.data_parallel(one, mesh)
+at = params, (), Batch(xs, Side(targets=ts), weights), jax.random.key(5)
+a, b = jax.jit(one.grad)(*at), jax.jit(two.grad)(*at)
+for x, y in zip(jax.tree.leaves(a[:2]), jax.tree.leaves(b[:2]), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-11, atol=1e-13)
+
+def loss(params, carry, xs, weights):
+    _, ys = unrolls.bptt(cell, params, carry, xs, chunk=3, context=weights)
+    return (ys * ys).sum()
+
+carry = jnp.zeros((6, 4))
+want = jax.jit(jax.grad(loss, (0, 2, 3)))(params, carry, xs, weights)
+for kind in (AxisType.Auto, AxisType.Explicit):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
+    put = lambda a, *axes: jax.device_put(a, NamedSharding(mesh, PartitionSpec(*axes)))
+    with jax.set_mesh(mesh):
+        spread = put(params), put(carry, "data"), put(xs, None, "data"), put(weights, "data")
+        found = jax.jit(jax.grad(loss, (0, 2, 3)))(*spread)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-11, atol=1e-13)
+    assert found[2].sharding.spec[:1] == ("data",), (kind, found[2].sharding)
+print("right")
+"""
+
+
+def test_it_is_spread_as_the_batch_is():
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM)],
+        env={
+            **os.environ,
+            **compiled.environment(),
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "right", done.stderr[-3000:]
