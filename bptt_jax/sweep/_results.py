@@ -1,8 +1,10 @@
 """The table of a sweep, and its best configurations."""
 
+import itertools
 import json
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -12,6 +14,9 @@ from bptt_jax import _files
 from bptt_jax.sweep import _store
 from bptt_jax.sweep._space import Space
 from bptt_jax.types import PyTree
+
+PART = 10_000
+"""Rows that are read at a time."""
 
 
 class Best(NamedTuple):
@@ -35,7 +40,9 @@ class Result(NamedTuple):
 
     table: one row for each configuration and evaluation: `config`, the space's columns,
         `rung`, `step`, metrics (means over the steps since the evaluation before),
-        `diverged_at` (the step that was not finite, or null).
+        `diverged_at` (the step that was not finite, or null). Of a sweep over an executor
+        also `hardware`, where groups ran on unlike devices, and `error` of configurations
+        that failed, where some did.
     best: the best ones, the best first.
     layouts: for each static choice how it was spread.
     """
@@ -55,6 +62,12 @@ def name_of(value: Any) -> str | int | float:
     return getattr(value, "__name__", None) or str(value)
 
 
+def layout_shown(values: dict[str, Any], layout: Any) -> str:
+    """Of a static choice, by its values."""
+    named = ", ".join(f"{k} {name_of(v)}" for k, v in values.items())
+    return f"{named}: {layout}" if named else str(layout)
+
+
 def columns_of(space: Space) -> dict[str, list]:
     return {k: [name_of(v) for v in values] for k, values in space.columns.items()}
 
@@ -65,7 +78,8 @@ def table_of(columns: dict[str, list], rows: list[dict[str, Any]]) -> pa.Table:
     metrics = sorted({k for r in rows for k in r["metrics"]} - {"loss"})
     made: dict[str, Any] = {"config": pa.array([r["config"] for r in rows], pa.int32())}
     for name, values in columns.items():
-        made[name] = pa.array([values[r["config"]] for r in rows])
+        kind = pa.array(values).type  # of all: some of them may be whole by chance
+        made[name] = pa.array([values[r["config"]] for r in rows], kind)
     made["rung"] = pa.array([r["rung"] for r in rows], pa.int32())
     made["step"] = pa.array([r["at"] for r in rows], pa.int32())
     for name in ["loss", *metrics]:
@@ -73,7 +87,36 @@ def table_of(columns: dict[str, list], rows: list[dict[str, Any]]) -> pa.Table:
         made[name] = pa.array(each, pa.float64())
     diverged = [r["diverged_at"] if r["diverged_at"] >= 0 else None for r in rows]
     made["diverged_at"] = pa.array(diverged, pa.int32())
+    for name in ("hardware", "error"):
+        made[name] = pa.array([r.get(name) for r in rows], pa.string())
     return pa.table(made)
+
+
+def table_from(columns: dict[str, list], path: pathlib.Path) -> pa.Table:
+    """The table of a file of rows, of which a part is in memory as text at a time."""
+    with path.open() as file:
+        parts = []
+        while lines := list(itertools.islice(file, PART)):
+            parts.append(table_of(columns, [json.loads(line) for line in lines]))
+    found = pa.concat_tables(parts, promote_options="default")
+    found = found.sort_by([("config", "ascending"), ("step", "ascending")])
+    metrics = sorted(set(found.column_names) - set(_named(columns)))
+    return only_told(found.select(_named(columns, metrics)).combine_chunks())
+
+
+def _named(columns: dict[str, list], metrics: Sequence[str] = ()) -> list[str]:
+    """The columns of a table in their order."""
+    first, last = ["config", *columns, "rung", "step", "loss"], ["diverged_at"]
+    return [*first, *metrics, *last, "hardware", "error"]
+
+
+def only_told(table: pa.Table) -> pa.Table:
+    """Without what is alike in all rows: hardware of one kind, errors of none."""
+    if len(table["hardware"].drop_null().unique()) < 2:
+        table = table.drop_columns("hardware")
+    if table["error"].null_count == table.num_rows:
+        table = table.drop_columns("error")
+    return table
 
 
 def score(row: dict[str, Any], name: str | None = None) -> float:

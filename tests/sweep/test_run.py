@@ -17,7 +17,7 @@ import optax
 import pytest
 
 from bptt_jax import cells, estimators, models, sweep, tasks, train
-from bptt_jax.sweep import _order, _program, _results, _run, _training
+from bptt_jax.sweep import _group, _order, _program, _results, _run, _training
 from bptt_jax.sweep._training import as_training
 from support import compiled
 from support.compilations import compilations
@@ -113,7 +113,7 @@ def test_a_long_unit_has_the_mean_over_all_its_steps(tmp_path):
     def counted(config, key):
         return jnp.float32(0), lambda t: (t + config["lr"], dict(loss=t))
 
-    n = 3 * _run.PIECE // 2
+    n = 3 * _group.PIECE // 2
     one = sweep.grid(lr=[1])
     found = sweep.run(counted, one, steps=n, evaluate_every=n, lanes=1, out=tmp_path)
     assert found.table["loss"].to_pylist() == [(n - 1) / 2]
