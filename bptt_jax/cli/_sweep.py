@@ -12,6 +12,7 @@ import bptt_jax
 from bptt_jax import progress, sweep
 from bptt_jax._processes import first as first_process
 from bptt_jax.cli import _build, _parse, _settings
+from bptt_jax.cli._cluster import executor_of
 from bptt_jax.cli._cores import use_cores
 from bptt_jax.cli._interrupts import Interrupts
 from bptt_jax.cli._lists import split
@@ -38,6 +39,9 @@ class Sweep(Settings):
     """Settings on a device at a time; by default measured."""
     keep: int = 3
     """Of how many of the best the parameters are kept."""
+    dask: str | None = None
+    """Dask's workers train: the address of its scheduler, tcp://host:8786, or the file
+    that it has written."""
 
 
 def command(argv: list[str]) -> int:
@@ -48,14 +52,16 @@ def command(argv: list[str]) -> int:
     given = _settings.quick(_parse.parse(Sweep, first, "bptt-jax sweep"), said)
     _refuse(given, said)
     out = given.out or pathlib.Path("runs") / f"sweep-{_name(given)}"
-    _devices(out)
-    with owned(out):
-        return _run(given, said, lists, out)
+    if given.dask is None:
+        _devices(out)
+    with owned(out), executor_of(given.dask) as executor:
+        return _run(given, said, lists, out, executor)
 
 
 def _run(
-    given: Sweep, said: set[str], lists: dict[str, list[str]], out: pathlib.Path
-) -> int:
+    given: Sweep, said: set[str], lists: dict[str, list[str]], out: pathlib.Path,
+    executor: Any,
+) -> int:  # fmt: skip
     space, settings = _space(given, lists)
     console = Console(highlight=False, quiet=not first_process())
     console.print(
@@ -87,7 +93,7 @@ def _run(
             jobs.training if space.static else jobs.training(), space, out=out,
             steps=lambda **choice: jobs.of(**choice).steps,
             evaluate_every=_every(given, said, max(job.steps for job in each)),
-            lanes=given.lanes, keep=given.keep, record=record,
+            executor=executor, lanes=given.lanes, keep=given.keep, record=record,
             halving=sweep.halving(given.halving) if given.halving else None,
             progress=progress.together(screen, asked),
         )  # fmt: skip

@@ -144,7 +144,9 @@ def _what(spec: Spec) -> dict[str, Any]:
     return json.loads(json.dumps(what))
 
 
-def _refuse_another(out: pathlib.Path, config: dict, what: dict, devices: int) -> None:
+def _refuse_another(
+    out: pathlib.Path, config: dict, what: dict, devices: int | None
+) -> None:
     before = {"score": str(LEAST_LOSS)} | config["sweep"]  # as it was once
     changed = [k for k in what if before.get(k) != what[k]]
     if changed:

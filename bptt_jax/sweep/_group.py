@@ -55,9 +55,9 @@ def evaluated(
     """Of the first n configurations the figures of a row, and where they diverged."""
     training = group.training
     found = group.program.measure(group.config, lanes, training.held_out)
-    means, found, diverged = gathered((means, found, lanes.diverged_at))
-    means = over_real(means)
-    each = [_at(means, j) | training.figures(_at(found, j)) for j in range(n)]
+    told, found, diverged = gathered((means, found, lanes.diverged_at))
+    told = over_real(told)
+    each = [_at(told, j) | training.figures(_at(found, j)) for j in range(n)]
     return each, [int(at) for at in diverged[:n]]
 
 

@@ -33,7 +33,10 @@ AHEAD = 2
 """Groups that are submitted for each that can run. Dask counts the death of a worker against
 all that waited on it, so no more."""
 AGAIN = 2
-"""How often a group that was lost is submitted again before it is taken to be at fault."""
+"""How often a group that was lost is submitted again before it is taken to be at fault.
+
+Of those that were lost one is submitted at a time: who waited beside one that kills its
+workers is lost with it, and without it not again."""
 ALL_FAIL = 8
 """Configurations that fail while none has ended: then it is no configuration's fault."""
 SMALL = 1 << 20
@@ -72,6 +75,7 @@ class Tasks:
         self.standing = Standing(order)
         self.running: dict[concurrent.futures.Future, Part] = {}
         self.again: collections.deque[Part] = collections.deque()
+        self.suspects: collections.deque[Part] = collections.deque()  # that were lost
         self.marks: list[tuple[Part, str]] = []
         self.hardware: set[str] = set()
         self.work = folder.out.absolute() / "groups"
@@ -95,6 +99,9 @@ class Tasks:
             number = 0
             for rung in range(len(self.spec.rungs)):
                 number = self._rung(rung, number)
+        except (ConnectionError, KeyboardInterrupt):
+            self._gather()
+            raise
         finally:
             self._let_go()
             self.progress.ended()
@@ -124,6 +131,13 @@ class Tasks:
         for path in self.work.glob("client-*"):
             path.unlink(missing_ok=True)
         _files.replace_text(self.token, "")
+
+    def _gather(self) -> None:
+        """What has ended and was not looked at yet."""
+        for future in list(self.running):
+            if future.done() and not future.cancelled() and not future.exception():
+                if isinstance(found := future.result(), Ended):
+                    self._write(self.running.pop(future), found)
 
     def _let_go(self) -> None:
         for future in self.running:
@@ -178,13 +192,18 @@ class Tasks:
         """Submits as many as there are places for; whether there is anything to wait for."""
         most = AHEAD * max(1, self._places())
         while len(self.running) < most:
-            part = self.again.popleft() if self.again else next(waiting, None)
+            part = self._next(waiting)
             if part is None:
                 break
             job = self._job(part, self.folder.lanes_of(part.unit.choice) or 1)
             pathlib.Path(job.folder).mkdir(parents=True, exist_ok=True)
             self.running[self._submit(_worker.work, job)] = part
         return bool(self.running)
+
+    def _next(self, waiting: Iterator[Part]) -> Part | None:
+        if self.suspects and not any(part.lost for part in self.running.values()):
+            return self.suspects.popleft()
+        return self.again.popleft() if self.again else next(waiting, None)
 
     def _wait(self, alive: int) -> None:
         done, _ = concurrent.futures.wait(
@@ -277,15 +296,16 @@ class Tasks:
             self._fails(part, f"its worker was lost {part.lost + 1} times ({why})")
             return
         self.say(f"{_settings(part.rows)}: lost ({why}), and submitted again")
-        self.again.append(part._replace(lost=part.lost + 1))
+        self.suspects.append(part._replace(lost=part.lost + 1))
 
     def _fails(self, part: Part, error: str) -> None:
         """Halved, until the configuration at fault is alone."""
         shutil.rmtree(self._folder_of(part), ignore_errors=True)
         half = len(part.rows) // 2
         if half:
+            queue = self.suspects if part.lost else self.again
             for rows in (part.rows[half:], part.rows[:half]):
-                self.again.appendleft(part._replace(rows=rows, lost=0))
+                queue.appendleft(part._replace(rows=rows, lost=min(part.lost, 1)))
             return
         self.marks.append((part, error))
         none = not any(self.standing.scores)
@@ -345,8 +365,10 @@ class Tasks:
             self.now = worth, row["config"]
 
     def _say_hardware(self, kind: str) -> None:
+        if kind in self.hardware:
+            return
         self.hardware.add(kind)
-        if len(self.hardware) == 2 and kind:
+        if len(self.hardware) > 1:
             self.say(
                 f"groups run on unlike hardware ({', '.join(sorted(self.hardware))}): "
                 "numbers depend on it in their last digits, see the column hardware"
