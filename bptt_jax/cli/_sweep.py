@@ -18,7 +18,7 @@ from bptt_jax.cli._interrupts import Interrupts
 from bptt_jax.cli._lists import split
 from bptt_jax.cli._owner import owned
 from bptt_jax.cli._settings import Settings
-from bptt_jax.cli._table import report
+from bptt_jax.cli._table import SHOWN, Wanted, report
 
 TRACED = ("lr", "clip", "seed")
 
@@ -218,13 +218,25 @@ class Show:
 
     run: _parse.Folder
     """A sweep's folder."""
+    where: tuple[str, ...] = ()
+    """Only settings with these values: --where cell=gru,lstm lr=0.01."""
+    sort: str | None = None
+    """By this option or metric, the least first; by default by what says what is best."""
+    maximise: bool = False
+    """The greatest first."""
+    top: int = SHOWN
+    """So many rows."""
+    seeds: bool = False
+    """Means and spreads over seeds."""
 
 
 def _show(argv: list[str]) -> int:
     s = _parse.parse(Show, argv, "bptt-jax sweep show")
+    if s.top < 1:
+        raise ValueError(f"--top must be at least 1, got {s.top}")
     result = sweep.load(s.run)
     console = Console(highlight=False)
     for text in result.layouts:
         console.print(text, soft_wrap=True)
-    report(console, s.run, result)
+    report(console, s.run, result, Wanted(s.where, s.sort, s.maximise, s.top, s.seeds))
     return 0

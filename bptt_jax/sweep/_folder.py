@@ -103,13 +103,15 @@ class Folder:
 
 
 def claim(
-    out: pathlib.Path, spec: Spec, devices: int | None, record: dict[str, Any]
-) -> dict[str, Any]:
+    out: pathlib.Path, spec: Spec, devices: int | None, record: dict[str, Any],
+    trainings: list[dict[str, Any] | None],
+) -> dict[str, Any]:  # fmt: skip
     """The folder's `sweep.json`, which is made where there is none.
 
     Args:
       out, spec, record: of the sweep.
       devices: of a group; None: an executor has it, and a group is on one.
+      trainings: `Training.about` of each choice.
 
     Raises:
       ValueError: the folder holds something else; nothing has been changed.
@@ -124,6 +126,7 @@ def claim(
     config = dict(
         sweep=what, devices=devices or 1, layouts={}, layouts_shown=[], record=record
     )
+    config["trainings"] = trainings
     if devices is None:
         config["executor"] = True
     _files.replace_json(out / "sweep.json", config)

@@ -7,13 +7,16 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bptt_jax import _files
-from bptt_jax.sweep import _store
+from bptt_jax import _files, train
+from bptt_jax.sweep import _seeds, _store
 from bptt_jax.sweep._space import Space
-from bptt_jax.types import PyTree
+from bptt_jax.types import Cell, Layer, PyTree, Task
 
 PART = 10_000
 """Rows that are read at a time."""
@@ -27,12 +30,67 @@ class Best(NamedTuple):
         `score` of `sweep.run` names.
     values: of the space's columns.
     path: the file of its parameters; see `sweep.parameters`.
+    choice: the number of its static choice (see `sweep.groups`).
     """
 
     config: int
     score: float
     values: dict[str, Any]
     path: pathlib.Path
+    choice: int = 0
+
+    def load(
+        self,
+        *,
+        model: Layer | Cell | None = None,
+        task: Task | None = None,
+        tokenizer: Any = None,
+    ) -> train.Run:
+        """A run, as `train.load` gives it: it predicts, evaluates, is exported.
+
+        Args:
+          model, task, tokenizer: as of `train.load`, where `sweep.json` does not say them.
+
+        Raises:
+          ValueError: the sweep's training was not made by `sweep.training`, or a file is
+            damaged.
+
+        >>> import tempfile, numpy as np, optax
+        >>> from bptt_jax import cells, estimators, models, sweep, tasks
+        >>> waves = np.sin(np.arange(20)[:, None] * np.linspace(0.1, 1, 30)).T
+        >>> task = tasks.arrays(waves, np.arange(30) > 15, batch=9)
+        >>> model = models.features((cells.gru(task.n_in, 4),), task.n_out, 4)
+        >>> one = sweep.training(task, model, estimators.exact(model, task.objective),
+        ...                      lambda lr: optax.adam(lr))
+        >>> found = sweep.run(one, sweep.grid(lr=[0.1, 0.01]), steps=4, lanes=1,
+        ...                   out=tempfile.mkdtemp())
+        >>> found.best[0].load().predict(waves[:3]).shape
+        (3,)
+        """
+        where = self.path.parent.parent / "sweep.json"
+        config = read_config(where.parent)
+        each = config.get("trainings", [])
+        saved = each[self.choice] if self.choice < len(each) else None
+        if saved is None:
+            raise ValueError(
+                f"{where} does not say which model was trained on which task; expected a "
+                "training of sweep.training (sweep.parameters reads parameters alone)"
+            )
+        made = dict(seed=self.values.get("seed", 0), **saved["made"])
+        row = _last_row(where.parent, self.config)
+        told = {k: v for k, v in row.items() if isinstance(v, float)}
+        told["loss"] = told.pop("held_out", told["loss"])
+
+        def params(model):
+            like = jax.eval_shape(model.init, jax.random.key(0))
+            return jax.tree.map(jnp.asarray, parameters(self.path, like))
+
+        metrics = {k: told[k] for k in told if k not in self.values}
+        saved = saved | dict(made=made, settings=self.values)
+        return train.found(
+            saved, where, params, row["step"], metrics,
+            model=model, task=task, tokenizer=tokenizer,
+        )  # fmt: skip
 
 
 class Result(NamedTuple):
@@ -50,6 +108,37 @@ class Result(NamedTuple):
     table: pa.Table
     best: list[Best]
     layouts: list[str]
+
+    def over_seeds(
+        self, *, score: str | None = None, maximise: bool = False
+    ) -> pa.Table:
+        """Configurations that differ in more than their seed, the best first.
+
+        Args:
+          score: a metric of the table; None: the held-out loss, the training loss where
+            there is none.
+          maximise: whether more is better.
+
+        Returns:
+          A row for each: the columns of the space without `seed`, `step` (the last that
+          one of its seeds reached), `seeds` (how many), `failed` (how many have no figure
+          there: they diverged, failed, or were given up before), and `mean`, `std` (of
+          the sample, null of one), `least`, `most` of the others. Those that came furthest
+          are first, of these those with the fewest failures, then by their mean.
+
+        Raises:
+          ValueError: there is no such metric.
+
+        >>> import tempfile
+        >>> from bptt_jax import sweep
+        >>> def descent(config, key):
+        ...     return 0.0, lambda x: (x + config["lr"] * (1 - x), dict(loss=(1 - x) ** 2))
+        >>> found = sweep.run(descent, sweep.grid(lr=[0.1, 0.3], seed=range(2)), steps=4,
+        ...                   lanes=1, out=tempfile.mkdtemp())
+        >>> found.over_seeds().select(["lr", "seeds", "failed"]).to_pylist()[0]
+        {'lr': 0.3, 'seeds': 2, 'failed': 0}
+        """
+        return _seeds.over_seeds(self.table, score, maximise)
 
 
 def name_of(value: Any) -> str | int | float:
@@ -132,6 +221,13 @@ def score(row: dict[str, Any], name: str | None = None) -> float:
 
 def write(path: pathlib.Path, table: pa.Table) -> None:
     _files.replace(path, lambda new: pq.write_table(table, new))
+
+
+def _last_row(out: pathlib.Path, config: int) -> dict[str, Any]:
+    """Of a configuration, in the table."""
+    table = load(out).table
+    table = table.filter(pc.field("config") == config)
+    return table.slice(table.num_rows - 1).to_pylist()[0]
 
 
 def load(out: pathlib.Path | str) -> Result:

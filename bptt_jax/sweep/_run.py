@@ -25,7 +25,7 @@ from bptt_jax.sweep._program import Program, configs, mesh_of, program, refuse_e
 from bptt_jax.sweep._results import Result
 from bptt_jax.sweep._space import Space, groups
 from bptt_jax.sweep._standing import Standing, worth_of
-from bptt_jax.sweep._tasks import Tasks
+from bptt_jax.sweep._tasks import Tasks, pickled
 from bptt_jax.sweep._training import Lane, Training, as_training
 
 
@@ -117,13 +117,14 @@ def run(
     if executor is not None:
         _refuse_beside(executor, mesh)
         made = _trainings(training, spec)  # refused before the folder is touched
+        sent = [pickled(one) for one in made]
         with _files.locked(out, say):
-            order, folder = _claimed(out, spec, None, record)
-            return Tasks(order, folder, made, lanes, executor, progress).go()
+            order, folder = _claimed(out, spec, None, record, made)
+            return Tasks(order, folder, made, sent, lanes, executor, progress).go()
     mesh = _mesh(mesh, say)
     made = _trainings(training, spec)
     with _files.locked(out, say):
-        order, folder = _claimed(out, spec, mesh, record)
+        order, folder = _claimed(out, spec, mesh, record, made)
         return _Sweep(order, folder, made, mesh, lanes, progress).go()
 
 
@@ -158,12 +159,14 @@ def _trainings(training: Training | Callable, spec: Spec) -> list[Training]:
 
 
 def _claimed(
-    out: pathlib.Path, spec: Spec, mesh: Mesh | None, record: dict[str, Any]
-) -> tuple[Order, Folder]:
+    out: pathlib.Path, spec: Spec, mesh: Mesh | None, record: dict[str, Any],
+    made: list[Training],
+) -> tuple[Order, Folder]:  # fmt: skip
     """The sweep's folder, found or made by the first process."""
     if not first():
         together("claimed")  # the others find it there
-    config = _folder.claim(out, spec, mesh and mesh.size, record)
+    about = [one.about() if one.about else None for one in made]
+    config = _folder.claim(out, spec, mesh and mesh.size, record, about)
     if first():
         together("claimed")
     order = Order(spec)

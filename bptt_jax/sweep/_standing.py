@@ -62,7 +62,13 @@ class Standing:
     ) -> list[Best]:
         """The best as results have them; `at(config)`: the file of its parameters."""
         return [
-            Best(i, self.score(worth), {k: v[i] for k, v in columns.items()}, at(i))
+            Best(
+                i,
+                self.score(worth),
+                {k: v[i] for k, v in columns.items()},
+                at(i),
+                self.order.choice_of[i],
+            )
             for worth, i in self._best
         ]
 

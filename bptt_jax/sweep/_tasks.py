@@ -59,18 +59,19 @@ class Tasks:
 
     Args:
       order, folder, made, progress: of the sweep.
+      sent: what `pickled` gives of each of `made`.
       lanes: asked for, None: measured by a worker.
       executor: runs the groups.
     """
 
     def __init__(
-        self, order: Order, folder: Folder, made: list[Training], lanes: int | None,
-        executor: Any, progress: Progress,
+        self, order: Order, folder: Folder, made: list[Training],
+        sent: list[tuple[str, bytes]], lanes: int | None, executor: Any, progress: Progress,
     ):  # fmt: skip
         self.order, self.spec, self.folder = order, order.spec, folder
         self.lanes, self.executor, self.progress = lanes, executor, progress
         self.made, self.say = made, telling(progress)
-        self.pickled = [pickled(one) for one in made]
+        self.pickled = sent
         self.settings = _worker.settings()
         self.standing = Standing(order)
         self.running: dict[concurrent.futures.Future, Part] = {}
@@ -161,7 +162,10 @@ class Tasks:
         some = rows[: -(-len(rows) // max(1, self._places()))]  # all are to have work
         unit = Unit(0, 0, choice, 0, 0)
         job = self._job(Part(unit, some, send=True), len(some))
-        found = self._submit(_worker.measure, job).result()
+        try:
+            found = self._submit(_worker.measure, job).result()
+        except Exception as error:  # of the executor: a worker was lost
+            raise _gone(_worker.told(error)) from error
         if isinstance(found, Failed | Unfit):
             raise ValueError(f"training: a worker cannot run it: {found.error}")
         return found
@@ -218,8 +222,10 @@ class Tasks:
 
     def _places(self) -> int:
         if time.monotonic() - self.looked > SECONDS:
-            self.places = _executors.places(self.executor, self.places)
-            self.looked = time.monotonic()
+            found = _executors.places(self.executor, self.places)
+            if not found and (self.places or self.looked < 0):
+                self.progress.message("nobody works for the executor: waits")
+            self.places, self.looked = found, time.monotonic()
         return self.places
 
     def _submit(self, f: Any, job: Job) -> concurrent.futures.Future:

@@ -78,6 +78,7 @@ WRONG = {
     "--lrr 1": "did you mean",
     "show": "Missing from bptt-jax sweep show",
     "show nowhere": "nowhere is not a sweep",
+    "show nowhere --top 0": "--top must be at least 1, got 0",
 }
 
 
@@ -91,6 +92,11 @@ def test_what_is_wrong_is_said_in_one_line(options, capsys, tmp_path, monkeypatc
     assert line.count("\n") == 1
     assert WRONG[options] in line
     assert not list(tmp_path.iterdir())
+
+
+def shows(capsys, *options):
+    assert cli.main(["sweep", "show", "s", *options]) == 0
+    return capsys.readouterr().out
 
 
 def test_a_sweep_from_the_command_line(capsys, tmp_path, monkeypatch):
@@ -114,6 +120,29 @@ def test_a_sweep_from_the_command_line(capsys, tmp_path, monkeypatch):
     said = capsys.readouterr().out
     assert "16 settings, 0 diverged" in said
     assert "the best 10 of 16; all are in s/results.parquet" in said
+    shown = shows(capsys, "--where", "cell=gru", "lr=0.001", "--top", "3")
+    assert "3 of 4 that fit, of 16 in all" in shown
+    assert (
+        "elman"
+        not in shown.split("results.parquet")[0]
+        .split("diverged")[1]
+        .split("the best over seeds")[0]
+    )
+    shown = shows(capsys, "--sort", "lr", "--maximise", "--top", "8")
+    assert "8 of 16; all are in" in shown
+    assert shown.count(" 0.1 ") >= 8
+    assert "the best over seeds: cell " in shown
+    assert "(2 of 2 seeds)" in shown
+    shown = shows(capsys, "--seeds", "--where", "clip=5")
+    (header,) = [line for line in shown.splitlines() if "std" in line]
+    assert header.split() == [
+        "cell", "lr", "clip", "step", "seeds", "failed", "held_out", "std", "least", "most",
+    ]  # fmt: skip
+    for wrong in ("hidden=4", "cell"):
+        assert cli.main(["sweep", "show", "s", "--where", wrong]) == 2
+        assert "expected name=value of one of cell, lr, clip" in capsys.readouterr().err
+    assert cli.main(["sweep", "show", "s", "--sort", "size"]) == 2
+    assert "--sort size: expected one of" in capsys.readouterr().err
     assert cli.main([*TINY, *options[:-2], "--steps", "5", "--out", "s"]) == 2
     assert "holds another sweep" in capsys.readouterr().err
 

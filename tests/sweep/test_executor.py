@@ -421,6 +421,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=fork) as pool:
         with pytest.raises(ValueError, match="JAX does not work in forked processes"):
             of(descent, tmp_path / "s", pool)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_of_one_process_is_not_gone_on_with(tmp_path):
