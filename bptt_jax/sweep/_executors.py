@@ -8,6 +8,10 @@ import concurrent.futures
 from typing import Any
 
 
+ANSWER = 5
+"""Seconds in which a scheduler is to say who works for it."""
+
+
 def refuse_unfit(executor: Any) -> None:
     """Refuses what has not the interface, and processes that are forked."""
     if not callable(getattr(executor, "submit", None)):
@@ -51,7 +55,7 @@ def places(executor: Any, before: int = 0) -> int:
     client = _client(executor)
     if client is not None:
         try:
-            return sum(client.nthreads().values())
+            return sum(client.nthreads(callback_timeout=ANSWER).values())
         except Exception:  # of its connection, whatever that raises; futures tell
             return before
     for name in ("_max_workers", "max_workers", "num_workers"):
@@ -59,6 +63,11 @@ def places(executor: Any, before: int = 0) -> int:
         if isinstance(found, int) and found > 0:
             return found
     return before or 1
+
+
+def is_gone(executor: Any) -> bool:
+    """Whether Dask's client has given up its scheduler; what it was given never ends then."""
+    return getattr(_client(executor), "status", None) == "closed"
 
 
 def _client(executor: Any) -> Any:

@@ -130,9 +130,11 @@ class Result(NamedTuple):
           ValueError: there is no such metric.
 
         >>> import tempfile
+        >>> import jax.numpy as jnp
         >>> from bptt_jax import sweep
         >>> def descent(config, key):
-        ...     return 0.0, lambda x: (x + config["lr"] * (1 - x), dict(loss=(1 - x) ** 2))
+        ...     step = lambda x: (x + config["lr"] * (1 - x), dict(loss=(1 - x) ** 2))
+        ...     return jnp.zeros(()), step
         >>> found = sweep.run(descent, sweep.grid(lr=[0.1, 0.3], seed=range(2)), steps=4,
         ...                   lanes=1, out=tempfile.mkdtemp())
         >>> found.over_seeds().select(["lr", "seeds", "failed"]).to_pylist()[0]

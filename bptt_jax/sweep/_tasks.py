@@ -217,6 +217,8 @@ class Tasks:
             part = self.running.pop(future)
             self._back(part, future)
             self._tell(alive - self.bad[part.unit.rung])
+        if not done and _executors.is_gone(self.executor):
+            raise _gone("its client has lost the scheduler")
         if self.progress.interrupted():
             raise KeyboardInterrupt
 

@@ -53,9 +53,11 @@ def trainer(
       ValueError, TypeError: an argument, or when it is called a configuration, does not
         fit.
 
+    >>> import jax.numpy as jnp
     >>> from bptt_jax import sweep
     >>> def descent(config, key):
-    ...     return 0.0, lambda x: (x + config["lr"] * (1 - x), dict(loss=(1 - x) ** 2))
+    ...     step = lambda x: (x + config["lr"] * (1 - x), dict(loss=(1 - x) ** 2))
+    ...     return jnp.zeros(()), step
     >>> scores = sweep.trainer(descent, steps=10, lanes=2)
     >>> slow, fast, _ = scores([dict(lr=0.01), dict(lr=0.3), dict(lr=0.1)])
     >>> fast < slow
