@@ -262,6 +262,42 @@ def processes() -> str:
     return table(rows) + f"\n\n{about}; " + _about(result)
 
 
+def workers() -> str:
+    """What the client of a sweep over workers takes, by quarters of its groups."""
+    if not (RESULTS / "workers.json").exists():
+        return "No run is committed yet: numbers are to be taken on a quiet machine."
+    result = read(RESULTS / "workers.json")
+    names = ("first quarter", "second", "third", "last")
+    rows = {
+        "a group, ms": dict(zip(names, result["milliseconds"], strict=True)),
+        "most memory, MB": dict(zip(names, result["megabytes"], strict=True)),
+    }
+    about = (
+        f"{result['groups']:,} groups of one configuration with {result['evaluations']} "
+        f"evaluations each, {result['workers']} workers that compute nothing; the table in "
+        f"the end takes {result['table_seconds']} s; "
+    )
+    return table(rows) + "\n\n" + about + _about(result)
+
+
+def search() -> str:
+    """Optuna's samplers at equal budget: the best held-out error, seed by seed."""
+    if not (RESULTS / "search.json").exists():
+        return "No run is committed yet."
+    result = read(RESULTS / "search.json")
+    rows = {
+        name: {f"seed {i}": f"{each[-1]:.4g}" for i, each in enumerate(of)}
+        for name, of in result["best_so_far"].items()
+    }
+    seeds = len(result["best_so_far"]["tpe"])
+    about = (
+        f"the best of {result['trials']} trainings of {result['steps']} steps, "
+        f"{result['lanes']} at a time; TPE is ahead in {result['tpe_ahead']} of {seeds}; "
+        f"Optuna {result['optuna']}; "
+    )
+    return table(rows) + "\n\n" + about + _about(result)
+
+
 def saves() -> str:
     """What is kept, one way after the other: over the way that keeps states alone."""
     result = read(RESULTS / "against.json")
@@ -362,7 +398,7 @@ PAGES = {
     "docs/decisions/0016-what-is-kept.md": (saves,),
     "docs/choosing-an-unroll.md": (unrolls, memory),
     "docs/memory-of-a-process.md": (allocations,),
-    "docs/scaling.md": (processes, on_paper),
+    "docs/scaling.md": (workers, search, processes, on_paper),
 }
 
 

@@ -45,7 +45,7 @@ ARROWS = {
         "tasks",
         "unrolls",
     },
-    "sweep": {"estimators", "progress", "train"},
+    "sweep": {"estimators", "layers", "progress", "train"},
     "verify": {"cells", "layers", "loops", "objectives", "unrolls"},
     "plots": set(),
     "interop": {"cells", "layers", "models", "unrolls"},

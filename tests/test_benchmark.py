@@ -147,3 +147,14 @@ def test_rounds_of_allocations_are_checked():
     done = run("-m", "benchmarks.allocations", "--rounds", "0")
     assert done.returncode == 1
     assert "--rounds: expected at least 1, got 0" in done.stderr
+
+
+def test_what_the_client_of_workers_holds_does_not_grow():
+    """With what is done already: its memory by quarters of the groups."""
+    code = """
+from benchmarks import workers
+held = workers.megabytes(400, 4)
+assert max(held[2:]) < 1.1 * max(held[:2]), held
+"""
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr

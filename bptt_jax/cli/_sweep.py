@@ -12,12 +12,13 @@ import bptt_jax
 from bptt_jax import progress, sweep
 from bptt_jax._processes import first as first_process
 from bptt_jax.cli import _build, _parse, _settings
+from bptt_jax.cli._cluster import executor_of
 from bptt_jax.cli._cores import use_cores
 from bptt_jax.cli._interrupts import Interrupts
 from bptt_jax.cli._lists import split
 from bptt_jax.cli._owner import owned
 from bptt_jax.cli._settings import Settings
-from bptt_jax.cli._table import report
+from bptt_jax.cli._table import SHOWN, Wanted, report
 
 TRACED = ("lr", "clip", "seed")
 
@@ -38,6 +39,9 @@ class Sweep(Settings):
     """Settings on a device at a time; by default measured."""
     keep: int = 3
     """Of how many of the best the parameters are kept."""
+    dask: str | None = None
+    """Dask's workers train: the address of its scheduler, tcp://host:8786, or the file
+    that it has written."""
 
 
 def command(argv: list[str]) -> int:
@@ -48,14 +52,16 @@ def command(argv: list[str]) -> int:
     given = _settings.quick(_parse.parse(Sweep, first, "bptt-jax sweep"), said)
     _refuse(given, said)
     out = given.out or pathlib.Path("runs") / f"sweep-{_name(given)}"
-    _devices(out)
-    with owned(out):
-        return _run(given, said, lists, out)
+    if given.dask is None:
+        _devices(out)
+    with owned(out), executor_of(given.dask) as executor:
+        return _run(given, said, lists, out, executor)
 
 
 def _run(
-    given: Sweep, said: set[str], lists: dict[str, list[str]], out: pathlib.Path
-) -> int:
+    given: Sweep, said: set[str], lists: dict[str, list[str]], out: pathlib.Path,
+    executor: Any,
+) -> int:  # fmt: skip
     space, settings = _space(given, lists)
     console = Console(highlight=False, quiet=not first_process())
     console.print(
@@ -87,7 +93,7 @@ def _run(
             jobs.training if space.static else jobs.training(), space, out=out,
             steps=lambda **choice: jobs.of(**choice).steps,
             evaluate_every=_every(given, said, max(job.steps for job in each)),
-            lanes=given.lanes, keep=given.keep, record=record,
+            executor=executor, lanes=given.lanes, keep=given.keep, record=record,
             score=given.score, maximise=given.maximise,
             halving=sweep.halving(given.halving) if given.halving else None,
             progress=progress.together(screen, asked),
@@ -213,13 +219,25 @@ class Show:
 
     run: _parse.Folder
     """A sweep's folder."""
+    where: tuple[str, ...] = ()
+    """Only settings with these values: --where cell=gru,lstm lr=0.01."""
+    sort: str | None = None
+    """By this option or metric, the least first; by default by what says what is best."""
+    maximise: bool = False
+    """The greatest first."""
+    top: int = SHOWN
+    """So many rows."""
+    seeds: bool = False
+    """Means and spreads over seeds."""
 
 
 def _show(argv: list[str]) -> int:
     s = _parse.parse(Show, argv, "bptt-jax sweep show")
+    if s.top < 1:
+        raise ValueError(f"--top must be at least 1, got {s.top}")
     result = sweep.load(s.run)
     console = Console(highlight=False)
     for text in result.layouts:
         console.print(text, soft_wrap=True)
-    report(console, s.run, result)
+    report(console, s.run, result, Wanted(s.where, s.sort, s.maximise, s.top, s.seeds))
     return 0

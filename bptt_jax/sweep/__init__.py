@@ -22,6 +22,7 @@ from bptt_jax.sweep._space import (
     uniform,
     zip,
 )
+from bptt_jax.sweep._trainer import trainer
 from bptt_jax.sweep._training import Training, training
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "read_config",
     "run",
     "static",
+    "trainer",
     "training",
     "uniform",
     "zip",

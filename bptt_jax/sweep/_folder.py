@@ -34,6 +34,7 @@ class Folder:
     def __init__(self, out: pathlib.Path, config: dict[str, Any], order: Order):
         self.out, self.config, self.writes = out, config, first()
         self.rows = Rows(out / "rows.jsonl", order.ends_of)
+        self.rungs = len(order.spec.rungs)
 
     # Layouts
 
@@ -57,9 +58,11 @@ class Folder:
         """The parameters of a configuration that is among the best."""
         return self.out / "best" / f"config-{row}.safetensors"
 
-    def save(self, path: pathlib.Path, tree: Any) -> None:
+    def leave(self, rung: int, row: int, left: Any) -> None:
+        """What is needed of a configuration that has ended a rung."""
+        last = rung == self.rungs - 1
         if self.writes:
-            _store.save(path, tree)
+            _store.save(self.best(row) if last else self.kept(rung, row), left)
 
     def save_now(self, unit: Unit, lanes: Any) -> None:
         """Where the sweep goes on; `lanes` (on the host) None: with a new group."""
@@ -100,9 +103,15 @@ class Folder:
 
 
 def claim(
-    out: pathlib.Path, spec: Spec, devices: int, record: dict[str, Any]
-) -> dict[str, Any]:
+    out: pathlib.Path, spec: Spec, devices: int | None, record: dict[str, Any],
+    trainings: list[dict[str, Any] | None],
+) -> dict[str, Any]:  # fmt: skip
     """The folder's `sweep.json`, which is made where there is none.
+
+    Args:
+      out, spec, record: of the sweep.
+      devices: of a group; None: an executor has it, and a group is on one.
+      trainings: `Training.about` of each choice.
 
     Raises:
       ValueError: the folder holds something else; nothing has been changed.
@@ -115,8 +124,11 @@ def claim(
     if out.exists() and not all(map(_files.is_left_over, out.iterdir())):
         raise ValueError(f"out: {out} is not empty and holds no sweep")
     config = dict(
-        sweep=what, devices=devices, layouts={}, layouts_shown=[], record=record
+        sweep=what, devices=devices or 1, layouts={}, layouts_shown=[], record=record
     )
+    config["trainings"] = trainings
+    if devices is None:
+        config["executor"] = True
     _files.replace_json(out / "sweep.json", config)
     return config
 
@@ -135,7 +147,9 @@ def _what(spec: Spec) -> dict[str, Any]:
     return json.loads(json.dumps(what))
 
 
-def _refuse_another(out: pathlib.Path, config: dict, what: dict, devices: int) -> None:
+def _refuse_another(
+    out: pathlib.Path, config: dict, what: dict, devices: int | None
+) -> None:
     before = {"score": str(LEAST_LOSS)} | config["sweep"]  # as it was once
     changed = [k for k in what if before.get(k) != what[k]]
     if changed:
@@ -143,7 +157,10 @@ def _refuse_another(out: pathlib.Path, config: dict, what: dict, devices: int) -
             f"out: {out} holds another sweep ({', '.join(changed)} differ); "
             "choose another folder"
         )
-    if config["devices"] != devices:
+    if config.get("executor", False) != (devices is None):
+        without = "without" if devices is None else "with"
+        raise ValueError(f"out: {out} was begun {without} an executor; go on so")
+    if devices is not None and config["devices"] != devices:
         raise ValueError(
             f"out: {out} was begun on {config['devices']} devices, now there are "
             f"{devices}; go on with as many"

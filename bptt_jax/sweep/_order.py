@@ -13,6 +13,7 @@ import numpy as np
 from bptt_jax._factory import is_whole, plain
 from bptt_jax._score import LEAST_LOSS, Score
 from bptt_jax.sweep import _halving
+from bptt_jax.sweep._group import length
 from bptt_jax.sweep._halving import Rung
 from bptt_jax.sweep._program import column
 from bptt_jax.sweep._space import Space
@@ -115,13 +116,18 @@ class Order:
         """
         number = 0
         for rung in range(len(self.spec.rungs)):
-            for choice in range(len(self.spec.choices)):
-                for group, rows in enumerate(self._groups(rung, choice, scores, size)):
-                    yield (
-                        Unit(number, rung, choice, group, self._from(rung, choice)),
-                        rows,
-                    )
-                    number += len(self._ends(rung, choice))
+            for unit, rows in self.of_rung(rung, scores, size, number):
+                yield unit, rows
+                number = unit.number + len(self._ends(rung, unit.choice))
+
+    def of_rung(
+        self, rung: int, scores, size: Callable[[int], int], number: int
+    ) -> Iterator[tuple[Unit, list[int]]]:
+        """The groups of a rung, whose first unit has a number."""
+        for choice in range(len(self.spec.choices)):
+            for group, rows in enumerate(self._groups(rung, choice, scores, size)):
+                yield Unit(number, rung, choice, group, self._from(rung, choice)), rows
+                number += len(self._ends(rung, choice))
 
     def _groups(self, rung: int, choice: int, scores, size) -> list[list[int]]:
         """The rows of a choice that the rung trains, group by group."""
@@ -156,9 +162,17 @@ class Order:
             return []
         return self._ends(rung, self.choice_of[config])
 
+    def evaluations(self, unit: Unit) -> int:
+        """Of a group in a rung."""
+        return len(self._ends(unit.rung, unit.choice))
+
+    def before(self, rung: int, config: int) -> int:
+        """The step at which a configuration comes into a rung."""
+        return self._from(rung, self.choice_of[config])
+
     def length(self, step: int, until: int) -> int:
         """Steps of the unit that begins at one."""
-        return min(self.spec.every - step % self.spec.every, until - step)
+        return length(step, until, self.spec.every)
 
     def total(self) -> int:
         """Steps of single configurations, as if all choices took the most steps."""

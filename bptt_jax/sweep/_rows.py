@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from bptt_jax import _files
 from bptt_jax._processes import first, together
 
@@ -83,3 +85,29 @@ class Rows:
 
 def _text(rows: Iterable[Row]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def lines(
+    number: int,
+    rung: int,
+    at: int,
+    last: bool,
+    configs: Sequence[int],
+    found: Sequence[dict[str, Any]],
+    diverged: Sequence[int],
+    **more: str,
+) -> list[Row]:
+    """The rows of a group at an evaluation, figures and all, as they are written down."""
+    return [
+        dict(
+            step=number, config=i, rung=rung, at=at, last=last,
+            metrics={k: _number(a) for k, a in figures.items()},
+            diverged_at=bad, **more,
+        )
+        for i, figures, bad in zip(configs, found, diverged, strict=True)
+    ]  # fmt: skip
+
+
+def _number(a: Any) -> float | None:
+    """As JSON has it: there is no NaN."""
+    return float(a) if np.isfinite(a) else None

@@ -10,38 +10,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bptt_jax import _files
-from bptt_jax import _pytrees as trees
 from bptt_jax._factory import is_whole, plain
-from bptt_jax._processes import (
-    anyone,
-    axis_of,
-    cores,
-    first,
-    gathered,
-    telling,
-    together,
-)
+from bptt_jax._processes import anyone, axis_of, cores, first, telling, together
 from bptt_jax._score import score_of
 from bptt_jax.progress import Progress, Start, Status, or_shown
-from bptt_jax.sweep import _folder, _halving, _order, _results, _store
+from bptt_jax.sweep import _executors, _folder, _group, _order, _results, _rows, _store
 from bptt_jax.sweep import _layout as layouts
 from bptt_jax.sweep._folder import Folder
+from bptt_jax.sweep._group import Group
 from bptt_jax.sweep._halving import Halving
 from bptt_jax.sweep._layout import Layout
 from bptt_jax.sweep._order import Order, Spec, Unit
-from bptt_jax.sweep._program import (
-    Program,
-    add,
-    configs,
-    count,
-    mesh_of,
-    program,
-    refuse_early,
-    spread,
-)
-from bptt_jax.sweep._results import Best, Result
+from bptt_jax.sweep._program import Program, configs, mesh_of, program, refuse_early
+from bptt_jax.sweep._results import Result
 from bptt_jax.sweep._space import Space, groups
-from bptt_jax.sweep._training import Lane, Training, as_training, over_real
+from bptt_jax.sweep._standing import Standing, worth_of
+from bptt_jax.sweep._tasks import Tasks, pickled
+from bptt_jax.sweep._training import Lane, Training, as_training
 
 
 def run(
@@ -53,6 +38,7 @@ def run(
     evaluate_every: int | None = None,
     halving: Halving | None = None,
     mesh: Mesh | None = None,
+    executor: Any = None,
     lanes: int | None = None,
     keep: int = 3,
     checkpoint_seconds: float = 30.0,
@@ -84,6 +70,10 @@ def run(
       halving: `sweep.halving(…)`, to give up the worse configurations early.
       mesh: a mesh of one axis, `jax.make_mesh((n,), ("configs",))`; None: all devices of
         all processes.
+      executor: who runs the groups instead of this process: what has the interface of
+        `concurrent.futures.Executor`, such as Dask's `Client(…).get_executor(pure=False)`.
+        A group is a task of its own, `lanes` configurations on one device; workers may
+        come and go. See docs/scaling.md.
       lanes: configurations on a device at a time; None: measured.
       keep: of how many of the best the parameters are kept.
       checkpoint_seconds: between two saves of the group that is running.
@@ -102,6 +92,7 @@ def run(
       ValueError, TypeError: an argument does not fit, another process has `out`, it
         holds another sweep, or is damaged; nothing has been changed.
       KeyboardInterrupt: `progress.interrupted` said so; the state is saved.
+      ConnectionError: the executor is gone; what has ended is saved.
 
     >>> import tempfile, optax
     >>> from bptt_jax import cells, estimators, models, sweep, tasks
@@ -122,11 +113,33 @@ def run(
         score_of(score, maximise),
     )  # fmt: skip
     _check_lanes(lanes)
-    mesh, lanes = _mesh(mesh, say), plain(lanes)
-    made = _trainings(training, spec)  # refused before the folder is touched
+    lanes, record = plain(lanes), record or {}
+    if executor is not None:
+        _refuse_beside(executor, mesh)
+        made = _trainings(training, spec)  # refused before the folder is touched
+        sent = [pickled(one) for one in made]
+        with _files.locked(out, say):
+            order, folder = _claimed(out, spec, None, record, made)
+            return Tasks(order, folder, made, sent, lanes, executor, progress).go()
+    mesh = _mesh(mesh, say)
+    made = _trainings(training, spec)
     with _files.locked(out, say):
-        order, folder = _claimed(out, spec, mesh, record or {})
+        order, folder = _claimed(out, spec, mesh, record, made)
         return _Sweep(order, folder, made, mesh, lanes, progress).go()
+
+
+def _refuse_beside(executor: Any, mesh: Mesh | None) -> None:
+    _executors.refuse_unfit(executor)
+    if mesh is not None:
+        raise ValueError(
+            "mesh: each device of an executor's workers takes a group of its own; expected "
+            "a mesh or an executor"
+        )
+    if jax.process_count() > 1:
+        raise ValueError(
+            "executor: expected one process that hands out work, this is one of "
+            f"{jax.process_count()}"
+        )
 
 
 def _check_lanes(lanes: Any) -> None:
@@ -146,12 +159,14 @@ def _trainings(training: Training | Callable, spec: Spec) -> list[Training]:
 
 
 def _claimed(
-    out: pathlib.Path, spec: Spec, mesh: Mesh, record: dict[str, Any]
-) -> tuple[Order, Folder]:
+    out: pathlib.Path, spec: Spec, mesh: Mesh | None, record: dict[str, Any],
+    made: list[Training],
+) -> tuple[Order, Folder]:  # fmt: skip
     """The sweep's folder, found or made by the first process."""
     if not first():
         together("claimed")  # the others find it there
-    config = _folder.claim(out, spec, mesh.size, record)
+    about = [one.about() if one.about else None for one in made]
+    config = _folder.claim(out, spec, mesh and mesh.size, record, about)
     if first():
         together("claimed")
     order = Order(spec)
@@ -184,7 +199,7 @@ class _Sweep:
         self.mended = False
         self.rows: list[dict[str, Any]] = []
         self.last: dict[int, dict[str, Any]] = {}  # of each configuration its last row
-        self.scores: list[dict[int, float]] = [{} for _ in self.spec.rungs]
+        self.standing = Standing(order)
         self.saved_at = time.monotonic()
         self.total = order.total()
 
@@ -200,9 +215,8 @@ class _Sweep:
             self.progress.ended()
 
     def _all(self, saved: Unit, lanes: Any) -> Result:
-        for unit, rows in self.order.units(
-            self.scores, lambda c: self._program(c).size
-        ):
+        size = lambda choice: self._program(choice).size
+        for unit, rows in self.order.units(self.standing.scores, size):
             if unit[1:4] < saved[1:4]:
                 found = self.folder.rows.of(unit.rung, rows)
                 if found:
@@ -260,18 +274,8 @@ class _Sweep:
         if self.mended:
             self.folder.rows.write(self.rows)
         columns = _results.columns_of(self.spec.space)
-        table = _results.table_of(columns, self.rows)
-        fine = {i: s for i, s in self.scores[-1].items() if not np.isnan(s)}
-        order = sorted(_halving.best(fine, self.spec.keep), key=lambda i: (fine[i], i))
-        best = [
-            Best(
-                i,
-                self._score(fine[i]),
-                {k: v[i] for k, v in columns.items()},
-                self.folder.best(i),
-            )
-            for i in order
-        ]
+        table = _results.only_told(_results.table_of(columns, self.rows))
+        best = self.standing.found(columns, self.folder.best)
         self.folder.write(table, best)
         together("finished")
         return Result(table, best, self.folder.config["layouts_shown"])
@@ -300,9 +304,7 @@ class _Sweep:
         return layouts.measured(training, self.spec.numbers, rows, self.mesh)
 
     def _note(self, choice: int, layout: Layout) -> None:
-        values = self.spec.choices[choice][0]
-        named = ", ".join(f"{k} {_results.name_of(v)}" for k, v in values.items())
-        shown = f"{named}: {layout}" if named else str(layout)
+        shown = _results.layout_shown(self.spec.choices[choice][0], layout)
         self.progress.message(shown)
         self.folder.note_layout(choice, layout, shown)
 
@@ -313,13 +315,14 @@ class _Sweep:
         made = self._program(unit.choice)
         padded = (rows + rows[:1] * made.size)[: made.size]
         config = configs(self.spec.numbers, padded, self.mesh)
+        group = Group(self.made[unit.choice], made, config, self.spec.every)
         if begun is not None:
-            lanes = self._placed(made, config, begun)
+            lanes = _group.placed(group, begun)
         else:
-            lanes = self._entering(unit, made, config, padded)
+            lanes = self._entering(unit, group, padded)
         until = self.order.until(unit.rung, unit.choice)
         while unit.step < until:
-            unit, lanes = self._unit(unit, rows, made, config, lanes, until)
+            unit, lanes = self._unit(unit, rows, group, lanes, until)
             late = time.monotonic() - self.saved_at >= self.spec.seconds
             stop, due = anyone(self.progress.interrupted(), late)
             if unit.step < until and (stop or due) and self.mending is None:
@@ -330,164 +333,71 @@ class _Sweep:
                 raise KeyboardInterrupt
         self._leave(unit, rows, lanes)
 
-    def _unit(self, unit: Unit, rows, made: Program, config, lanes: Lane, until: int):
+    def _unit(self, unit: Unit, rows, group: Group, lanes: Lane, until: int):
         """Trains to the next evaluation, and writes it down: `(next unit, lanes)`."""
         n = self.order.length(unit.step, until)
-        training = self.made[unit.choice]
-        lanes, means = self._train(training, made, config, lanes, unit.step, n)
+        lanes, means = _group.train(group, lanes, unit.step, n)
         unit = unit._replace(number=unit.number + 1, step=unit.step + n)
-        measured = made.measure(config, lanes, training.held_out)
-        means, measured, diverged = gathered((means, measured, lanes.diverged_at))
-        means = over_real(means)
-        found = [
-            _at(means, j) | training.figures(_at(measured, j)) for j in range(len(rows))
-        ]
-        self._write_rows(unit, rows, found, diverged, unit.step == until)
-        self._tell(unit)
-        return unit, lanes
-
-    def _train(self, training, made, config, lanes, first: int, n: int):
-        """n steps, at most `PIECE` a call."""
-        sums: dict[str, Any] = {}
-        for at in range(0, n, PIECE):
-            some = min(PIECE, n - at)
-            items = _padded(
-                training.read(first + at, some), min(PIECE, self.spec.every)
-            )
-            lanes, means = made.advance(config, lanes, items, count(some))
-            if n <= PIECE:
-                return lanes, means
-            share = np.float32(some / n)
-            sums = add(sums or dict.fromkeys(means, np.float32(0)), means, share)
-        return lanes, sums
-
-    def _entering(self, unit: Unit, made: Program, config, rows: list[int]) -> Lane:
-        """The lanes as the rung before left them, or new ones."""
-        if unit.rung == 0:
-            return made.begin(config)
-        together("left")  # the first process writes what all read
-        kept = [self.folder.kept(unit.rung - 1, i) for i in rows]
-        (gone,) = anyone(not all(path.exists() for path in kept))
-        if gone:  # the sweep had ended
-            return self._from_step_0(unit, made, config)
-        like = jax.eval_shape(made.begin, config)
-        one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), like)
-        each = [_store.load(path, one)[0] for path in kept]
-        return self._placed(made, config, jax.tree.map(lambda *a: np.stack(a), *each))
-
-    def _from_step_0(self, unit: Unit, made: Program, config) -> Lane:
-        """What the rungs before would have left: a lane's numbers are its own."""
-        lanes, step = made.begin(config), 0
-        while step < unit.step:
-            n = self.order.length(step, unit.step)
-            training = self.made[unit.choice]
-            lanes, _ = self._train(training, made, config, lanes, step, n)
-            step += n
-        return lanes
-
-    def _placed(self, made: Program, config, host: Any) -> Lane:
-        like = jax.eval_shape(made.begin, config)
-        arrays = jax.tree.map(lambda a: spread(np.asarray(a), self.mesh), host)
-        return _store.as_like(like, arrays)
-
-    def _leave(self, unit: Unit, rows: list[int], lanes: Lane) -> None:
-        """What is needed of a group that has ended: for the next rung, or its best."""
-        last, host = unit.rung == len(self.spec.rungs) - 1, _on_host(lanes)
-        wanted = self._best_now() if last else set(rows)
-        for j, i in enumerate(rows):
-            if i in wanted:
-                one = jax.tree.map(lambda a, j=j: a[j], host)
-                path = self.folder.best(i) if last else self.folder.kept(unit.rung, i)
-                self.folder.save(path, _params(one.state) if last else one)
-        if self.mending is None:
-            self._save(unit._replace(group=unit.group + 1, step=0), None)
-
-    def _best_now(self) -> set[int]:
-        """Whose parameters are kept, of those that have ended the last rung."""
-        scores = self.scores[-1]
-        best = _halving.best(scores, self.spec.keep)
-        return {i for i in best if not np.isnan(scores[i])}
-
-    # What is written down
-
-    def _write_rows(self, unit, rows, found, diverged, last: bool) -> None:
-        lines = [
-            dict(
-                step=unit.number, config=i, rung=unit.rung, at=unit.step, last=last,
-                metrics={k: _number(a) for k, a in found[j].items()},
-                diverged_at=int(diverged[j]),
-            )
-            for j, i in enumerate(rows)
-        ]  # fmt: skip
+        found, diverged = _group.evaluated(group, lanes, means, len(rows))
+        last = unit.step == until
+        lines = _rows.lines(
+            unit.number, unit.rung, unit.step, last, rows, found, diverged
+        )
         self._add(lines)
         if self.mending is None:
             self.folder.rows.append(lines)
         else:  # not before its files are there, too
             self.mending.extend(lines)
+        self._tell(unit)
+        return unit, lanes
+
+    def _entering(self, unit: Unit, group: Group, rows: list[int]) -> Lane:
+        """The lanes as the rung before left them, or new ones."""
+        if unit.rung == 0:
+            return group.program.begin(group.config)
+        together("left")  # the first process writes what all read
+        kept = [self.folder.kept(unit.rung - 1, i) for i in rows]
+        (gone,) = anyone(not all(path.exists() for path in kept))
+        if gone:  # the sweep had ended
+            return _group.from_the_first(group, unit.step)
+        like = _group.like_of(group)
+        one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), like)
+        each = [_store.load(path, one)[0] for path in kept]
+        return _group.placed(group, _group.stacked(each))
+
+    def _leave(self, unit: Unit, rows: list[int], lanes: Lane) -> None:
+        """What is needed of a group that has ended: for the next rung, or its best."""
+        last, host = unit.rung == len(self.spec.rungs) - 1, _group.on_host(lanes)
+        wanted = set(self.standing.best if last else rows)
+        for j, i in enumerate(rows):
+            if i in wanted:
+                self.folder.leave(unit.rung, i, _group.left(host, j, last))
+        if self.mending is None:
+            self._save(unit._replace(group=unit.group + 1, step=0), None)
+
+    # What is written down
 
     def _add(self, lines: list[dict[str, Any]]) -> None:
         for row in lines:
             self.rows.append(row)
             self.last[row["config"]] = row
-            if row["last"]:
-                self.scores[row["rung"]][row["config"]] = self._worth(row)
-
-    def _worth(self, row: dict[str, Any]) -> float:
-        """The score of a row, the less the better; NaN: it has none."""
-        score = self.spec.score
-        value = _results.score(row, score.name)
-        return value if np.isnan(value) else score.worth(value)
-
-    def _score(self, worth: float) -> float:
-        return -worth if self.spec.score.maximise else worth
+            self.standing.add(row)
 
     def _save(self, unit: Unit, lanes: Lane | None) -> None:
-        self.folder.save_now(unit, None if lanes is None else _on_host(lanes))
+        self.folder.save_now(unit, None if lanes is None else _group.on_host(lanes))
         self.saved_at = time.monotonic()
 
     def _tell(self, unit: Unit) -> None:
-        now = {i: self._worth(row) for i, row in self.last.items()}
+        now = {i: worth_of(self.spec.score, row) for i, row in self.last.items()}
         alive = sum(
             1
-            for i in self.order.alive(unit.rung, self.scores)
+            for i in self.order.alive(unit.rung, self.standing.scores)
             if not np.isnan(now.get(i, 0))
         )
         fine = [(s, i) for i, s in now.items() if not np.isnan(s)]
         done = sum(row["at"] for row in self.last.values())
         best = min(fine) if fine else None
-        shown = None if best is None else (self._score(best[0]), best[1])
+        shown = None if best is None else (self.standing.score(best[0]), best[1])
         self.progress.advanced(Status(done, self.total, alive, shown))
         told = {} if shown is None else dict(best=shown[0])
         self.progress.measured(done, told | dict(alive=alive))
-
-
-PIECE = 64
-"""Steps in one call of a program: often enough to be told, seldom enough to be free."""
-
-
-def _padded(items: Any, n: int) -> Any:
-    """Items `[n, ...]`, the first again in the place of those that are not needed."""
-    if n == trees.length(items):
-        return items
-    return jax.tree.map(
-        lambda a: np.concatenate([a, np.repeat(a[:1], n - len(a), 0)]), items
-    )
-
-
-def _on_host(lanes: Lane) -> Any:
-    return gathered(_store.plain(lanes))
-
-
-def _params(state: Any) -> Any:
-    state = getattr(state, "state", state)  # of a training given as one function
-    return getattr(state, "params", state)
-
-
-def _at(tree: Any, j: int) -> Any:
-    """Of the j-th configuration of a group, numbers of Python."""
-    return jax.tree.map(lambda a: np.asarray(a)[j].item(), tree)
-
-
-def _number(a: Any) -> float | None:
-    """As JSON has it: there is no NaN."""
-    return float(a) if np.isfinite(a) else None

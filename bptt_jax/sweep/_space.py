@@ -203,7 +203,7 @@ def _checked(space: Space) -> Space:
     return space
 
 
-RESERVED = ("config", "step", "loss", "diverged_at", "rung")
+RESERVED = ("config", "step", "loss", "diverged_at", "rung", "hardware", "error")
 """Columns of the table of results that are no choice of the user."""
 
 

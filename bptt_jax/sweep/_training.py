@@ -10,7 +10,7 @@ import optax
 from jax import Array
 
 from bptt_jax import _pytrees as trees
-from bptt_jax import estimators, train
+from bptt_jax import estimators, layers, train
 from bptt_jax._factory import expect, functions, record, remembered
 from bptt_jax.types import Estimator, Layer, PyTree, Stream, Task
 
@@ -34,6 +34,8 @@ class Training(NamedTuple):
     read: `(first, n) -> items`, on the host, leaves `[n, ...]`: of the steps first …
         first + n - 1, the same for all configurations.
     held_out: what `evaluate` is given, arrays.
+    about: `() -> dict`, values that JSON has: of which model on which task it is, so that
+        `Best.load` makes a run of parameters; None where that is not known.
     """
 
     init: Callable
@@ -42,6 +44,7 @@ class Training(NamedTuple):
     read: Callable = positions
     held_out: PyTree = None
     figures: Callable = dict
+    about: Callable | None = None
 
 
 class Keyed(NamedTuple):
@@ -139,7 +142,10 @@ def training(
         found = train.figures(task, means)
         return {"held_out": found.pop("loss")} | found
 
-    return Training(init, step, evaluate, stream.read, held_out, figures)
+    def about():
+        return train.described(task, layers.lift(model, "model"))
+
+    return Training(init, step, evaluate, stream.read, held_out, figures, about)
 
 
 def _refuse_same(told: dict[str, Array], task: Task) -> None:

@@ -18,6 +18,16 @@ def about(task: Task, model: Layer) -> dict[str, Any]:
     return dict(model=_recipe(model), about=_of_task(task))
 
 
+def described(task: Task, model: Layer) -> dict[str, Any]:
+    """A record that `model_of` and `task_of` need no more than, as JSON has it."""
+    found = about(task, model) | dict(made=dict(task=task.record))
+    return json.loads(json.dumps(found, default=_as_json))
+
+
+def _as_json(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
 def model_of(saved: dict[str, Any], where: Any) -> Layer:
     """The model that a record names.
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -91,6 +92,48 @@ def load(
         task,
         config(out, saved),
         lines,
+    )
+
+
+def found(
+    saved: dict[str, Any],
+    where: pathlib.Path,
+    params: Callable[[Layer], Any],
+    position: int,
+    metrics: dict[str, float],
+    *,
+    model: Layer | Cell | None = None,
+    task: Task | None = None,
+    tokenizer: Any = None,
+) -> Run:
+    """A run of which there are parameters alone, those of a sweep.
+
+    Args:
+      saved: of `described`, and what `Run.config` is to have.
+      where: the file that has it.
+      params: `model -> parameters`.
+      position: updates done.
+      metrics: of them, `loss` among them.
+      model, task, tokenizer: as of `load`.
+    """
+    model = _about.model_of(saved, where) if model is None else model
+    model = layers.lift(model, "model")
+    task = _about.task_of(saved, where, tokenizer) if task is None else task
+    assert task is not None  # what is described has a task
+    best = Best(params(model), position, metrics.get(LOSS, math.nan))
+    options = {name: getattr(jax.config, name) for name in _record.OPTIONS}
+    made = dict(seed=saved["made"]["seed"], options=options)
+    state = _state(best.params, position, made)
+    return Run(
+        state,
+        best.held_out,
+        False,
+        best,
+        metrics,
+        model,
+        task,
+        config=saved,
+        history=[],
     )
 
 

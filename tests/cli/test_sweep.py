@@ -1,5 +1,7 @@
 """`bptt-jax sweep`: lists and ranges, one table, and what is wrong in one line."""
 
+import concurrent.futures
+import contextlib
 import json
 import os
 import subprocess
@@ -72,9 +74,11 @@ WRONG = {
     "--halving 1": "--halving must be at least 2, got 1",
     "--lanes 0": "--lanes must be at least 1",
     "--keep 0": "--keep must be at least 1",
+    "--dask nowhere": "--dask nowhere: expected the address of a scheduler, tcp://host:8786",
     "--lrr 1": "did you mean",
     "show": "Missing from bptt-jax sweep show",
     "show nowhere": "nowhere is not a sweep",
+    "show nowhere --top 0": "--top must be at least 1, got 0",
 }
 
 
@@ -88,6 +92,11 @@ def test_what_is_wrong_is_said_in_one_line(options, capsys, tmp_path, monkeypatc
     assert line.count("\n") == 1
     assert WRONG[options] in line
     assert not list(tmp_path.iterdir())
+
+
+def shows(capsys, *options):
+    assert cli.main(["sweep", "show", "s", *options]) == 0
+    return capsys.readouterr().out
 
 
 def test_a_sweep_from_the_command_line(capsys, tmp_path, monkeypatch):
@@ -111,8 +120,65 @@ def test_a_sweep_from_the_command_line(capsys, tmp_path, monkeypatch):
     said = capsys.readouterr().out
     assert "16 settings, 0 diverged" in said
     assert "the best 10 of 16; all are in s/results.parquet" in said
+    shown = shows(capsys, "--where", "cell=gru", "lr=0.001", "--top", "3")
+    assert "3 of 4 that fit, of 16 in all" in shown
+    assert (
+        "elman"
+        not in shown.split("results.parquet")[0]
+        .split("diverged")[1]
+        .split("the best over seeds")[0]
+    )
+    shown = shows(capsys, "--sort", "lr", "--maximise", "--top", "8")
+    assert "8 of 16; all are in" in shown
+    assert shown.count(" 0.1 ") >= 8
+    assert "the best over seeds: cell " in shown
+    assert "(2 of 2 seeds)" in shown
+    shown = shows(capsys, "--seeds", "--where", "clip=5")
+    (header,) = [line for line in shown.splitlines() if "std" in line]
+    assert header.split() == [
+        "cell", "lr", "clip", "step", "seeds", "failed", "held_out", "std", "least", "most",
+    ]  # fmt: skip
+    for wrong in ("hidden=4", "cell"):
+        assert cli.main(["sweep", "show", "s", "--where", wrong]) == 2
+        assert "expected name=value of one of cell, lr, clip" in capsys.readouterr().err
+    assert cli.main(["sweep", "show", "s", "--sort", "size"]) == 2
+    assert "--sort size: expected one of" in capsys.readouterr().err
     assert cli.main([*TINY, *options[:-2], "--steps", "5", "--out", "s"]) == 2
     assert "holds another sweep" in capsys.readouterr().err
+
+
+def test_what_the_command_line_trains_can_be_sent(tmp_path, monkeypatch):
+    """To threads, which unpickle it as Dask's workers do; the table is the same."""
+    options = ("--cell", "gru,elman", "--lr", "0.1,0.01")
+    assert cli.main([*TINY, *options, "--out", f"{tmp_path}/plain"]) == 0
+    threads = concurrent.futures.ThreadPoolExecutor(1)
+    wanted = contextlib.nullcontext(threads)
+    monkeypatch.setattr(_sweep, "executor_of", lambda where: wanted)
+    with threads:
+        assert cli.main([*TINY, *options, "--out", f"{tmp_path}/s"]) == 0
+    plain, found = (sweep.load(tmp_path / name).table for name in ("plain", "s"))
+    assert found.equals(plain)
+
+
+@pytest.mark.slow
+def test_a_sweep_on_the_workers_of_dask(capsys, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    options = ("--lr", "0.1,0.01")
+    assert cli.main([*TINY, *options, "--out", f"{tmp_path}/plain"]) == 0
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit=0
+    ) as cluster:
+        with cluster.get_client() as client:
+            client.write_scheduler_file(f"{tmp_path}/scheduler.json")
+        for i, where in enumerate(
+            (cluster.scheduler_address, f"{tmp_path}/scheduler.json")
+        ):
+            said = ("--dask", where, "--out", f"{tmp_path}/{i}")
+            assert cli.main([*TINY, *options, *said]) == 0
+    plain, *found = (sweep.load(tmp_path / name).table for name in ("plain", "0", "1"))
+    assert all(one.equals(plain) for one in found)
+    assert cli.main([*TINY, *options, "--dask", "tcp://127.0.0.1:1", "--out", "x"]) == 2
+    assert "no scheduler there" in capsys.readouterr().err
 
 
 @pytest.mark.slow

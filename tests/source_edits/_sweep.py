@@ -9,12 +9,6 @@ EDITS = (
     *edits(
         "sweep/_order.py",
         (
-            "a piece goes beyond an evaluation",
-            "return min(self.spec.every - step % self.spec.every, until - step)",
-            "return min(self.spec.every, until - step)",
-            f"{RUN}::test_units_end_at_evaluations_and_with_their_rung",
-        ),
-        (
             "units of a group have one number",
             "number += len(self._ends(rung, choice))",
             "number += 1",
@@ -52,7 +46,7 @@ EDITS = (
         "sweep/_folder.py",
         (
             "a sweep goes on with more devices",
-            'if config["devices"] != devices:',
+            'if devices is not None and config["devices"] != devices:',
             'if config["devices"] is None:',
             f"{RUN}::test_another_sweep_is_refused_and_nothing_is_changed",
         ),
@@ -147,6 +141,12 @@ EDITS = (
     ),
     *edits(
         "sweep",
+        (
+            "a piece goes beyond an evaluation",
+            "return min(every - step % every, until - step)",
+            "return min(every, until - step)",
+            f"{RUN}::test_units_end_at_evaluations_and_with_their_rung",
+        ),
         (
             "means of long units are sums",
             "share = np.float32(some / n)",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bptt_jax import sweep, train
+from bptt_jax.sweep._training import as_training, positions
 from support import compiled  # noqa: F401  (how programs are compiled)
 
 
@@ -23,6 +24,43 @@ def descent(config, key):
         return jnp.stack([x, t + 1]), dict(loss=loss, x=x)
 
     return state, step
+
+
+def told_of(folder, act=None) -> sweep.Training:
+    """`descent`, of whose steps a file says who made them; `act(first step)` before each
+    call of the program, on the host.
+    """
+    plain = as_training(descent)
+
+    def read(first, n):
+        with (folder / "steps").open("a") as file:
+            file.write(f"{os.getpid()} {first} {n}\n")
+        if act is not None:
+            act(first)
+        return positions(first, n)
+
+    return plain._replace(read=read)
+
+
+def steps_made(folder) -> list[list[int]]:
+    """`[process, first, n]` of each call."""
+    text = (folder / "steps").read_text()
+    return [[int(word) for word in line.split()] for line in text.splitlines()]
+
+
+def at_fault(rate: float, act) -> sweep.Training:
+    """`descent`; on the host `act()` where a configuration of this rate is evaluated."""
+    plain = as_training(descent)
+
+    def evaluate(config, state, held_out):
+        return dict(rate=config["lr"])
+
+    def figures(found):
+        if abs(found["rate"] - rate) < 1e-6:
+            act()
+        return {}
+
+    return plain._replace(evaluate=evaluate, figures=figures)
 
 
 SPACE = sweep.grid(lr=[0.3, 0.1, 0.01, 3.0, 0.001], seed=range(3))

@@ -17,7 +17,7 @@ import optax
 import pytest
 
 from bptt_jax import cells, estimators, models, sweep, tasks, train
-from bptt_jax.sweep import _order, _program, _results, _run, _training
+from bptt_jax.sweep import _group, _order, _program, _results, _run, _training
 from bptt_jax.sweep._training import as_training
 from support import compiled
 from support.compilations import compilations
@@ -113,7 +113,7 @@ def test_a_long_unit_has_the_mean_over_all_its_steps(tmp_path):
     def counted(config, key):
         return jnp.float32(0), lambda t: (t + config["lr"], dict(loss=t))
 
-    n = 3 * _run.PIECE // 2
+    n = 3 * _group.PIECE // 2
     one = sweep.grid(lr=[1])
     found = sweep.run(counted, one, steps=n, evaluate_every=n, lanes=1, out=tmp_path)
     assert found.table["loss"].to_pylist() == [(n - 1) / 2]
@@ -537,3 +537,80 @@ def test_a_training_without_a_loss_is_refused(tmp_path):
         sweep.run(silent, SPACE, steps=2, lanes=1, out=tmp_path / "s")
     with pytest.raises(TypeError, match=r"training: expected a sweep\.Training"):
         sweep.run(3, SPACE, steps=2, lanes=1, out=tmp_path / "s2")
+
+
+# What comes of it
+
+
+def test_the_best_is_a_run(tmp_path):
+    """It predicts by the parameters that were kept, in the labels of the data."""
+    waves = np.sin(np.arange(12)[:, None] * np.linspace(0.1, 1, 20)).T
+    labels = np.where(np.arange(20) > 9, "high", "low")
+    task = tasks.arrays(waves, labels, batch=8)
+    made = lambda size: models.features((cells.gru(task.n_in, size),), task.n_out, size)
+
+    def one(size):
+        model = made(size)
+        exact = estimators.exact(model, task.objective)
+        return sweep.training(task, model, exact, of_rate)
+
+    space = sweep.product(
+        sweep.static(size=[3, 4]), sweep.grid(lr=[0.1, 0.3], seed=[7])
+    )
+    sweep.run(one, space, steps=6, evaluate_every=3, lanes=1, out=tmp_path / "s")
+    found = sweep.load(tmp_path / "s")
+    sizes = set()
+    for best in found.best:
+        run = best.load()
+        sizes.add(best.values["size"])
+        assert run.model == made(best.values["size"])
+        assert set(run.predict(waves)) <= {"high", "low"}
+        assert int(run.state.position) == 6
+        rows = [r for r in found.table.to_pylist() if r["config"] == best.config]
+        assert run.metrics["loss"] == rows[-1]["held_out"] == best.score
+        assert run.metrics["accuracy"] == rows[-1]["accuracy"]
+        held = jax.tree.map(np.asarray, task.held_out.read(0, task.held_out.length))
+        assert held is not None
+        again = run.evaluate(waves, labels)
+        assert 0 <= again["accuracy"] <= 1
+        like = jax.eval_shape(run.model.init, jax.random.key(0))
+        kept = sweep.parameters(best.path, like)
+        assert jax.tree.all(jax.tree.map(np.array_equal, kept, run.params))
+    assert sizes == {3, 4}
+
+
+def test_a_training_of_functions_is_no_run(tmp_path):
+    found = go(tmp_path / "s", steps=20)
+    with pytest.raises(ValueError, match="does not say which model was trained"):
+        found.best[0].load()
+
+
+def test_means_and_spreads_over_seeds(tmp_path, whole):
+    rows = [r for r in whole.table.to_pylist() if r["step"] == 120]
+    found = whole.over_seeds().to_pylist()
+    assert [r["lr"] for r in found][-1] == 3.0  # all of its seeds diverged
+    assert found[-1]["failed"] == found[-1]["seeds"] == 3
+    for one in found[:-1]:
+        losses = [r["loss"] for r in rows if r["lr"] == one["lr"]]
+        assert one["mean"] == pytest.approx(np.mean(losses))
+        assert one["std"] == pytest.approx(np.std(losses, ddof=1))
+        assert (one["least"], one["most"]) == (min(losses), max(losses))
+        assert (one["step"], one["seeds"], one["failed"]) == (120, 3, 0)
+    means = [one["mean"] for one in found[:-1]]
+    assert means == sorted(means)
+    most = whole.over_seeds(score="x", maximise=True).to_pylist()
+    assert most[0]["mean"] == max(one["mean"] for one in most[:-1])
+    with pytest.raises(
+        ValueError, match=r"score: expected the name of a metric \(loss"
+    ):
+        whole.over_seeds(score="accuracy")
+
+
+def test_those_that_came_further_come_first(tmp_path):
+    """Halving gave the others up, whatever their figures were by then."""
+    found = go(tmp_path / "s", halving=sweep.halving(2, rungs=3), evaluate_every=10)
+    each = found.over_seeds().to_pylist()
+    steps = [one["step"] for one in each]
+    assert steps == sorted(steps, reverse=True)
+    assert len(set(steps)) > 1
+    assert sum(one["seeds"] for one in each) == SPACE.size
