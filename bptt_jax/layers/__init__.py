@@ -6,6 +6,9 @@ What is imported as itself is for the other rooms and promised to nobody else.
 from bptt_jax.layers._dropout import dropout, variational_dropout
 from bptt_jax.layers._hooks import clip_d_carry, h_detach, in_turn, scale_d_carry
 from bptt_jax.layers._lift import lift
+from bptt_jax.layers._lift import model_of as model_of
+from bptt_jax.layers._lift import refuse_sections as refuse_sections
+from bptt_jax.layers._loss_of import loss_of as loss_of
 from bptt_jax.layers._parts import Part, parts, with_options
 from bptt_jax.layers._parts import over as over
 from bptt_jax.layers._parts import settled as settled
@@ -19,6 +22,8 @@ from bptt_jax.layers._save import (
     STATES,
     by_shapes,
 )
+from bptt_jax.layers._sections import sections as sections
+from bptt_jax.layers._stack import of_part as of_part
 from bptt_jax.layers._stack import stack
 from bptt_jax.layers._time_distributed import (
     dense,

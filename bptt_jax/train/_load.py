@@ -67,7 +67,7 @@ def load(
         raise ValueError(f"{out} holds no run")
     where = out / _record.FILE
     model = _about.model_of(saved, where) if model is None else model
-    model = layers.lift(model, "model")
+    model = layers.model_of(model)
     task = _about.task_of(saved, where, tokenizer) if task is None else task
     if task is None:
         raise ValueError(

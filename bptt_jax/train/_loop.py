@@ -21,7 +21,7 @@ from bptt_jax import _deprecated, estimators
 from bptt_jax._files import locked, path_of
 from bptt_jax._processes import anyone, everywhere, telling
 from bptt_jax._score import refuse_unknown, score_of
-from bptt_jax.layers import lift
+from bptt_jax.layers import model_of
 from bptt_jax.progress import Progress, Start, Status, or_shown
 from bptt_jax.train import _folder, _record
 from bptt_jax.train._arguments import refuse_unfit
@@ -178,7 +178,7 @@ def _run(
             progress.ended()
         kept = _record.read(out) or now
         return done._replace(
-            model=lift(model), task=task, config=config(out, kept),
+            model=model_of(model), task=task, config=config(out, kept),
             history=metrics.lines(),
         )  # fmt: skip
     finally:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_jax import tasks, unrolls
-from bptt_jax.types import Layer, PyTree, Side
+from bptt_jax.types import Layer, PyTree, Sections, Side
 
 ROWS = 32
 """Of a program; some are empty."""
@@ -34,7 +34,7 @@ def bucket(length: int) -> int:
 
 
 def outputs(
-    model: Layer,
+    model: Layer | Sections,
     params: PyTree,
     xs: tasks.Sequences,
     per_step: bool,
@@ -82,6 +82,13 @@ def _program(model, per_step, of_ys, params, xs, lengths):
     mask = unrolls.sequence_mask(lengths, len(xs))
     carry = model.init_carry(params, (len(lengths),))
     _, ys = unrolls.bptt(model, params, carry, xs, Side(mask=mask))
-    if not per_step:
+    if isinstance(model, Sections) and len(ys) != len(xs):
+        if per_step:
+            raise ValueError(
+                f"model: expected outputs of each step, its sections make {len(ys)} of "
+                f"{len(xs)}"
+            )
+        ys = ys[-1]
+    elif not per_step:
         ys = ys[lengths - 1, jnp.arange(len(lengths), dtype=lengths.dtype)]
     return ys if of_ys is None else of_ys(ys)

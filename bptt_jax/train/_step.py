@@ -20,6 +20,7 @@ from bptt_jax.types import (
     Layer,
     Objective,
     PyTree,
+    Sections,
     Stream,
     StreamBatch,
     Task,
@@ -263,6 +264,7 @@ def evaluator(
     dropped out. `batch` and `buckets` are those of the `types.Stream`.
     """
     total = _total_loss(model, objective, buckets)
+    stateful = stateful and not isinstance(model, Sections)
 
     @jax.jit
     def add(params: PyTree, sums: Sums | None, items: PyTree) -> Sums:

@@ -68,6 +68,7 @@ from bptt_jax.types._text import (
     TextWritten,
 )
 from bptt_jax.types._unroll import BoundUnroll, Unroll
+from bptt_jax.types._whole import Sections, Whole, WholeApply, WholeOver
 
 __all__ = [
     "Init",
@@ -110,6 +111,10 @@ __all__ = [
     "LayerOver",
     "LayerRefuse",
     "Layer",
+    "WholeApply",
+    "WholeOver",
+    "Whole",
+    "Sections",
     "Unroll",
     "BoundUnroll",
     "Batch",

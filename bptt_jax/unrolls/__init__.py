@@ -19,6 +19,7 @@ from bptt_jax.unrolls._randomly_truncated import (
 from bptt_jax.unrolls._reverse import reverse
 from bptt_jax.unrolls._scan import scan
 from bptt_jax.unrolls._step import step
+from bptt_jax.unrolls._through import through as through
 from bptt_jax.unrolls._truncated import truncated
 
 __all__ = [
