@@ -40,9 +40,7 @@ FACTORIES: dict[str, Callable] = {
     ),
     **_of("models", models, "bidirectional features sections symbols"),
     **_of("unrolls", unrolls, "reverse"),
-    **_of(
-        "wholes", wholes, "attention attention_pool bidirectional ends last mean"
-    ),
+    **_of("wholes", wholes, "attention attention_pool bidirectional ends last mean"),
     **_of(
         "tasks",
         tasks,

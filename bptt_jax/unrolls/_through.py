@@ -10,18 +10,20 @@ from bptt_jax.unrolls._door import arrays, check
 
 def through(
     unroll: Unroll,
-    model: Sections,
+    model: Layer | Sections,
     params: PyTree,
     carry: PyTree,
     xs: PyTree,
     side: Side = Side(),
     length: int | None = None,
 ) -> tuple[tuple[PyTree, PyTree], Side]:
-    """The parts of a model in a row, each layer by `unroll`.
+    """A model by `unroll`; one of sections part by part, each layer so.
 
     Returns:
       `(carry, ys)`, and the side that goes with the outputs.
     """
+    if isinstance(model, Layer):
+        return unroll(model, params, carry, xs, side), side
     params, carry, xs, side = arrays(params, carry, xs, side, length)
     check(model, params, carry, xs, side)
     keys, carries = side.keys, []
@@ -39,7 +41,9 @@ def through(
 
 def _applied(name: str, part: Whole, params, xs, side: Side) -> tuple[PyTree, Side]:
     found = part.apply(params, xs, side)
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Side)):
+    if not (
+        isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Side)
+    ):
         raise TypeError(
             f"{name}: expected a Whole to return (ys, side), got {type(found).__name__}"
         )

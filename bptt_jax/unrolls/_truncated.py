@@ -173,7 +173,9 @@ def truncated(
     ...     return (unrolls.truncated(cell, params, carry, xs, window=20, stride=5)[1]**2).sum()
     >>> grads = jax.grad(loss)(params, jnp.ones((50, 2, 3)))
     """
-    layers.refuse_sections("truncated", layer, "its gradient ends where a window begins")
+    layers.refuse_sections(
+        "truncated", layer, "its gradient ends where a window begins"
+    )
     stride = window if stride is None else stride
     for name, value in dict(window=window, stride=stride, chunk=chunk).items():
         if value is not None and (not is_whole(value) or value < 1):

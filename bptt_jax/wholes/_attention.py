@@ -74,7 +74,9 @@ def attention(
 
     def apply(params, ys, side):
         if ys.shape[-1] != n_features:
-            raise ValueError(f"attention: expected [..., {n_features}], got {list(ys.shape)}")
+            raise ValueError(
+                f"attention: expected [..., {n_features}], got {list(ys.shape)}"
+            )
         ys = _real(side, ys)
         q, k, v = (
             _linear("...i,ind->...nd", params[name], ys)

@@ -64,7 +64,9 @@ def attention_pool(
             )
         ys = ys if side.mask is None else trees.only(side.mask, ys)
         hidden = ys @ params["kernel"]
-        scores = jnp.tanh(hidden + trees.across(hidden, params["bias"])) @ params["query"]
+        scores = (
+            jnp.tanh(hidden + trees.across(hidden, params["bias"])) @ params["query"]
+        )
         mask = None if side.mask is None else trees.along(scores, side.mask)
         weights = softmax(scores, mask, 0)
         pooled = (weights[..., None] * ys).sum(0, keepdims=True)

@@ -45,7 +45,9 @@ def one_step(side: Side) -> Side:
         targets = Weighted(*at_last(_counting(mask, targets.weights), tuple(targets)))
     else:
         targets = at_last(mask, targets)
-    return Side(mask=real, targets=targets, aux=jax.tree.map(lambda a: a[-1:], side.aux))
+    return Side(
+        mask=real, targets=targets, aux=jax.tree.map(lambda a: a[-1:], side.aux)
+    )
 
 
 def _counting(mask: Array | None, weights: Array) -> Array:
