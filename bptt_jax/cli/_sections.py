@@ -7,7 +7,7 @@ import numpy as np
 
 from bptt_jax import layers, models, unrolls, wholes
 from bptt_jax.cli._settings import Settings
-from bptt_jax.types import Cell, Sections, Task, Weighted, Whole
+from bptt_jax.types import Cell, Layer, Sections, Task, Weighted, Whole
 
 POOLS: dict[str, Callable[[int], Whole]] = {
     "last": lambda width: wholes.last(),
@@ -33,8 +33,8 @@ def sections_of(s: Settings, task: Task, make: Callable[[int, int], Cell]) -> Se
         one = layers.remat(cell) if s.remat else layers.lift(cell)
         if s.bidirectional:
             top = i == s.layers - 1 and s.pool == "last"
-            options = {} if s.unroll == "bptt" else dict(unroll=unrolls.scan)
-            one = (wholes.ends if top else wholes.bidirectional)(one, **options)
+            run = unrolls.bptt if s.unroll == "bptt" else unrolls.scan
+            one = (wholes.ends if top else wholes.bidirectional)(one, unroll=run)
         parts.append(one)
         width = s.hidden * (1 + s.bidirectional)
         if s.dropout:
@@ -54,7 +54,11 @@ def _joined(parts: list) -> list:
             found[-1].append(part)
         else:
             found.append([part])
-    return [layers.stack(*one) if isinstance(one, list) else one for one in found]
+    return [one if isinstance(one, Whole) else _stacked(one) for one in found]
+
+
+def _stacked(parts: list) -> Layer:
+    return parts[0] if len(parts) == 1 else layers.stack(*parts)
 
 
 def _refuse(s: Settings, task: Task) -> None:

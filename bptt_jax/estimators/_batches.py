@@ -1,7 +1,7 @@
 """What every estimator asks of a batch, and the loss that all of them share."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -115,10 +115,10 @@ def total_loss(
 
 def _of_sections(model: Sections, objective: Objective, unroll: Unroll) -> Callable:
     """`total_loss` of a model whose last part says what is compared with what."""
-    counted = layers.loss_of(model, _counted(objective))
+    counted, run = layers.loss_of(model, _counted(objective)), cast(Callable, unroll)
 
     def total(params, carry, batch):
-        carry, outcome = unroll(counted, params, carry, batch.inputs, batch.side)
+        carry, outcome = run(counted, params, carry, batch.inputs, batch.side)
         losses, steps = jax.tree.map(jnp.sum, outcome)
         return carry, losses, steps
 

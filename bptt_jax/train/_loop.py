@@ -36,7 +36,7 @@ from bptt_jax.train._options import RunOptions, checked, due
 from bptt_jax.train._reading import Reading, dispatches
 from bptt_jax.train._run import Run
 from bptt_jax.train._step import TrainState, init, many_steps
-from bptt_jax.types import Estimator, Layer, Task
+from bptt_jax.types import Estimator, Layer, Sections, Task
 
 
 class NonFiniteError(ArithmeticError):
@@ -53,7 +53,7 @@ class NonFiniteError(ArithmeticError):
 @_deprecated.argument("plan", "options", gone="0.3.0")
 def run(
     task: Task,
-    model: Layer,
+    model: Layer | Sections,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
     options: RunOptions,
@@ -81,7 +81,7 @@ def run(
 
     Args:
       task: streams and objective.
-      model: a layer.
+      model: a layer, or `models.sections`.
       estimator: where gradients come from.
       optimizer: an optax optimizer, see `train.step`; clipping is one of its parts.
       options: how long and how often.

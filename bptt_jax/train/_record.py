@@ -52,7 +52,7 @@ SHOWN = {"plan": "options.", "options": ""}
 
 def made_of(
     task: Task,
-    model: Layer,
+    model: Layer | Sections,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
     options: Any,

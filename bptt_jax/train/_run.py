@@ -29,7 +29,7 @@ class Run(NamedTuple):
         the best it is that one.
     metrics: of the best parameters `loss` and each of `Task.metrics` by its name, over the
         same batches.
-    model: the layer that was trained.
+    model: the layer, or the `models.sections`, that was trained.
     task: what it was trained on. As loaded its streams are there if the data are.
     config: what made it, as `run.json` has it, and the `settings` of the command line.
     history: the lines of `metrics.jsonl`.

@@ -53,7 +53,7 @@ class TrainState(NamedTuple):
 
 
 def init(
-    model: Layer,
+    model: Layer | Sections,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
     stream: Stream,
@@ -251,7 +251,7 @@ class Sums(NamedTuple):
 
 @factory
 def evaluator(
-    model: Layer,
+    model: Layer | Sections,
     objective: Objective,
     batch: StreamBatch,
     stateful: bool,
@@ -285,7 +285,9 @@ def evaluator(
     return add
 
 
-def _total_loss(model: Layer, objective: Objective, buckets: tuple[int, ...]):
+def _total_loss(
+    model: Layer | Sections, objective: Objective, buckets: tuple[int, ...]
+):
     """`estimators.total_loss` on no more steps than a batch needs."""
     total = estimators.total_loss(model, objective)
 
@@ -299,7 +301,7 @@ def _total_loss(model: Layer, objective: Objective, buckets: tuple[int, ...]):
 @_deprecated.argument("steps", "updates", gone="0.3.0")
 def timings(
     task: Task,
-    model: Layer,
+    model: Layer | Sections,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
     state: TrainState,

@@ -68,7 +68,13 @@ from bptt_jax.types._text import (
     TextWritten,
 )
 from bptt_jax.types._unroll import BoundUnroll, Unroll
-from bptt_jax.types._whole import Sections, Whole, WholeApply, WholeOver
+from bptt_jax.types._whole import (
+    Sections,
+    SectionsOver,
+    Whole,
+    WholeApply,
+    WholeOver,
+)
 
 __all__ = [
     "Init",
@@ -114,6 +120,7 @@ __all__ = [
     "WholeApply",
     "WholeOver",
     "Whole",
+    "SectionsOver",
     "Sections",
     "Unroll",
     "BoundUnroll",

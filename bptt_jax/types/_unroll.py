@@ -6,14 +6,13 @@ from bptt_jax.types._cell import Cell
 from bptt_jax.types._layer import Layer
 from bptt_jax.types._pytree import PyTree
 from bptt_jax.types._side import Side
-from bptt_jax.types._whole import Sections
 
 
 class Unroll(Protocol):
     """Runs a layer through all of time, and fixes how its gradient is computed.
 
     Args:
-      layer: a layer or a cell; sections where the gradient is not cut.
+      layer: a layer or a cell; of those whose gradient is not cut `models.sections`, too.
       params: of it.
       carry: before the first step, leaves `[..., H]`.
       xs: inputs, leaves `[T, ..., I]`.
@@ -26,7 +25,7 @@ class Unroll(Protocol):
 
     def __call__(
         self,
-        layer: Layer | Cell | Sections,
+        layer: Layer | Cell,
         params: PyTree,
         carry: PyTree,
         xs: PyTree,

@@ -1,11 +1,13 @@
 """A function of a whole sequence, and models that have some."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from bptt_jax._factory import record
 from bptt_jax.types._init import Init, InitCarry
-from bptt_jax.types._layer import Layer, LayerOver
+from bptt_jax.types._layer import Layer
 from bptt_jax.types._pytree import PyTree
+from bptt_jax.types._recurrent import Recurrent
 from bptt_jax.types._side import Side
 
 
@@ -30,7 +32,13 @@ class WholeApply(Protocol):
 class WholeOver(Protocol):
     """The same with other recurrent parts, see `LayerOver`."""
 
-    def __call__(self, f, /) -> "Whole": ...
+    def __call__(self, f: Callable[[Recurrent], Layer], /) -> "Whole": ...
+
+
+class SectionsOver(Protocol):
+    """The same model with other recurrent parts, see `LayerOver`."""
+
+    def __call__(self, f: Callable[[Recurrent], Layer], /) -> "Sections": ...
 
 
 @record
@@ -56,10 +64,10 @@ class Sections(NamedTuple):
     parts: in the order in which they run.
     init: an `Init`; params are a tuple, one entry a part.
     init_carry: an `InitCarry`; `()` stands for a function of the whole sequence.
-    over: a `LayerOver`; None: no part is recurrent.
+    over: a `SectionsOver`; None: no part is recurrent.
     """
 
     parts: tuple[Layer | Whole, ...]
     init: Init
     init_carry: InitCarry
-    over: LayerOver | None = None
+    over: SectionsOver | None = None
