@@ -230,3 +230,59 @@ def test_from_a_table_through_a_kill_to_the_end(run, tmp_path):
         bytearray((tmp_path / "walks.stablehlo").read_bytes())
     )
     assert len(program.in_avals) == 2  # inputs and lengths
+
+
+# models that need the whole sequence
+
+
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        (
+            "--bidirectional --pool last",
+            "wholes.ends(layers.recurrent(cells.lstm(2, 8)))",
+        ),
+        pytest.param("--pool mean --remat", "wholes.mean()", marks=pytest.mark.slow),
+        pytest.param(
+            "--bidirectional --layers 2 --dropout 0.1 --pool attention --unroll scan",
+            "wholes.bidirectional(layers.recurrent(cells.lstm(16, 8)), unroll=unrolls.scan)",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_run_that_needs_the_whole_sequence(words, model, tmp_path):
+    path, out = walks(tmp_path / "walks.csv"), tmp_path / "run"
+    shown = command(
+        "train", "--data", path, *NAMED, *SMALL, *words.split(), "--out", out
+    )
+    assert "accuracy" in shown
+    assert ("both directions" in shown) == ("--bidirectional" in words)
+    assert model in command("show", out)
+    assert (out / "confusion.png").exists()
+    rows = path.read_text().splitlines()
+    (tmp_path / "some.csv").write_text(
+        "\n".join(row.rpartition(",")[0] for row in rows)
+    )
+    some = ("--sequence", "who", "--time", "at")
+    said = command("predict", out, "--data", tmp_path / "some.csv", *some)
+    assert "up" in said
+    assert "down" in said
+    assert "has all 25 steps" in command(
+        "train", "--data", path, *NAMED, *SMALL, *words.split(), "--out", out
+    )
+
+
+def test_a_pool_of_steps_that_have_targets_of_their_own(tmp_path, capsys):
+    words = (
+        "train",
+        "--task",
+        "copy",
+        "--length",
+        "5",
+        *SMALL,
+        "--out",
+        str(tmp_path / "run"),
+    )
+    assert cli.main([*words, "--pool", "mean"]) == 2
+    assert "--pool mean: each step of this task has a target" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

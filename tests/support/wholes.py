@@ -16,7 +16,7 @@ from bptt_jax.verify import Member
 
 
 def _own_init(key):
-    return dict(share=jax.random.uniform(key, (3,)))
+    return dict(share=jax.random.uniform(key, (3,), jnp.float32))
 
 
 def _own_apply(params, ys, side):
