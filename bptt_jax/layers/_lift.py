@@ -29,7 +29,7 @@ def lift(layer: Layer | Cell, name: str = "layer", hint: str = "") -> Layer:
     if callable(layer) and not hint:
         hint = (
             "; call it if it makes a cell or a layer; models.bidirectional is an unroll of "
-            "the whole sequence and runs by itself, before or after another"
+            "the whole sequence, and wholes.bidirectional stands in models.sections"
         )
     if isinstance(layer, Sections):
         hint = (

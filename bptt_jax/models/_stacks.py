@@ -71,7 +71,8 @@ def bidirectional(
 
     Returns:
       `((p, q), (c, d), xs, side) -> (carries, ys)`, with `ys[t]` the two outputs at
-      step t next to each other, `[T, ..., O + O']`. It needs the whole sequence.
+      step t next to each other, `[T, ..., O + O']`. It needs the whole sequence. In a model,
+      `wholes.bidirectional`.
 
     >>> import jax, jax.numpy as jnp
     >>> from bptt_jax import cells, models

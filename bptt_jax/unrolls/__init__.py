@@ -2,6 +2,8 @@
 
 `(layer_or_cell, params, carry, xs, side=Side(), *, …) -> (carry, ys)`; and `step`, one of them
 at a time.
+
+What is imported as itself is for the other rooms and promised to nobody else.
 """
 
 from bptt_jax._chunks import default_chunk

@@ -3,10 +3,11 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_jax import Side, unrolls
+from bptt_jax import Side, cells, layers, loops, models, unrolls, wholes
 from support.gradients import initial, quick_jit
 from support.wholes import POOLED, WHOLES, reference
 
@@ -60,7 +61,6 @@ def both(name, T, batch, masked, unroll):
             total += (ys * d).sum()
         return total
 
-    # a carry after a pool has one step, as the others do
     return [
         quick_jit(jax.value_and_grad(f, (0, 1, 2)))(params, carry, xs)
         for f in (found, wanted)
@@ -97,3 +97,27 @@ def test_through_every_unroll(name, unroll):
     found, wanted = both(name, 7, (2,), True, UNROLLS[unroll])
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+def temporaries(model, T, unroll) -> int:
+    """Bytes of the gradient of what a model gives for T steps."""
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    xs = jax.ShapeDtypeStruct((T, 8, 3), jnp.float32)
+
+    def loss(params, xs):
+        return unroll(model, params, model.init_carry(params, (8,)), xs)[1].sum()
+
+    made = quick_jit(jax.grad(loss)).lower(params, xs).compile()
+    return made.memory_analysis().temp_size_in_bytes
+
+
+def test_memory_is_that_of_the_parts():
+    """Two directions store twice what one does; a scan many times that."""
+    steps = loops.step_by_step
+    cell, run = layers.recurrent(cells.lstm(3, 32), loop=steps), partial(unrolls.bptt, chunk=8)
+    both = models.sections(wholes.ends(cell, unroll=run))
+    once = [temporaries(layers.with_options(cell, loop=steps), T, run) for T in (256, 512)]
+    twice = [temporaries(both, T, run) for T in (256, 512)]
+    outputs = 8 * 256 * 32 * 4
+    # what grows with time: beside the two, each direction's outputs and their cotangents
+    assert twice[1] - twice[0] <= 2 * (once[1] - once[0]) + 6 * outputs

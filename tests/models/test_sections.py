@@ -18,6 +18,7 @@ from bptt_jax import (
     models,
     objectives,
     recipes,
+    sequences,
     unrolls,
     wholes,
 )
@@ -273,6 +274,10 @@ REFUSED = {
     ),
     "step": (
         lambda: unrolls.step(POOL, *STATE, ones(B, I)), "step: it runs one step"
+    ),
+    "burn_in": (
+        lambda: sequences.burn_in(POOL, *STATE, ones(T, B, I), steps=1),
+        "burn_in: it hands a state on",
     ),
     "generate": (
         lambda: models.generate(POOL, *STATE[:1], jnp.ones(3, int), 2, 1.0, KEY),
