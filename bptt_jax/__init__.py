@@ -9,7 +9,8 @@ is computed. Everything else is built on those three.
     layers       a cell over a stretch of time, stacks, dense, dropout, losses, remat
     unrolls      scan (the reference), bptt, both_modes, checkpointed, truncated
     objectives   losses over time
-    models       embedding → layers → readout
+    models       embedding → layers → readout, sections
+    wholes       functions of a whole sequence: both directions, pools, attention
     sequences    burn-in of stored states, episodes in a rollout, packed rows
     estimators   ways to get a gradient: exact, truncated stream
     recipes      how a model is made, as data
@@ -49,7 +50,7 @@ __version__ = "0.1.0"
 
 _ROOMS = (
     "data", "diagnose", "estimators", "export", "interop", "models", "objectives",
-    "plots", "progress", "recipes", "sequences", "sweep", "tasks", "train", "verify",
+    "plots", "progress", "recipes", "sequences", "sweep", "tasks", "train", "verify", "wholes",
 )  # fmt: skip
 
 __all__ = [

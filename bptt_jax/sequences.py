@@ -17,7 +17,7 @@ from jax import Array, lax
 from bptt_jax import _pytrees as trees
 from bptt_jax import unrolls
 from bptt_jax._factory import functions, is_whole
-from bptt_jax.types import Batch, Cell, Layer, PyTree, Side, Unroll
+from bptt_jax.types import Batch, Cell, Layer, PyTree, Sections, Side, Unroll
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int32
@@ -74,6 +74,11 @@ def burn_in(
     (20, 2, 8)
     """
     functions(unroll=unroll)
+    if isinstance(layer, Sections):
+        raise TypeError(
+            "burn_in: it hands a state on, and models.sections needs the whole sequence; "
+            "expected a Cell or a Layer"
+        )
     if not jax.tree.leaves(xs):
         raise ValueError("xs: expected inputs [T, ...], got none")
     T = trees.length(xs)

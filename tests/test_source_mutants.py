@@ -11,7 +11,7 @@ from source_edits import EDITS, Edit
 TESTS = pathlib.Path(__file__).parent
 ROOMS = (
     "unrolls", "layers", "loops", "cells", "_pytrees", "_shardings", "_factory", "_files",
-    "estimators", "train", "sweep", "diagnose", "objectives", "sequences", "interop",
+    "estimators", "train", "sweep", "diagnose", "objectives", "sequences", "interop", "wholes",
 )  # fmt: skip
 
 

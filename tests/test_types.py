@@ -124,9 +124,9 @@ from functools import partial
 
 import jax
 from jax import Array
-from bptt_jax import cells, estimators, layers, models, objectives, unrolls
+from bptt_jax import cells, estimators, layers, models, objectives, unrolls, wholes
 from bptt_jax.types import (
-    Cell, Estimator, Gates, Layer, Loop, Recurrent, Save, Side, StepVJP, Stream, Task,
+    Cell, Estimator, Gates, Layer, Loop, Recurrent, Save, Side, StepVJP, Stream, Task, Whole,
 )
 from parts import *
 
@@ -141,6 +141,9 @@ Estimator(begin, grad)
 estimators.exact(layer, objectives.squared_error, unroll=unroll)
 estimators.exact(layer, objective, unroll=partial(unrolls.truncated, window=8))
 both = models.bidirectional(cell, cell, unrolls.reverse(unroll))
+whole = Whole(init, lambda params, ys, side: (ys, wholes.one_step(side)))
+in_a_row = models.sections(layer, wholes.bidirectional(cell), whole)
+estimators.exact(layers.with_options(in_a_row, save=layers.GATES), objective)
 
 
 # names, annotations and further arguments are whoever writes them's own

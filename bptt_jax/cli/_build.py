@@ -21,8 +21,9 @@ from bptt_jax import (
     verify,
 )
 from bptt_jax.cli._own import ROWS, own_of
+from bptt_jax.cli._sections import asked, sections_of
 from bptt_jax.cli._settings import Settings
-from bptt_jax.types import Cell, Estimator, Layer, Stream, Task, Text, Unroll
+from bptt_jax.types import Cell, Estimator, Layer, Sections, Stream, Task, Text, Unroll
 
 CELLS: dict[str, Callable[[int, int], Cell]] = {
     name: member.trained for name, member in verify.CELLS.items() if member.trained
@@ -72,7 +73,7 @@ class Job(NamedTuple):
     """All that a run needs. chunk: steps of a stretch; None where the unroll has none."""
 
     task: Task
-    model: Layer
+    model: Layer | Sections
     estimator: Estimator
     optimizer: optax.GradientTransformation
     steps: int
@@ -106,8 +107,10 @@ def task_of(s: Settings) -> Task:
     return make(batch=batch, **own)
 
 
-def model_of(s: Settings, task: Task) -> Layer:
+def model_of(s: Settings, task: Task) -> Layer | Sections:
     make = _choose("cell", s.cell, CELLS)
+    if asked(s):
+        return sections_of(s, task, make)
     n_in = s.embedding if task.tokens else task.n_in
     sizes = [n_in] + [s.hidden] * s.layers
     each = tuple(make(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
@@ -129,7 +132,7 @@ def unroll_of(s: Settings, task: Task, chunk: int | None) -> tuple[Unroll, int |
     return partial(unrolls.bptt, chunk=chunk), chunk
 
 
-def estimator_of(s: Settings, task: Task, model: Layer, make, unroll) -> Estimator:
+def estimator_of(s: Settings, task: Task, model, make, unroll) -> Estimator:
     """`make` is `estimators.stream` or `estimators.exact`."""
     if s.truncation is None:
         return make(model, task.objective, unroll=unroll)
@@ -219,7 +222,7 @@ def check_names(s: Settings) -> None:
 def job(
     s: Settings,
     chunk: int | None = None,
-    start: Callable[[Layer], Layer] = lambda model: model,
+    start: Callable = lambda model: model,
 ) -> Job:
     """Everything a run needs, or a ValueError that says which option is wrong.
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_jax import _files, estimators, plots, unrolls
+from bptt_jax import _files, estimators, layers, plots, unrolls
 from bptt_jax._processes import first
-from bptt_jax.types import Encoding, Layer, PyTree, Scale, Task, Weighted
+from bptt_jax.types import Encoding, Layer, PyTree, Scale, Sections, Task, Weighted
 
 _MOST_BATCHES = 200
 _MOST_CLASSES = 100
@@ -30,7 +30,7 @@ class Predicted(NamedTuple):
 
 
 def write(
-    out: pathlib.Path, task: Task, model: Layer, params: PyTree, batches: int
+    out: pathlib.Path, task: Task, model: Layer | Sections, params: PyTree, batches: int
 ) -> list[str]:
     """Draws those that fit into the run's folder; their names."""
     if task.stateful or task.encoding is None:
@@ -111,7 +111,9 @@ def _in_data(scale: Scale | None, a: np.ndarray) -> np.ndarray:
     return a if scale is None else a * np.array(scale.deviation) + np.array(scale.mean)
 
 
-def predicted(task: Task, model: Layer, params: PyTree, batches: int) -> Predicted:
+def predicted(
+    task: Task, model: Layer | Sections, params: PyTree, batches: int
+) -> Predicted:
     """What a model gives for the first held-out batches, each from a fresh state."""
     stream, found = task.held_out, []
     one = jax.jit(functools.partial(_outputs, model, stream.batch))
@@ -123,16 +125,17 @@ def predicted(task: Task, model: Layer, params: PyTree, batches: int) -> Predict
     return Predicted(*jax.tree.map(lambda *each: np.concatenate(each), *found))
 
 
-def _outputs(model: Layer, batch_of, params: PyTree, item: PyTree):
+def _outputs(model: Layer | Sections, batch_of, params: PyTree, item: PyTree):
     """`(ys, targets, which steps count [T, B], inputs)`, the leaves `[T, B, ...]`."""
     batch = batch_of(item, jax.random.key(0))
     carry = estimators.init_carry(model, params, batch)
+    params = layers.with_context(params, batch.context)
     at = params, carry, batch.inputs, batch.side
-    _, ys = unrolls.bptt(model, *at, context=batch.context)
-    targets, counts = batch.side.targets, jnp.ones(ys.shape[:2], bool)
+    (_, ys), side = unrolls.through(unrolls.bptt, model, *at)
+    targets, counts = side.targets, jnp.ones(ys.shape[:2], bool)
     if isinstance(targets, Weighted):
         counts = jnp.broadcast_to(targets.weights != 0, counts.shape)
         targets = targets.targets
-    if batch.side.mask is not None:
-        counts &= batch.side.mask
+    if side.mask is not None:
+        counts &= side.mask
     return ys, targets, counts, batch.inputs

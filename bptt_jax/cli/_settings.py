@@ -52,6 +52,11 @@ class Settings:
     """Features of a symbol."""
     dropout: float = 0.0
     """Rate of dropout after each recurrent layer."""
+    bidirectional: bool = False
+    """Each recurrent layer in both directions of time, --hidden units each."""
+    pool: str | None = None
+    """last, mean or attention: what is made of all steps where a sequence has one target; by
+    default the outputs of its last step."""
     truncation: str | None = None
     """Steps the gradient goes back (a number), or adaptive: as few as keep its bias
     small; by default all of a batch."""
@@ -217,6 +222,7 @@ def check(s: Settings) -> None:
     check_seed(s.seed)
     check_data(s)
     check_truncation(s)
+    check_whole(s)
     if s.mesh not in (None, "data"):
         raise ValueError(f"--mesh {s.mesh}: expected data")
     if s.maximise and s.score is None:
@@ -250,6 +256,15 @@ def check_truncation(s: Settings) -> None:
             raise ValueError(f"--truncation does not go with {other}")
     if s.truncation == "adaptive" and s.mesh:
         raise ValueError("--truncation adaptive does not go with --mesh")
+
+
+def check_whole(s: Settings) -> None:
+    """Refuses what does not go with a model that needs the whole sequence."""
+    if s.pool not in (None, "last", "mean", "attention"):
+        raise ValueError(f"--pool {s.pool}: expected last, mean or attention")
+    if s.truncation is not None and (s.bidirectional or s.pool):
+        option = "--bidirectional" if s.bidirectional else "--pool"
+        raise ValueError(f"--truncation does not go with {option}")
 
 
 def check_seed(seed: int) -> None:

@@ -189,7 +189,8 @@ def _show_setup(console: Console, s: Settings, work: Job, out: pathlib.Path) -> 
     name = s.text or s.data or s.task
     console.print(f"[bold]{name}[/bold]  {data}")
     console.print(
-        f"{s.layers} × {s.cell} of {s.hidden}, {_count(params):,} parameters; "
+        f"{s.layers} × {s.cell} of {s.hidden}{', both directions' if s.bidirectional else ''}"
+        f"{f', pool {s.pool}' if s.pool else ''}, {_count(params):,} parameters; "
         f"{s.unroll}{', remat' if s.remat else ''}"
         f"{f', truncation {s.truncation}' if s.truncation else ''}; "
         f"{s.optimizer} lr {lr_of(s, work.task):g}, clip {s.clip:g}"

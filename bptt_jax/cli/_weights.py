@@ -12,12 +12,14 @@ from safetensors.numpy import save_file
 
 from bptt_jax import _files, sweep, train
 from bptt_jax._processes import first
-from bptt_jax.types import Layer, PyTree
+from bptt_jax.types import Layer, PyTree, Sections
 
 KEPT = "initial.safetensors"
 
 
-def started(model: Layer, run: pathlib.Path | None, out: pathlib.Path) -> Layer:
+def started(
+    model: Layer | Sections, run: pathlib.Path | None, out: pathlib.Path
+) -> Layer | Sections:
     """The model whose first parameters are the best of a run; `out` may have them already.
 
     Raises:
@@ -50,7 +52,7 @@ def of_run(run: pathlib.Path, like: PyTree) -> PyTree:
     return params
 
 
-def keep(model: Layer, run: pathlib.Path | None, out: pathlib.Path) -> None:
+def keep(model: Layer | Sections, run: pathlib.Path | None, out: pathlib.Path) -> None:
     """Writes the first parameters into the run's folder, if they are another run's."""
     path = out / KEPT
     if run is None or path.exists() or not first():

@@ -44,9 +44,9 @@ def _checked(told: Any, shape: tuple[int, ...]) -> dict[str, Array]:
 
 
 def means(
-    sums: Any, batch: Batch, aux: MetricEach | None
+    sums: Any, batch: Batch, aux: MetricEach | None, steps: Array | None = None
 ) -> tuple[Array, dict[str, Array]]:
     """The loss and auxiliary values, over the real steps, of sums of what `beside` gives."""
     loss, told = (sums, {}) if aux is None else sums
-    each = {name: per_real_step(total, batch) for name, total in told.items()}
-    return per_real_step(loss, batch), each
+    each = {name: per_real_step(total, batch, steps) for name, total in told.items()}
+    return per_real_step(loss, batch, steps), each

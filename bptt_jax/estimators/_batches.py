@@ -1,7 +1,7 @@
 """What every estimator asks of a batch, and the loss that all of them share."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,16 @@ from jax import Array
 from bptt_jax import _pytrees as trees
 from bptt_jax import layers, unrolls
 from bptt_jax._factory import factory, functions
-from bptt_jax.types import Batch, Cell, Layer, Objective, PyTree, Unroll, Weighted
+from bptt_jax.types import (
+    Batch,
+    Cell,
+    Layer,
+    Objective,
+    PyTree,
+    Sections,
+    Unroll,
+    Weighted,
+)
 
 
 def real_steps(batch: Batch) -> Array:
@@ -36,9 +45,12 @@ def any_real(batch: Batch) -> Array | Literal[True]:
     return True if counts is None else (counts != 0).any()
 
 
-def per_real_step(total: Array, batch: Batch) -> Array:
-    """A sum over a batch divided by its real steps; not divided where it has none."""
-    steps, real = real_steps(batch), any_real(batch)
+def per_real_step(total: Array, batch: Batch, steps: Array | None = None) -> Array:
+    """A sum over a batch divided by its real steps; not divided where it has none.
+
+    `steps`: how many there are, as `total_loss` has it; None: those of the batch.
+    """
+    steps, real = real_steps(batch) if steps is None else steps, any_real(batch)
     if real is not True:
         steps = jnp.where(real, steps, jnp.ones_like(steps))
     return total / steps.astype(total.dtype)
@@ -71,7 +83,7 @@ def with_keys(batch: Batch, key: Array) -> Batch:
     return batch._replace(side=batch.side._replace(keys=keys))
 
 
-def init_carry(model: Layer | Cell, params: PyTree, batch: Batch) -> PyTree:
+def init_carry(model: Layer | Cell | Sections, params: PyTree, batch: Batch) -> PyTree:
     """The model's initial carry for the examples of a batch `[T, B, ...]`."""
     params = layers.with_context(params, batch.context)
     return model.init_carry(params, (_steps_and_examples(batch)[1],))
@@ -84,14 +96,21 @@ def cut(batch: Batch, start: int, stop: int | None) -> Batch:
 
 @factory
 def total_loss(
-    model: Layer | Cell, objective: Objective, *, unroll: Unroll = unrolls.bptt
+    model: Layer | Cell | Sections,
+    objective: Objective,
+    *,
+    unroll: Unroll = unrolls.bptt,
 ) -> Callable:
     """`(params, carry, batch) -> (carry, sum of losses, real steps)`.
 
-    Where the objective gives a tree of losses there is a sum of each leaf.
+    Where the objective gives a tree of losses there is a sum of each leaf. Steps are those
+    that the objective sees: after a pool a sequence has one.
     """
     functions(unroll=unroll)
-    layer = layers.with_loss(layers.lift(model, "model"), objective)
+    model = layers.model_of(model)
+    if isinstance(model, Sections):
+        return _of_sections(model, objective, unroll)
+    layer = layers.with_loss(model, objective)
 
     def total(params, carry, batch):
         # an unroll of somebody's own need not know of contexts
@@ -100,3 +119,28 @@ def total_loss(
         return carry, jax.tree.map(jnp.sum, losses), real_steps(batch)
 
     return total
+
+
+def _of_sections(model: Sections, objective: Objective, unroll: Unroll) -> Callable:
+    """`total_loss` of a model whose last part says what is compared with what."""
+    counted, run = layers.loss_of(model, _counted(objective)), cast(Callable, unroll)
+
+    def total(params, carry, batch):
+        carry, outcome = run(counted, params, carry, batch.inputs, batch.side)
+        losses, steps = jax.tree.map(jnp.sum, outcome)
+        return carry, losses, steps
+
+    return total
+
+
+@factory
+def _counted(objective: Objective) -> Callable:
+    """`(ys, targets) -> (losses, ones)`: the sum of the ones is that of all that counts."""
+    functions(objective=objective)
+
+    def both(ys, targets):
+        losses = objective(ys, targets)
+        one = jax.tree.leaves(losses)[0]
+        return losses, jnp.ones(one.shape, one.dtype if trees.is_floating(one) else "f")
+
+    return both

@@ -7,7 +7,6 @@ from bptt_jax._factory import factory
 from bptt_jax.estimators._aux import beside, means
 from bptt_jax.estimators._batches import (
     init_carry,
-    real_steps,
     total_loss,
     with_keys,
 )
@@ -18,13 +17,14 @@ from bptt_jax.types import (
     Layer,
     MetricEach,
     Objective,
+    Sections,
     Unroll,
 )
 
 
 @factory
 def exact(
-    model: Layer | Cell,
+    model: Layer | Cell | Sections,
     objective: Objective,
     *,
     unroll: Unroll = unrolls.bptt,
@@ -33,7 +33,7 @@ def exact(
     """The exact gradient of each batch by itself; a learned initial carry gets its own.
 
     Args:
-      model: a layer or a cell; its outputs go to the objective.
+      model: a layer, a cell, or `models.sections`; its outputs go to the objective.
       objective: see `bptt_jax.objectives`.
       unroll: how time is run and the gradient computed.
       aux: `(ys, targets) -> {name: values [K, B]}`, numbers or truths, told beside the
@@ -66,10 +66,12 @@ def exact(
         batch = with_keys(batch, key)
 
         def loss(params):
-            _, sums, _ = total(params, init_carry(model, params, batch), batch)
-            return means(sums, batch, aux)
+            _, sums, steps = total(params, init_carry(model, params, batch), batch)
+            value, told = means(sums, batch, aux, steps)
+            return value, (told, steps)
 
-        (value, told), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        return Gradient(value, grads, state, real_steps(batch), told)
+        (value, others), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        told, steps = others
+        return Gradient(value, grads, state, steps, told)
 
     return Estimator(init, grad)

@@ -80,6 +80,7 @@ def stream(
       last window - stride steps of the past are run again with each batch, and the steps
       of a batch a second time without a gradient.
     """
+    layers.refuse_sections("stream", model, "it hands the state on from batch to batch")
     if window is None:
         if stride is not None:
             raise ValueError(f"window: expected a number where stride is {stride}")

@@ -14,7 +14,7 @@ from jax import export
 from bptt_jax import _files, layers, loops, tasks, unrolls
 from bptt_jax.interop import files
 from bptt_jax.train import Run
-from bptt_jax.types import Layer, Scale, Side, Task
+from bptt_jax.types import Layer, Scale, Sections, Side, Task
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -123,13 +123,15 @@ def program(run: Run) -> Callable:
         _, ys = unrolls.scan(model, params, carry, xs, Side(mask=mask))
         if encoding.per_step:
             return told(jnp.swapaxes(ys, 0, 1))
+        if isinstance(len_ys := ys.shape[0], int) and len_ys == 1:  # after a pool
+            return told(ys[0])
         last = jnp.maximum(lengths - 1, 0)[None, :, None]
         return told(jnp.take_along_axis(ys, last, 0)[0])
 
     return predict
 
 
-def _by_steps(model: Layer) -> Layer:
+def _by_steps(model: Layer | Sections) -> Layer | Sections:
     if model.over is None:
         return model
     return model.over(lambda part: layers.made(part._replace(loop=loops.step_by_step)))

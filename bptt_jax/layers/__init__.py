@@ -11,6 +11,9 @@ from bptt_jax.layers._hooks import clip_d_carry, h_detach, in_turn, scale_d_carr
 from bptt_jax.layers._inputs import branches_of as branches_of
 from bptt_jax.layers._inputs import concatenated, inputs, summed
 from bptt_jax.layers._lift import lift
+from bptt_jax.layers._lift import model_of as model_of
+from bptt_jax.layers._lift import refuse_sections as refuse_sections
+from bptt_jax.layers._loss_of import loss_of as loss_of
 from bptt_jax.layers._parts import Part, parts, with_options
 from bptt_jax.layers._parts import over as over
 from bptt_jax.layers._parts import plain as plain
@@ -26,7 +29,9 @@ from bptt_jax.layers._save import (
     STATES,
     by_shapes,
 )
+from bptt_jax.layers._sections import sections as sections
 from bptt_jax.layers._stack import keys_of as keys_of
+from bptt_jax.layers._stack import of_part as of_part
 from bptt_jax.layers._stack import parts_of as parts_of
 from bptt_jax.layers._stack import stack
 from bptt_jax.layers._time_distributed import (

@@ -40,7 +40,7 @@ def _larger(ys, xs) -> bool:
     return size(ys) > size(xs)
 
 
-def _losses(objective: Objective, ys, side: Side):
+def losses_of(objective: Objective, ys, side: Side):
     """The loss of each step and example, times its weight, zero where none counts."""
     targets, weights, counts = _weighted(side)
     # cleaned on the way in: 0 · NaN would be NaN on the way back
@@ -104,7 +104,7 @@ def judged(
         return with_last(layer, again(last, objective))
 
     def given(ys, side):
-        return jax.tree.map(outcome, _losses(objective, ys, side))
+        return jax.tree.map(outcome, losses_of(objective, ys, side))
 
     def fwd(params, carry, xs, side):
         carry, ys, residuals = layer.fwd(params, carry, xs, side)

@@ -2,17 +2,17 @@
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 import jax
 
 from bptt_jax._factory import factory
 from bptt_jax.layers._hooks import in_turn
-from bptt_jax.layers._lift import lift
+from bptt_jax.layers._lift import model_of
 from bptt_jax.layers._recurrent import made
 from bptt_jax.layers._save import STATES
 from bptt_jax.loops import step_by_step
-from bptt_jax.types import Cell, Layer, Loop, OnDCarry, Recurrent, Save
+from bptt_jax.types import Cell, Layer, Loop, OnDCarry, Recurrent, Save, Sections
 
 
 class Part(NamedTuple):
@@ -34,7 +34,7 @@ class _Here:
         self.call, self.part = call, part
 
 
-def parts(layer: Layer | Cell) -> list[Part]:
+def parts(layer: Layer | Cell | Sections) -> list[Part]:
     """The recurrent parts of a layer, in the order in which they are run; [] if none.
 
     >>> import jax
@@ -45,10 +45,10 @@ def parts(layer: Layer | Cell) -> list[Part]:
     [0] cells.lstm(3, 8)
     [1] cells.gru(8, 8)
     """
-    return [part for _, part in numbered(lift(layer))]
+    return [part for _, part in numbered(model_of(layer, "layer"))]
 
 
-def numbered(layer: Layer) -> list[tuple[int, Part]]:
+def numbered(layer: Layer | Sections) -> list[tuple[int, Part]]:
     """`parts`, each with its place among the calls of `layer.over`'s function.
 
     Calls come in the order in which parts are run, which a dict of parameters has not.
@@ -69,28 +69,44 @@ def numbered(layer: Layer) -> list[tuple[int, Part]]:
     return sorted(found, key=lambda each: each[0])
 
 
-def over(
-    layer: Layer | Cell, f: Callable[[Recurrent], Layer], name: str = "layer"
-) -> Layer:
+def over(layer: Any, f: Callable[[Recurrent], Layer], name: str = "layer") -> Any:
     """`layer.over(f)`, refused where there is nothing recurrent."""
-    layer = lift(layer, name)
+    layer = model_of(layer, name)
     if layer.over is None:
         raise ValueError(f"{name}: expected one with a recurrent part, it has none")
     return layer.over(f)
 
 
-@factory
+@overload
 def with_options(
     layer: Layer | Cell,
     *,
     on_d_carry: OnDCarry | None = None,
     loop: Loop | None = None,
     save: Save | None = None,
-) -> Layer:
+) -> Layer: ...
+@overload
+def with_options(
+    layer: Sections,
+    *,
+    on_d_carry: OnDCarry | None = None,
+    loop: Loop | None = None,
+    save: Save | None = None,
+) -> Sections: ...
+
+
+@factory
+def with_options(
+    layer: Layer | Cell | Sections,
+    *,
+    on_d_carry: OnDCarry | None = None,
+    loop: Loop | None = None,
+    save: Save | None = None,
+) -> Layer | Sections:
     """The same model with all its recurrent parts made with other options.
 
     Args:
-      layer: a cell, or a layer with recurrent parts.
+      layer: a cell, or a layer or `models.sections` with recurrent parts.
       on_d_carry, loop, save: as of `recurrent`; None: as each part has it. A part with a
         hook gets `in_turn` of its own and this one.
 

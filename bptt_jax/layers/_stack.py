@@ -56,8 +56,8 @@ def _made(names: Names, layers: tuple[Layer, ...]) -> Layer:
     return stack(**dict(zip(names, layers, strict=True)))
 
 
-def of_layer(side: Side, index: int) -> Side:
-    """`side` for the layer at `index`: its own keys, all else the same."""
+def of_part(side: Side, index: int) -> Side:
+    """`side` for the part of a model at `index`: its own keys, all else the same."""
     if side.keys is None:
         return side
     return side._replace(
@@ -111,12 +111,18 @@ def lifted(named: dict[str, Layer | Cell]) -> tuple[Layer, ...]:
 
 
 def _parts(layers: tuple) -> tuple[Layer, ...]:
-    """Each as a layer; one list or tuple of them (records are tuples) is opened."""
-    if len(layers) == 1 and not isinstance(layers[0], Cell | Layer):
-        layers = layers[0] if isinstance(layers[0], tuple) else layers
+    """Each as a layer; one list or tuple of them is opened."""
+    layers = opened(layers)
     if not layers:
         raise ValueError("stack: expected at least one layer, got none")
     return tuple(lift(layer, f"layers[{i}]") for i, layer in enumerate(layers))
+
+
+def opened(parts: tuple) -> tuple:
+    """What is in one list or tuple; records, which are tuples, as they are."""
+    if len(parts) == 1 and isinstance(parts[0], tuple):
+        return parts if hasattr(parts[0], "_fields") else parts[0]
+    return parts
 
 
 def of_each(names: Names, tree: PyTree) -> tuple:
@@ -147,7 +153,7 @@ def _stacked(names: Names, layers: tuple[Layer, ...]) -> Layer:
         carries, residuals, between = [], [], [xs]
         for i, layer in enumerate(layers):
             after, ys, kept = layer.fwd(
-                params[i], carry[i], between[-1], of_layer(side, i)
+                params[i], carry[i], between[-1], of_part(side, i)
             )
             carries.append(after)
             residuals.append(kept)
@@ -160,7 +166,7 @@ def _stacked(names: Names, layers: tuple[Layer, ...]) -> Layer:
         between, d_params, d_carries, d_targets = [xs, *between, ys], [], [], None
         for i in reversed(range(len(layers))):
             d_p, d_c, d_ys, d_t = layers[i].bwd(
-                params[i], carry[i], between[i], of_layer(side, i),
+                params[i], carry[i], between[i], of_part(side, i),
                 between[i + 1], residuals[i], d_carry[i], d_ys,
             )  # fmt: skip
             d_params.insert(0, d_p)
@@ -171,7 +177,7 @@ def _stacked(names: Names, layers: tuple[Layer, ...]) -> Layer:
     def refuse(params, carry, xs, side):
         params, carry = of_each(names, params), of_each(names, carry)
         for i, layer in enumerate(layers):
-            at = params[i], carry[i], xs, of_layer(side, i)
+            at = params[i], carry[i], xs, of_part(side, i)
             if layer.refuse is not None:
                 layer.refuse(*at)
             if all(later.refuse is None for later in layers[i + 1 :]):

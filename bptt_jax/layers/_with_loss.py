@@ -6,7 +6,7 @@ from bptt_jax.layers._judged import judged
 from bptt_jax.types import Cell, Layer, Objective
 
 
-def _over_examples(losses):
+def over_examples(losses):
     return losses.sum(
         tuple(range(1, losses.ndim)), dtype=trees.at_least_float32(losses.dtype)
     )
@@ -31,4 +31,4 @@ def with_loss(layer: Layer | Cell, objective: Objective) -> Layer:
     >>> from bptt_jax import cells, layers, objectives
     >>> layer = layers.with_loss(cells.lstm(3, 8), objectives.squared_error)
     """
-    return judged(layer, objective, _over_examples, with_loss)
+    return judged(layer, objective, over_examples, with_loss)

@@ -110,6 +110,7 @@ def generate(
     ...                 lengths=jnp.array([2, 1])).shape
     (4, 2)
     """
+    layers.refuse_sections("generate", model, "it draws one symbol after another")
     model = layers.lift(model, "model")
     tokens, temperature = jnp.asarray(tokens), jnp.asarray(temperature)
     refuse_temperature(temperature)

@@ -71,7 +71,8 @@ def bidirectional(
 
     Returns:
       `((p, q), (c, d), xs, side) -> (carries, ys)`, with `ys[t]` the two outputs at
-      step t next to each other, `[T, ..., O + O']`. It needs the whole sequence.
+      step t next to each other, `[T, ..., O + O']`. It needs the whole sequence. In a model,
+      `wholes.bidirectional`.
 
     >>> import jax, jax.numpy as jnp
     >>> from bptt_jax import cells, models
@@ -86,8 +87,9 @@ def bidirectional(
     back = unrolls.reverse(unroll)
 
     def run(params, carry, xs, side=Side(), **options):
-        to_end, ys = unroll(forward, params[0], carry[0], xs, side, **options)
-        to_start, zs = back(backward, params[1], carry[1], xs, side, **options)
+        each = [layers.of_part(side, i) for i in range(2)]  # two dropouts differ
+        to_end, ys = unroll(forward, params[0], carry[0], xs, each[0], **options)
+        to_start, zs = back(backward, params[1], carry[1], xs, each[1], **options)
         return (to_end, to_start), jnp.concatenate([ys, zs], -1)
 
     return run

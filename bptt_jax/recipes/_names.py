@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from bptt_jax import cells, layers, loops, models, objectives, tasks, unrolls
+from bptt_jax import cells, layers, loops, models, objectives, tasks, unrolls, wholes
 from bptt_jax.types import Recurrent
 
 
@@ -38,8 +38,9 @@ FACTORIES: dict[str, Callable] = {
         "residual scale_d_carry settled stack time_distributed variational_dropout "
         "with_loss with_losses with_options",
     ),
-    **_of("models", models, "bidirectional features symbols"),
+    **_of("models", models, "bidirectional features sections symbols"),
     **_of("unrolls", unrolls, "reverse"),
+    **_of("wholes", wholes, "attention attention_pool bidirectional ends last mean"),
     **_of(
         "tasks",
         tasks,

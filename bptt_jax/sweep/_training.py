@@ -12,7 +12,7 @@ from jax import Array
 from bptt_jax import _pytrees as trees
 from bptt_jax import estimators, layers, train
 from bptt_jax._factory import expect, functions, record, remembered
-from bptt_jax.types import Estimator, Layer, PyTree, Stream, Task
+from bptt_jax.types import Estimator, Layer, PyTree, Sections, Stream, Task
 
 
 def positions(first: int, n: int) -> np.ndarray:
@@ -79,7 +79,7 @@ def as_training(training: Training | Callable) -> Training:
 @remembered
 def training(
     task: Task,
-    model: Layer,
+    model: Layer | Sections,
     estimator: Estimator,
     optimizer: Callable[..., optax.GradientTransformation],
     *,

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 
 from bptt_jax import recipes, tasks
-from bptt_jax.types import Encoding, Layer, Scale, Stream, Task, Text
+from bptt_jax.types import Encoding, Layer, Scale, Sections, Stream, Task, Text
 
 KEYS = ("model", "about")
 """Of `run.json`. Older ones lack them."""
 
 
-def about(task: Task, model: Layer) -> dict[str, Any]:
+def about(task: Task, model: Layer | Sections) -> dict[str, Any]:
     """For `run.json`: how the model is made, and what the task says of inputs and outputs."""
     return dict(model=_recipe(model), about=_of_task(task))
 

@@ -12,7 +12,7 @@ from bptt_jax.types import Estimator, Task
 def refuse_unfit(task: Any, model: Any, estimator: Any, seed: Any, mesh: Any) -> None:
     """Raises a `TypeError` that names the first argument of `run` that is none."""
     expect(Task, task=task)
-    layers.lift(model, "model")
+    layers.model_of(model)
     expect(Estimator, estimator=estimator)
     try:
         operator.index(seed)

@@ -7,20 +7,20 @@ import jax
 
 from bptt_jax._factory import expect, factory, positive
 from bptt_jax.train._step import evaluator
-from bptt_jax.types import Layer, Objective, PyTree, Stream, Task
+from bptt_jax.types import Layer, Objective, PyTree, Sections, Stream, Task
 
 _AT_A_TIME = 20
 LOSS = "loss"
 
 
 def evaluate(
-    task: Task, model: Layer, params: PyTree, *, batches: int = 1000
+    task: Task, model: Layer | Sections, params: PyTree, *, batches: int = 1000
 ) -> dict[str, float]:
     """The loss and the metrics of a task over its held-out batches, in one pass.
 
     Args:
       task: what it was trained on; `Task.metrics` say what is told.
-      model: a layer.
+      model: a layer, or `models.sections`.
       params: of the model, `Run.best.params` for instance.
       batches: at most so many; all, where the held-out part has fewer.
 
@@ -44,7 +44,7 @@ def evaluate(
     return figures(task, means(add, task.held_out, params, batches, _AT_A_TIME))
 
 
-def evaluation(task: Task, model: Layer) -> Callable:
+def evaluation(task: Task, model: Layer | Sections) -> Callable:
     """An `evaluator` of the task's held-out batches: of its loss and all its metrics.
 
     `figures` makes numbers of the means of its sums.

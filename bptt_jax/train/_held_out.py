@@ -6,7 +6,7 @@ from bptt_jax._score import Score
 from bptt_jax.train._checkpoint import Best, copied
 from bptt_jax.train._evaluate import LOSS, evaluation, figures, means
 from bptt_jax.train._step import TrainState
-from bptt_jax.types import Layer, PyTree, Task
+from bptt_jax.types import Layer, PyTree, Sections, Task
 
 
 class HeldOut:
@@ -19,7 +19,12 @@ class HeldOut:
     """
 
     def __init__(
-        self, task: Task, model: Layer, batches: int, score: Score, best: Best | None
+        self,
+        task: Task,
+        model: Layer | Sections,
+        batches: int,
+        score: Score,
+        best: Best | None,
     ):
         self.task, self.batches, self.score, self.best = task, batches, score, best
         self.add = evaluation(task, model)

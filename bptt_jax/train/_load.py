@@ -17,13 +17,13 @@ from bptt_jax.train._evaluate import LOSS
 from bptt_jax.train._metrics import MetricsFile
 from bptt_jax.train._run import Run
 from bptt_jax.train._step import TrainState
-from bptt_jax.types import Cell, Layer, Task
+from bptt_jax.types import Cell, Layer, Sections, Task
 
 
 def load(
     out: str | os.PathLike[str],
     *,
-    model: Layer | Cell | None = None,
+    model: Layer | Cell | Sections | None = None,
     task: Task | None = None,
     tokenizer: Any = None,
 ) -> Run:
@@ -67,15 +67,15 @@ def load(
     if saved is None:
         raise ValueError(f"{out} holds no run")
     where = out / _record.FILE
-    model = _about.model_of(saved, where) if model is None else model
-    model = layers.lift(model, "model")
+    found = _about.model_of(saved, where) if model is None else model
+    whole = layers.model_of(found)
     task = _about.task_of(saved, where, tokenizer) if task is None else task
     if task is None:
         raise ValueError(
             f"{where} does not say what its task is (an older version's); hand the task "
             "in: load(…, task=)"
         )
-    last, position, best = _restored(out, model)
+    last, position, best = _restored(out, whole)
     lines = MetricsFile(out / "metrics.jsonl").lines()
     ended = next(
         (x for x in lines if "final_held_out" in x and x["step"] == position), {}
@@ -88,7 +88,7 @@ def load(
         patience is not None and best.since >= patience,
         best,
         figures,
-        model,
+        whole,
         task,
         config(out, saved),
         lines,
@@ -171,7 +171,7 @@ def config(out: pathlib.Path, saved: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: {error!r}") from None
 
 
-def _restored(out: pathlib.Path, model: Layer):
+def _restored(out: pathlib.Path, model: Layer | Sections):
     """`(last parameters, position, best or None)`."""
     folder = out / "checkpoint"
     if not folder.is_dir():

@@ -21,7 +21,7 @@ from bptt_jax import _deprecated, estimators
 from bptt_jax._files import locked, path_of
 from bptt_jax._processes import anyone, everywhere, telling
 from bptt_jax._score import refuse_unknown, score_of
-from bptt_jax.layers import lift
+from bptt_jax.layers import model_of
 from bptt_jax.progress import Progress, Start, Status, or_shown
 from bptt_jax.train import _folder, _record
 from bptt_jax.train._arguments import refuse_unfit
@@ -36,7 +36,7 @@ from bptt_jax.train._options import RunOptions, checked, due
 from bptt_jax.train._reading import Reading, dispatches
 from bptt_jax.train._run import Run
 from bptt_jax.train._step import TrainState, init, many_steps
-from bptt_jax.types import Estimator, Layer, Task
+from bptt_jax.types import Estimator, Layer, Sections, Task
 
 
 class NonFiniteError(ArithmeticError):
@@ -53,7 +53,7 @@ class NonFiniteError(ArithmeticError):
 @_deprecated.argument("plan", "options", gone="0.3.0")
 def run(
     task: Task,
-    model: Layer,
+    model: Layer | Sections,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
     options: RunOptions,
@@ -81,7 +81,7 @@ def run(
 
     Args:
       task: streams and objective.
-      model: a layer.
+      model: a layer, or `models.sections`.
       estimator: where gradients come from.
       optimizer: an optax optimizer, see `train.step`; clipping is one of its parts.
       options: how long and how often.
@@ -178,7 +178,7 @@ def _run(
             progress.ended()
         kept = _record.read(out) or now
         return done._replace(
-            model=lift(model), task=task, config=config(out, kept),
+            model=model_of(model), task=task, config=config(out, kept),
             history=metrics.lines(),
         )  # fmt: skip
     finally:

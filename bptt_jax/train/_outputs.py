@@ -14,7 +14,7 @@ import numpy as np
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import layers, tasks, unrolls
-from bptt_jax.types import Layer, PyTree, Side
+from bptt_jax.types import Layer, PyTree, Sections, Side
 
 ROWS = 32
 """Of a program; some are empty."""
@@ -35,7 +35,7 @@ def bucket(length: int) -> int:
 
 
 def outputs(
-    model: Layer,
+    model: Layer | Sections,
     params: PyTree,
     xs: tasks.Sequences,
     per_step: bool,
@@ -87,6 +87,13 @@ def _program(model, per_step, of_ys, params, xs, lengths, context):
     params = layers.with_context(params, context)
     carry = model.init_carry(params, (len(lengths),))
     _, ys = unrolls.bptt(model, params, carry, xs, Side(mask=mask))
-    if not per_step:
+    if isinstance(model, Sections) and len(ys) != len(xs):
+        if per_step:
+            raise ValueError(
+                f"model: expected outputs of each step, its sections make {len(ys)} of "
+                f"{len(xs)}"
+            )
+        ys = ys[-1]
+    elif not per_step:
         ys = ys[lengths - 1, jnp.arange(len(lengths), dtype=lengths.dtype)]
     return ys if of_ys is None else of_ys(ys)

@@ -15,13 +15,23 @@ import jax.numpy as jnp
 import optax
 
 import bptt_jax
-from bptt_jax import _files, estimators, layers
+from bptt_jax import _files, estimators, layers, unrolls
 from bptt_jax._processes import first as first_process
 from bptt_jax._score import LEAST_LOSS, Score
 from bptt_jax.train import _about
 from bptt_jax.train._fingerprint import changes, digest, fingerprint, shapes
 from bptt_jax.train._step import TrainState, update
-from bptt_jax.types import Batch, Estimator, Gradient, Layer, Side, Task, Text, Weighted
+from bptt_jax.types import (
+    Batch,
+    Estimator,
+    Gradient,
+    Layer,
+    Sections,
+    Side,
+    Task,
+    Text,
+    Weighted,
+)
 
 FILE = "run.json"
 OF_A_RUN = (
@@ -42,7 +52,7 @@ SHOWN = {"plan": "options.", "options": ""}
 
 def made_of(
     task: Task,
-    model: Layer,
+    model: Layer | Sections,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
     options: Any,
@@ -95,16 +105,22 @@ def _program(task, model, estimator, optimizer, state: TrainState) -> dict[str, 
         for stream in (task.train, task.held_out)
     ]
     batch = jax.eval_shape(task.train.batch, items[0], key)
-    layer = layers.lift(model, "model")
+    layer = layers.model_of(model)
 
-    def outputs(params, batch):
+    def through(params, batch):
         batch = estimators.with_keys(batch, key)
         carry = estimators.init_carry(layer, params, batch)
         params = layers.with_context(params, batch.context)
-        return layer.fwd(params, carry, batch.inputs, batch.side)[1]
+        at = params, carry, batch.inputs, batch.side
+        if isinstance(layer, Sections):
+            (_, ys), side = unrolls.through(unrolls.scan, layer, *at)
+            return ys, side.targets
+        return layer.fwd(*at)[1], batch.side.targets
 
-    ys = jax.eval_shape(outputs, state.params, batch)
-    targets = batch.side.targets
+    def outputs(params, batch):
+        return through(params, batch)[0]
+
+    ys, targets = jax.eval_shape(through, state.params, batch)
     targets = targets.targets if isinstance(targets, Weighted) else targets
     of_task = [
         fingerprint(task.train.batch, items[0], key),

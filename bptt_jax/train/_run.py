@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_jax import tasks
+from bptt_jax import layers, tasks
 from bptt_jax.train._checkpoint import Best
 from bptt_jax.train._outputs import outputs
 from bptt_jax.train._step import TrainState
 from bptt_jax.train._written import Manner, checked, streamed, written
 from bptt_jax.types import PyTree
+
+_ONE_BY_ONE = "it draws one symbol after another"
 
 
 class Run(NamedTuple):
@@ -27,7 +29,7 @@ class Run(NamedTuple):
         the best it is that one.
     metrics: of the best parameters `loss` and each of `Task.metrics` by its name, over the
         same batches.
-    model: the layer that was trained.
+    model: the layer, or the `models.sections`, that was trained.
     task: what it was trained on. As loaded its streams are there if the data are.
     config: what made it, as `run.json` has it, and the `settings` of the command line.
     history: the lines of `metrics.jsonl`.
@@ -142,6 +144,7 @@ class Run(NamedTuple):
         Raises:
           TypeError, ValueError: it is no run on text, or an argument is out of its range.
         """
+        layers.refuse_sections("Run.generate", self.model, _ONE_BY_ONE)
         many = not isinstance(prompt, str)
         prompts, manner = (
             prompt if many else [prompt],
@@ -165,6 +168,7 @@ class Run(NamedTuple):
 
         Joined they are what `generate` gives for the same arguments.
         """
+        layers.refuse_sections("Run.stream", self.model, _ONE_BY_ONE)
         manner = Manner(temperature, top_k, top_p, seed)
         prompts, length, *others = self._writer([prompt], length, stop, manner)[3:]
         text = self.task.text

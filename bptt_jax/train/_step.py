@@ -20,6 +20,7 @@ from bptt_jax.types import (
     Layer,
     Objective,
     PyTree,
+    Sections,
     Stream,
     StreamBatch,
     Task,
@@ -52,7 +53,7 @@ class TrainState(NamedTuple):
 
 
 def init(
-    model: Layer,
+    model: Layer | Sections,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
     stream: Stream,
@@ -250,7 +251,7 @@ class Sums(NamedTuple):
 
 @factory
 def evaluator(
-    model: Layer,
+    model: Layer | Sections,
     objective: Objective,
     batch: StreamBatch,
     stateful: bool,
@@ -263,6 +264,7 @@ def evaluator(
     dropped out. `batch` and `buckets` are those of the `types.Stream`.
     """
     total = _total_loss(model, objective, buckets)
+    stateful = stateful and not isinstance(model, Sections)
 
     @jax.jit
     def add(params: PyTree, sums: Sums | None, items: PyTree) -> Sums:
@@ -283,7 +285,9 @@ def evaluator(
     return add
 
 
-def _total_loss(model: Layer, objective: Objective, buckets: tuple[int, ...]):
+def _total_loss(
+    model: Layer | Sections, objective: Objective, buckets: tuple[int, ...]
+):
     """`estimators.total_loss` on no more steps than a batch needs."""
     total = estimators.total_loss(model, objective)
 
@@ -297,7 +301,7 @@ def _total_loss(model: Layer, objective: Objective, buckets: tuple[int, ...]):
 @_deprecated.argument("steps", "updates", gone="0.3.0")
 def timings(
     task: Task,
-    model: Layer,
+    model: Layer | Sections,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
     state: TrainState,

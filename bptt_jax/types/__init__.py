@@ -69,6 +69,13 @@ from bptt_jax.types._text import (
     TextWritten,
 )
 from bptt_jax.types._unroll import BoundUnroll, Unroll
+from bptt_jax.types._whole import (
+    Sections,
+    SectionsOver,
+    Whole,
+    WholeApply,
+    WholeOver,
+)
 
 __all__ = [
     "Init",
@@ -112,6 +119,11 @@ __all__ = [
     "LayerOver",
     "LayerRefuse",
     "Layer",
+    "WholeApply",
+    "WholeOver",
+    "Whole",
+    "SectionsOver",
+    "Sections",
     "Unroll",
     "BoundUnroll",
     "Batch",

@@ -12,7 +12,7 @@ class Unroll(Protocol):
     """Runs a layer through all of time, and fixes how its gradient is computed.
 
     Args:
-      layer: a layer or a cell.
+      layer: a layer or a cell; of those whose gradient is not cut `models.sections`, too.
       params: of it.
       carry: before the first step, leaves `[..., H]`.
       xs: inputs, leaves `[T, ..., I]`.

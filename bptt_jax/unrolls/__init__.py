@@ -2,6 +2,8 @@
 
 `(layer_or_cell, params, carry, xs, side=Side(), *, …) -> (carry, ys)`; and `step`, one of them
 at a time.
+
+What is imported as itself is for the other rooms and promised to nobody else.
 """
 
 from bptt_jax._chunks import default_chunk
@@ -19,6 +21,7 @@ from bptt_jax.unrolls._randomly_truncated import (
 from bptt_jax.unrolls._reverse import reverse
 from bptt_jax.unrolls._scan import scan
 from bptt_jax.unrolls._step import step
+from bptt_jax.unrolls._through import through as through
 from bptt_jax.unrolls._truncated import truncated
 
 __all__ = [

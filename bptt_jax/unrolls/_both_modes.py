@@ -22,7 +22,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from bptt_jax import _pytrees as trees
-from bptt_jax.types import Cell, Layer, PyTree, Side
+from bptt_jax import layers
+from bptt_jax.types import Cell, Layer, PyTree, Sections, Side
 from bptt_jax.unrolls._bptt import (
     backward,
     check_chunk,
@@ -30,6 +31,7 @@ from bptt_jax.unrolls._bptt import (
 )
 from bptt_jax.unrolls._door import door, of_targets
 from bptt_jax.unrolls._linear import Map, linear
+from bptt_jax.unrolls._through import through
 
 
 @functools.cache
@@ -162,7 +164,7 @@ _both_modes = door(_core)
 
 
 def both_modes(
-    layer: Layer | Cell,
+    layer: Layer | Cell | Sections,
     params: PyTree,
     carry: PyTree,
     xs: PyTree,
@@ -193,7 +195,7 @@ def both_modes(
     derivative at a cotangent of zero.
 
     Args:
-      layer: a cell or a layer.
+      layer: a cell, a layer, or `models.sections`.
       params: its parameters; leaves that are not floating are left alone.
       carry: the state before the first step, leaves `[..., H]`.
       xs: inputs, leaves `[T, ..., I]`, T of at least 1; None: no inputs, with `length`.
@@ -231,6 +233,10 @@ def both_modes(
     (8, 32)
     """
     chunk = check_chunk(chunk)
+    if isinstance(layer, Sections):
+        run = functools.partial(both_modes, chunk=chunk)
+        params = layers.with_context(params, context)
+        return through(run, layer, params, carry, xs, side, length)[0]
     return _both_modes(
         layer, params, carry, xs, side, length=length, context=context, chunk=chunk
     )

@@ -12,16 +12,19 @@ besides the residuals exists for K steps only. Stored for all T: c_i, ys and res
 """
 
 import dataclasses
+import functools
 
 import jax
 from jax import lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import layers
 from bptt_jax._chunks import default_chunk, units
 from bptt_jax._factory import is_whole, plain
 from bptt_jax.layers import runs_whole
-from bptt_jax.types import Cell, Layer, PyTree, Side, Watched
+from bptt_jax.types import Cell, Layer, PyTree, Sections, Side, Watched
 from bptt_jax.unrolls._door import known_length, of_targets, unroll
+from bptt_jax.unrolls._through import through
 
 
 def steps_of_a_stretch(chunk: int | None, layer, params, carry, xs, side) -> int:
@@ -128,7 +131,7 @@ _bptt = unroll(forward, lambda *args, **options: backward(*args, **options)[:4])
 
 
 def bptt(
-    layer: Layer | Cell,
+    layer: Layer | Cell | Sections,
     params: PyTree,
     carry: PyTree,
     xs: PyTree,
@@ -156,7 +159,7 @@ def bptt(
     `unrolls.both_modes`. A `jvp` of its gradient works.
 
     Args:
-      layer: a cell or a layer (`layers.stack`, `layers.with_loss`, …).
+      layer: a cell, a layer (`layers.stack`, `layers.with_loss`, …), or `models.sections`.
       params: its parameters; leaves that are not floating are left alone.
       carry: the state before the first step, leaves `[..., H]`.
       xs: inputs, leaves `[T, ..., I]`, T of at least 1, any number of batch axes; None:
@@ -194,6 +197,10 @@ def bptt(
     (8, 32)
     """
     chunk = check_chunk(chunk)
+    if isinstance(layer, Sections):
+        run = functools.partial(bptt, chunk=chunk)
+        params = layers.with_context(params, context)
+        return through(run, layer, params, carry, xs, side, length)[0]
     return _bptt(
         layer, params, carry, xs, side, length=length, context=context, chunk=chunk
     )

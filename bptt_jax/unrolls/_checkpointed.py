@@ -1,18 +1,21 @@
 """The exact gradient in bounded memory: what users call. The algorithm: `_revolve.py`."""
 
+import functools
+
 import jax
 
 from bptt_jax import layers
 from bptt_jax._factory import is_whole, plain
-from bptt_jax.types import Cell, Layer, PyTree, Side
+from bptt_jax.types import Cell, Layer, PyTree, Sections, Side
 from bptt_jax.unrolls._bptt import bptt
 from bptt_jax.unrolls._door import arrays, lift
 from bptt_jax.unrolls._plan import plan
 from bptt_jax.unrolls._revolve import revolve
+from bptt_jax.unrolls._through import through
 
 
 def checkpointed(
-    layer: Layer | Cell,
+    layer: Layer | Cell | Sections,
     params: PyTree,
     carry: PyTree,
     xs: PyTree,
@@ -39,7 +42,8 @@ def checkpointed(
     take `unrolls.both_modes` for either.
 
     Args:
-      layer: a cell or a layer. Outputs of all steps weigh more than the states that are
+      layer: a cell, a layer, or `models.sections`, of each layer of which the options are.
+        Outputs of all steps weigh more than the states that are
         saved: fold the loss into the layer (`layers.with_loss`).
       params: its parameters.
       carry: the state before the first step, leaves `[..., H]`.
@@ -94,6 +98,15 @@ def checkpointed(
     if offload:
         _check_host_memory()
     params = layers.with_context(params, context)
+    if isinstance(layer, Sections):
+        if memory is not None:
+            raise ValueError(
+                "memory: expected None with models.sections, whose layers are run one by one; "
+                f"give slots, got {memory!r}"
+            )
+        options = dict(slots=slots, chunk=chunk, kept=kept, offload=offload)
+        run = functools.partial(checkpointed, **options)
+        return through(run, layer, params, carry, xs, side, length)[0]
     if memory is not None:
         if slots is not None or kept:
             raise ValueError(

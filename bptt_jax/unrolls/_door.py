@@ -17,7 +17,7 @@ from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
 from bptt_jax import layers
 from bptt_jax._jax import to_varying, varying_axes
-from bptt_jax.types import Cell, Layer, PyTree, Side, Unroll
+from bptt_jax.types import Cell, Layer, PyTree, Sections, Side, Unroll
 
 
 class _Spec(NamedTuple):
@@ -185,7 +185,9 @@ def refuse(layer: Layer, params, carry, xs, side) -> None:
     in_given_shapes(lambda: refusal(*at), layer, *at)
 
 
-def check(layer: Layer, params: PyTree, carry: PyTree, xs: PyTree, side: Side) -> None:
+def check(
+    layer: Layer | Sections, params: PyTree, carry: PyTree, xs: PyTree, side: Side
+) -> None:
     """Refuses arguments that do not fit, naming the leaf, before a loop is traced."""
     shape = jax.tree.leaves(xs)[0].shape
     for path, a in jax.tree_util.tree_leaves_with_path(xs):
@@ -255,12 +257,12 @@ def known_length(xs: PyTree) -> int:
 
 
 @functools.cache
-def _expected(layer: Layer) -> PyTree:
+def _expected(layer: Layer | Sections) -> PyTree:
     return jax.eval_shape(layer.init, jax.random.key(0))
 
 
 @functools.cache
-def _expected_carry(layer: Layer) -> PyTree:
+def _expected_carry(layer: Layer | Sections) -> PyTree:
     """The carry of one example; None where `init_carry` makes none without a batch, or
     without a context.
     """
@@ -270,7 +272,7 @@ def _expected_carry(layer: Layer) -> PyTree:
         return None
 
 
-def _check_carry(layer: Layer, carry: PyTree) -> None:
+def _check_carry(layer: Layer | Sections, carry: PyTree) -> None:
     """Refuses another structure; shapes are compared with what a step returns."""
     one = _expected_carry(layer)
     expected, got = jax.tree.structure(one), jax.tree.structure(carry)
@@ -281,7 +283,7 @@ def _check_carry(layer: Layer, carry: PyTree) -> None:
         )
 
 
-def _check_params(layer: Layer, params: PyTree) -> None:
+def _check_params(layer: Layer | Sections, params: PyTree) -> None:
     """Refuses parameters whose structure or shapes are not those of `layer.init`, but for
     a context, which `init` does not know.
     """

@@ -79,6 +79,7 @@ def pullback(
     >>> back(jnp.zeros_like(carry), jnp.ones_like(ys)).seen[0].shape
     (7, 2, 4)
     """
+    layers.refuse_sections("pullback", layer, "it sees one layer's time go by")
     chunk = _bptt.check_chunk(chunk)
     layer, at = lift(layer), arrays(params, carry, xs, side, length, context)
     check(layer, *at)

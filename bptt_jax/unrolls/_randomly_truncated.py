@@ -117,6 +117,7 @@ def randomly_truncated(
     ...     return (run(cell, params, carry, xs, mean_length=10, key=key)[1]**2).sum()
     >>> grads = jax.grad(loss)(params, jnp.ones((50, 2, 3)), jax.random.key(1))
     """
+    layers.refuse_sections("randomly_truncated", layer, "it cuts time at random")
     if key is None:
         if side.keys is None:
             raise ValueError("key: expected a key, or keys in side.keys, got neither")

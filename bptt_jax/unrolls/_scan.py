@@ -5,8 +5,9 @@ import functools
 import jax
 from jax import lax
 
+from bptt_jax import layers
 from bptt_jax.cells import recognised, with_side
-from bptt_jax.types import Cell, Layer, PyTree, Side
+from bptt_jax.types import Cell, Layer, PyTree, Sections, Side
 from bptt_jax.unrolls._door import (
     arrays,
     check,
@@ -15,10 +16,11 @@ from bptt_jax.unrolls._door import (
     refuse,
     spread,
 )
+from bptt_jax.unrolls._through import through
 
 
 def scan(
-    layer: Layer | Cell,
+    layer: Layer | Cell | Sections,
     params: PyTree,
     carry: PyTree,
     xs: PyTree,
@@ -40,7 +42,7 @@ def scan(
     backward.
 
     Args:
-      layer: a cell or a layer.
+      layer: a cell, a layer, or `models.sections`.
       params: its parameters.
       carry: the state before the first step, leaves `[..., H]`.
       xs: inputs, leaves `[T, ..., I]`; None: no inputs, with `length`.
@@ -54,6 +56,9 @@ def scan(
     Cost of its gradient: memory O(T) with a large factor (14 to 18 floats for each
     hidden unit and step with an LSTM), and a product of weight-gradient size a step.
     """
+    if isinstance(layer, Sections):
+        params = layers.with_context(params, context)
+        return through(scan, layer, params, carry, xs, side, length)[0]
     arguments = arrays(params, carry, xs, side, length, context)
     if isinstance(layer, Cell):
         return _scan_cell(layer, *arguments)

@@ -5,7 +5,7 @@ import functools
 import jax
 
 from bptt_jax import _pytrees as trees
-from bptt_jax.layers import made
+from bptt_jax.layers import made, refuse_sections
 from bptt_jax.loops import step_by_step
 from bptt_jax.types import Cell, Layer, PyTree, Side
 from bptt_jax.unrolls._door import arrays, check, in_given_shapes, lift, refuse, spread
@@ -51,6 +51,7 @@ def step(
     >>> y.shape
     (2, 4)
     """
+    refuse_sections("step", model, "it runs one step and hands the state on")
     side = side._replace(keys=trees.typed_keys(side.keys))
     xs, sides = jax.tree.map(_stretch, (x, side))
     layer = _by_steps(lift(model))

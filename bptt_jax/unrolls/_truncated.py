@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bptt_jax import _pytrees as trees
+from bptt_jax import layers
 from bptt_jax._chunks import default_chunk, units
 from bptt_jax._factory import is_whole, plain
 from bptt_jax.types import Cell, Layer, PyTree, Side
@@ -174,6 +175,9 @@ def truncated(
     ...     return (unrolls.truncated(cell, params, carry, xs, window=20, stride=5)[1]**2).sum()
     >>> grads = jax.grad(loss)(params, jnp.ones((50, 2, 3)))
     """
+    layers.refuse_sections(
+        "truncated", layer, "its gradient ends where a window begins"
+    )
     stride = window if stride is None else stride
     for name, value in dict(window=window, stride=stride, chunk=chunk).items():
         if value is not None and (not is_whole(value) or value < 1):

@@ -253,3 +253,54 @@ def test_the_best_by_a_metric(tmp_path):
     assert found.best[0].score == 1.0
     of = {row["config"]: row["lr"] for row in found.table.to_pylist()}
     assert of[found.best[0].config] == np.float32(0.02)
+
+
+# models that need the whole sequence
+
+
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        (
+            "--bidirectional --pool last",
+            "wholes.ends(layers.recurrent(cells.lstm(2, 8)))",
+        ),
+        pytest.param("--pool mean --remat", "wholes.mean()", marks=pytest.mark.slow),
+        pytest.param(
+            "--bidirectional --layers 2 --dropout 0.1 --pool attention --unroll scan",
+            "wholes.bidirectional(layers.recurrent(cells.lstm(16, 8)), unroll=unrolls.scan)",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_run_that_needs_the_whole_sequence(words, model, tmp_path):
+    path, out = walks(tmp_path / "walks.csv"), tmp_path / "run"
+    shown = command(
+        "train", "--data", path, *NAMED, *SMALL, *words.split(), "--out", out
+    )
+    assert "accuracy" in shown
+    assert ("both directions" in shown) == ("--bidirectional" in words)
+    assert model in command("show", out)
+    assert (out / "confusion.png").exists()
+    said = command("predict", out, path)
+    assert "up" in said
+    assert "down" in said
+    assert "has all 25 steps" in command(
+        "train", "--data", path, *NAMED, *SMALL, *words.split(), "--out", out
+    )
+
+
+def test_a_pool_of_steps_that_have_targets_of_their_own(tmp_path, capsys):
+    words = (
+        "train",
+        "--task",
+        "copy",
+        "--length",
+        "5",
+        *SMALL,
+        "--out",
+        str(tmp_path / "run"),
+    )
+    assert cli.main([*words, "--pool", "mean"]) == 2
+    assert "--pool mean: each step of this task has a target" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

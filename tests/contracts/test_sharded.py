@@ -16,6 +16,7 @@ from bptt_jax import _shardings, layers, unrolls
 from bptt_jax.cells._products import outer_sum
 from support.members import ALIKE, COMBINED, COMPLEX
 from support.sharded import MEMBERS, MUTANT, THROUGH, Spread, run
+from support.wholes import WHOLES
 
 KINDS = ("Auto", "Explicit")
 FEW = [
@@ -27,6 +28,7 @@ FEW = [
     Spread("lstm", "both_modes", "Auto", (2, 32), axis=1),
     Spread("gru", "pullback", "Explicit"),
     Spread("flax.linen.RNN", axes="Auto"),
+    Spread("ends", axes="Auto", side="mask"),
 ]
 ALL = [
     Spread(name, axes="Explicit")
@@ -42,6 +44,7 @@ ALL += [
     )
 ]
 ALL += [Spread("flax.linen.RNN", axes="Explicit")]
+ALL += [Spread(name, axes=kind, side="mask") for name in WHOLES for kind in KINDS]
 WHOLE = [
     Spread(name, unroll, kind, side=side)
     for name in MEMBERS
@@ -67,6 +70,8 @@ def wrong(case: Spread, result: dict, devices: int) -> list[str]:
     for kind, inside, shapes in result["exchanges"]:
         if kind != "all-reduce" and inside:
             found.append(f"{kind} of {shapes} in a loop")
+        if kind != "all-reduce" and case.member in WHOLES and case.axes == "Auto":
+            found.append(f"{kind} of {shapes}")  # what is between loops gathers nothing
         if kind == "all-reduce" and len(inside) > (2 if case.unroll == "scan" else 1):
             found.append(f"all-reduce of {shapes} in a loop over steps")
         loops[tuple(inside)] += bool(inside)

@@ -8,6 +8,7 @@ from source_edits import (
     _sweep,
     _train,
     _unrolls,
+    _wholes,
 )
 from source_edits._edit import Edit
 
@@ -19,6 +20,7 @@ EDITS: tuple[Edit, ...] = (
     *_train.EDITS,
     *_sweep.EDITS,
     *_analysis.EDITS,
+    *_wholes.EDITS,
 )
 
 __all__ = ["EDITS", "Edit"]

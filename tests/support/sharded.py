@@ -25,6 +25,7 @@ from support import compiled, exchanges
 from support.changed import with_parts
 from support.gradients import Case, arguments_of, error
 from support.members import CELLS, COMBINED, LAYERS, UNROLLS
+from support.wholes import WHOLES
 
 AXES = {"Auto": AxisType.Auto, "Explicit": AxisType.Explicit}
 THROUGH = {name: m.options.get("unroll", unrolls.bptt) for name, m in UNROLLS.items()}
@@ -55,7 +56,9 @@ def _merging(cell):
 
 
 MUTANT = "steps and examples merged"
-MEMBERS_AND_MUTANT = MEMBERS | {MUTANT: Member(lambda: _merging(cells.elman(3, 4)))}
+MEMBERS_AND_MUTANT = (
+    MEMBERS | WHOLES | {MUTANT: Member(lambda: _merging(cells.elman(3, 4)))}
+)
 
 
 class Spread(NamedTuple):
