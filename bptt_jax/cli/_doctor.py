@@ -8,6 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def _devices() -> Iterator[str]:
     yield f"processes: {jax.process_count()}"
 
 
-def _memory_of(device: jax.Device) -> str:
+def _memory_of(device: Any) -> str:
     found = device.memory_stats() or {}
     limit = found.get("bytes_limit")
     return f", {limit / 2**30:.1f} GiB for JAX" if limit else ""
@@ -111,7 +112,12 @@ def _environment() -> Iterator[str]:
         yield f"{name}={_without_home(value)}"
     if not said:
         yield f"no variable that begins with {', '.join(SAID)}"
-    yield f"jax_enable_x64: {jax.config.jax_enable_x64}"
+    yield f"jax_enable_x64: {_said('enable_x64')}"
+
+
+def _said(name: str) -> Any:
+    """A setting of JAX, whose types do not know them."""
+    return getattr(jax.config, f"jax_{name}")
 
 
 def _folders() -> Iterator[str]:
@@ -121,8 +127,7 @@ def _folders() -> Iterator[str]:
         kernels = list((own / "native").glob("*.o"))
         size = sum(path.stat().st_size for path in kernels)
         yield f"kernels in it: {len(kernels)}, {size / 2**20:.1f} MiB"
-    compiled = jax.config.jax_compilation_cache_dir
-    yield f"of JAX's compiled programs: {_of_folder(compiled)}"
+    yield f"of JAX's compiled programs: {_of_folder(_said('compilation_cache_dir'))}"
 
 
 def _of_folder(path: pathlib.Path | str | None) -> str:
@@ -142,7 +147,9 @@ def _loops() -> Iterator[str]:
     answers: dict[str, list[str]] = {}
     for name, member in verify.CELLS.items():
         if not member.alike:
-            answers.setdefault(_loop_of(member.make()), []).append(name)
+            cell = member.make()
+            assert isinstance(cell, Cell)
+            answers.setdefault(_loop_of(cell), []).append(name)
     for answer, names in answers.items():
         yield f"{answer}: {'; '.join(names)}"
 

@@ -132,7 +132,8 @@ def _side_by_side(join: Join, names: tuple[str, ...], layers: tuple) -> Layer:
                 *at[name], kept[name], residuals[name], d_carry[name], d_each[i]
             )
             d_targets = d if d_targets is None else trees.sum_of(d_targets, d)
-        return *({n: found[n][k] for n in names} for k in range(3)), d_targets
+        d_params, d_carry, d_xs = ({n: found[n][k] for n in names} for k in range(3))
+        return d_params, d_carry, d_xs, d_targets
 
     def refuse(params, carry, xs, side):
         _refuse_other(names, xs)

@@ -143,7 +143,7 @@ def training(
         return {"held_out": found.pop("loss")} | found
 
     def about():
-        return train.described(task, layers.lift(model, "model"))
+        return train.described(task, layers.model_of(model))
 
     return Training(init, step, evaluate, stream.read, held_out, figures, about)
 

@@ -101,7 +101,8 @@ def _each(task: Task, xs: Any, name: str) -> Sequences:
 
     def one(where: str, key: str, given: Any) -> Sequences:
         scale = Encoding(scales.get(key))
-        of = dict(n_in=task.n_in[key], tokens=key in task.tokens, encoding=scale)
+        tokens = isinstance(task.tokens, tuple) and key in task.tokens
+        of = dict(n_in=task.n_in[key], tokens=tokens, encoding=scale)
         return encoded(task._replace(**of), given, where)
 
     pairs = {key: (key, given) for key, given in xs.items()}

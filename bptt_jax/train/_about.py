@@ -18,7 +18,7 @@ def about(task: Task, model: Layer | Sections) -> dict[str, Any]:
     return dict(model=_recipe(model), about=_of_task(task))
 
 
-def described(task: Task, model: Layer) -> dict[str, Any]:
+def described(task: Task, model: Layer | Sections) -> dict[str, Any]:
     """A record that `model_of` and `task_of` need no more than, as JSON has it."""
     found = about(task, model) | dict(made=dict(task=task.record))
     return json.loads(json.dumps(found, default=_as_json))
@@ -28,7 +28,7 @@ def _as_json(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def model_of(saved: dict[str, Any], where: Any) -> Layer:
+def model_of(saved: dict[str, Any], where: Any) -> Layer | Sections:
     """The model that a record names.
 
     Raises:

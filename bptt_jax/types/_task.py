@@ -46,7 +46,7 @@ class Encoding(NamedTuple):
         number; None: as outputs are, `[O]`.
     """
 
-    inputs: Scale | dict[str, Scale | None] | None = None
+    inputs: Any = None
     targets: Scale | None = None
     classes: tuple | None = None
     per_step: bool = True
@@ -126,7 +126,7 @@ class Task(NamedTuple):
     metrics: name -> `Metric`.
     """
 
-    n_in: int | dict[str, int]
+    n_in: Any
     n_out: int
     objective: Objective
     train: Stream
