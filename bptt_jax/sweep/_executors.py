@@ -7,7 +7,6 @@ this: a program that uses one of them has it.
 import concurrent.futures
 from typing import Any
 
-
 ANSWER = 5
 """Seconds in which a scheduler is to say who works for it."""
 
