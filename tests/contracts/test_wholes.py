@@ -114,9 +114,14 @@ def temporaries(model, T, unroll) -> int:
 def test_memory_is_that_of_the_parts():
     """Two directions store twice what one does; a scan many times that."""
     steps = loops.step_by_step
-    cell, run = layers.recurrent(cells.lstm(3, 32), loop=steps), partial(unrolls.bptt, chunk=8)
+    cell, run = (
+        layers.recurrent(cells.lstm(3, 32), loop=steps),
+        partial(unrolls.bptt, chunk=8),
+    )
     both = models.sections(wholes.ends(cell, unroll=run))
-    once = [temporaries(layers.with_options(cell, loop=steps), T, run) for T in (256, 512)]
+    once = [
+        temporaries(layers.with_options(cell, loop=steps), T, run) for T in (256, 512)
+    ]
     twice = [temporaries(both, T, run) for T in (256, 512)]
     outputs = 8 * 256 * 32 * 4
     # what grows with time: beside the two, each direction's outputs and their cotangents

@@ -3,7 +3,9 @@
 from source_edits._edit import edits
 
 ALONE = "contracts/test_wholes.py::test_values_and_gradients_are_those_of_the_real_steps_alone"
-TARGETS = "models/test_sections.py::test_the_target_is_that_of_the_last_step_that_counts"
+TARGETS = (
+    "models/test_sections.py::test_the_target_is_that_of_the_last_step_that_counts"
+)
 KEYS = "models/test_sections.py::test_no_two_parts_draw_the_same"
 
 EDITS = (
