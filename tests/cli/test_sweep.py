@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from bptt_jax import cli, sweep
-from bptt_jax.cli import _sweep
+from bptt_jax.cli import _cluster, _sweep
 from bptt_jax.cli._lists import split
 
 TINY = (
@@ -161,7 +161,7 @@ def test_what_the_command_line_trains_can_be_sent(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_sweep_on_the_workers_of_dask(capsys, tmp_path):
+def test_a_sweep_on_the_workers_of_dask(capsys, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     options = ("--lr", "0.1,0.01")
     assert cli.main([*TINY, *options, "--out", f"{tmp_path}/plain"]) == 0
@@ -177,7 +177,9 @@ def test_a_sweep_on_the_workers_of_dask(capsys, tmp_path):
             assert cli.main([*TINY, *options, *said]) == 0
     plain, *found = (sweep.load(tmp_path / name).table for name in ("plain", "0", "1"))
     assert all(one.equals(plain) for one in found)
-    assert cli.main([*TINY, *options, "--dask", "tcp://127.0.0.1:1", "--out", "x"]) == 2
+    monkeypatch.setattr(_cluster, "SECONDS", 1)
+    nowhere = ("--dask", "tcp://127.0.0.1:1", "--out", f"{tmp_path}/x")
+    assert cli.main([*TINY, *options, *nowhere]) == 2
     assert "no scheduler there" in capsys.readouterr().err
 
 

@@ -4,6 +4,7 @@ from source_edits._edit import edits
 
 RUN = "sweep/test_run.py"
 ROWS = "sweep/test_rows.py"
+EXECUTOR = "sweep/test_executor.py"
 
 EDITS = (
     *edits(
@@ -137,6 +138,45 @@ EDITS = (
             'usual = metrics.get("held_out", metrics.get("loss"))',
             'usual = metrics.get("loss", metrics.get("held_out"))',
             f"{RUN}::test_a_score_is_the_held_out_loss_where_something_is_held_out",
+        ),
+    ),
+    *edits(
+        "sweep/_attempts.py",
+        (
+            "the attempt that came least far is gone on with",
+            "key=_step, reverse=True",
+            "key=_step, reverse=False",
+            f"{EXECUTOR}::test_an_attempt_spoils_no_other",
+        ),
+    ),
+    *edits(
+        "sweep/_tasks.py",
+        (
+            "a group that fails is not halved",
+            "half = len(part.rows) // 2",
+            "half = 0",
+            EXECUTOR,
+        ),
+        (
+            "all that there is is submitted",
+            "most = AHEAD * max(1, self._places())",
+            "most = 1000",
+            f"{EXECUTOR}::test_few_are_submitted",
+        ),
+        (
+            "what was lost is at fault at once",
+            "if part.lost >= AGAIN:",
+            "if part.lost >= 0:",
+            f"{EXECUTOR}::test_what_was_lost_is_submitted_again",
+        ),
+    ),
+    *edits(
+        "sweep/_seeds.py",
+        (
+            "the greatest score is the worst",
+            'best.worth(row["mean"])',
+            'best.worth(row["mean"] and -row["mean"])',
+            f"{RUN}::test_means_and_spreads_over_seeds",
         ),
     ),
     *edits(
