@@ -98,11 +98,11 @@ def load(
 def found(
     saved: dict[str, Any],
     where: pathlib.Path,
-    params: Callable[[Layer], Any],
+    params: Callable[[Layer | Sections], Any],
     position: int,
     metrics: dict[str, float],
     *,
-    model: Layer | Cell | None = None,
+    model: Layer | Cell | Sections | None = None,
     task: Task | None = None,
     tokenizer: Any = None,
 ) -> Run:
@@ -117,7 +117,7 @@ def found(
       model, task, tokenizer: as of `load`.
     """
     model = _about.model_of(saved, where) if model is None else model
-    model = layers.lift(model, "model")
+    model = layers.model_of(model)
     task = _about.task_of(saved, where, tokenizer) if task is None else task
     assert task is not None  # what is described has a task
     best = Best(params(model), position, metrics.get(LOSS, math.nan))
