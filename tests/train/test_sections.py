@@ -32,7 +32,7 @@ def test_a_run_of_sections_is_trained_loaded_and_predicts(tmp_path):
     assert (said == labels).mean() > 0.8
     one = run.predict(xs[:1])  # what else is in a batch is not read
     np.testing.assert_array_equal(one, said[:1])
-    held_out = train.evaluate(run.task, run.model, run.params)
+    held_out = train.evaluate(given, run.model, run.params)
     assert held_out["loss"] == pytest.approx(done.metrics["loss"], rel=1e-5)
     longer = options._replace(updates=60)
     assert (
