@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_jax import Side, cells, layers, models, objectives, unrolls
+from bptt_jax import Side, cells, layers, models, objectives, unrolls, wholes
 
 T, B, I, H, O = 6, 4, 3, 8, 2
 XS = jax.ShapeDtypeStruct((T, B, I), jnp.float32)
@@ -176,3 +176,29 @@ def test_the_text_is_a_table():
 def test_inputs_that_do_not_fit(xs, says):
     with pytest.raises(ValueError, match=says):
         models.summary(layers.dense(I, O), xs)
+
+
+def test_sections():
+    """Each part through all of time; after a pool there is one step."""
+    gru, readout = cells.gru(3, 8), layers.dense(16, 2)
+    model = models.sections(
+        layers.dropout(0.1), wholes.bidirectional(gru), wholes.mean(), readout
+    )
+    xs, keys = jnp.zeros((20, 4, 3)), jax.random.split(jax.random.key(0), 20)
+    found = models.summary(model, xs, Side(keys=keys)).rows
+    whole, dropped, both, mean, last = found
+    alone = models.summary(gru, xs).rows[0]
+    assert [row.output.shape[0] for row in found] == [1, 20, 20, 1, 1]
+    assert both.parameters == 2 * alone.parameters
+    assert both.operations == 2 * alone.operations
+    # the states of each direction and the outputs, the inputs from the end, two carries
+    assert both.stored >= 2 * alone.stored + 4 * 20 * 4 * (16 + 3)
+    assert both.stored <= 2 * alone.stored + 4 * 20 * 4 * (16 + 3) + 4 * 4 * 8 * 8
+    assert (
+        last.operations
+        == models.summary(readout, jnp.zeros((1, 4, 16))).rows[0].operations
+    )
+    for name in ("parameters", "bytes", "operations", "stored"):
+        parts = (dropped, both, mean, last)
+        assert getattr(whole, name) == sum(getattr(part, name) for part in parts)
+    assert [row.path for row in found] == ["", "[0]", "[1]", "[2]", "[3]"]

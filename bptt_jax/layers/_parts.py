@@ -129,11 +129,11 @@ def with_options(
     return over(layer, f)
 
 
-def plain(layer: Layer) -> Layer:
-    """The same layer step by step, with nothing kept beside its states."""
-    if layer.over is None:
-        return layer
-    return layer.over(lambda part: made(part._replace(loop=step_by_step, save=STATES)))
+def plain(model: Any) -> Any:
+    """The same layer, or `Whole`, step by step, with nothing kept beside its states."""
+    if model.over is None:
+        return model
+    return model.over(lambda part: made(part._replace(loop=step_by_step, save=STATES)))
 
 
 @factory

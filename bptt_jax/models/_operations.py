@@ -8,7 +8,7 @@ from jax.extend import core
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import layers
-from bptt_jax.types import Layer, PyTree, Side
+from bptt_jax.types import Layer, PyTree, Side, Whole
 
 MOVING = frozenset(
     "bptt_jax_hold broadcast_in_dim complex concatenate conj convert_element_type copy "
@@ -31,6 +31,12 @@ def operations(layer: Layer, params: PyTree, carry, xs, side: Side) -> int:
     )
     program = jax.make_jaxpr(layers.plain(layer).fwd)(params, carry, one, beside)
     return _of_program(program.jaxpr)
+
+
+def operations_of_whole(whole: Whole, params: PyTree, ys, side: Side) -> int:
+    """Of a function of the whole sequence, for each of its steps."""
+    program = jax.make_jaxpr(layers.plain(whole).apply)(params, ys, side)
+    return _of_program(program.jaxpr) // trees.length(ys)
 
 
 def _of_program(program: core.Jaxpr) -> int:

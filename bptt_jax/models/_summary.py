@@ -4,11 +4,12 @@ import math
 from typing import NamedTuple
 
 import jax
+from jax.extend import core
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import layers
-from bptt_jax.models._operations import operations
-from bptt_jax.types import Cell, Layer, PyTree, Side
+from bptt_jax.models._operations import operations, operations_of_whole
+from bptt_jax.types import Cell, Layer, PyTree, Sections, Side, Whole
 
 MOST_LETTERS = 48
 """Of how a part was made, in a table."""
@@ -23,7 +24,8 @@ class Row(NamedTuple):
     output: shapes and dtypes of its outputs `[T, ..., O]`.
     parameters: how many numbers.
     bytes: of the parameters.
-    operations: of one step forward, for all examples: a multiplication and an addition for
+    operations: of one step forward, for all examples (of a function of the whole sequence the
+        share of each of its steps): a multiplication and an addition for
         each of a product's, and one for each number that a function of numbers gives, or
         that a sum takes. What compares, selects, converts or moves is none.
     stored: bytes that it keeps of all T steps for the way back, with its outputs, where
@@ -60,7 +62,11 @@ class Summary(NamedTuple):
 
 
 def summary(
-    model: Layer | Cell, xs: PyTree, side: Side = Side(), *, context: PyTree = ()
+    model: Layer | Cell | Sections,
+    xs: PyTree,
+    side: Side = Side(),
+    *,
+    context: PyTree = (),
 ) -> Summary:
     """Shapes, parameters, operations and memory of a model and of its parts.
 
@@ -68,7 +74,7 @@ def summary(
     Operations are counted in the program of a step, so the numbers are those of any device.
 
     Args:
-      model: stacks and residual blocks have rows for their parts, too.
+      model: stacks, residual blocks and sections have rows for their parts, too.
       xs: inputs `[T, ..., I]`.
       side: what goes beside them.
       context: what is constant in time; it counts as no parameters.
@@ -89,11 +95,13 @@ def summary(
     ['memory']     cells.elman(3, 8)   float32[20, 4, 8]          96    384         800   2,560
     ['readout']    layers.dense(8, 2)  float32[20, 4, 2]          18     72         136     640
     """
-    layer = layers.lift(model, "model")
+    layer = layers.model_of(model)
     params = jax.eval_shape(layer.init, jax.random.key(0))
     xs, side, context = jax.tree.map(_shape, (xs, side, context))
     params = layers.with_context(params, context)
     layers.refuse_without(params)
+    if isinstance(layer, Sections):
+        return Summary(tuple(_rows_of_sections(layer, params, xs, side)), xs)
     carry = _carry(layer, params, xs, side)
     return Summary(tuple(_rows(layer, (), 0, params, carry, xs, side)), xs)
 
@@ -121,6 +129,61 @@ def _carry(layer: Layer, params, xs, side) -> PyTree:
         except (TypeError, ValueError) as error:
             errors.append(error)
     raise errors[0]
+
+
+def _rows_of_sections(model: Sections, params, xs, side: Side) -> list[Row]:
+    """Part by part, each through all of time: what follows a pool has one step."""
+    rows, tops = [], []
+    for i, (part, p) in enumerate(zip(model.parts, params, strict=True)):
+        path = (_key(i),)  # the keys of a part are of the same shape
+        if isinstance(part, Whole):
+            found, after = _row_of_whole(part, path, p, xs, side)
+            steps = jax.tree.leaves(found[0].output)[0].shape[0]
+            side = after._replace(keys=_cut(side.keys, steps))
+        else:
+            found = _rows(part, path, 1, p, _carry(part, p, xs, side), xs, side)
+        rows, tops, xs = rows + found, [*tops, found[0]], found[0].output
+    numbers = ("parameters", "bytes", "operations", "stored")
+    sums = (sum(getattr(top, name) for top in tops) for name in numbers)
+    return [Row("", 0, "models.sections", xs, *sums), *rows]
+
+
+def _row_of_whole(
+    whole: Whole, path: tuple, params, ys, side: Side
+) -> tuple[list[Row], Side]:
+    """Its row, and the side of what follows."""
+    out, after = jax.eval_shape(whole.apply, params, ys, side)
+    own = layers.without_context(params)
+    row = Row(
+        jax.tree_util.keystr(path),
+        1,
+        repr(whole) if "made" in vars(whole) else "Whole",
+        out,
+        sum(math.prod(a.shape) for a in jax.tree.leaves(own)),
+        _bytes(own),
+        operations_of_whole(whole, params, ys, side),
+        _kept(whole, params, ys, side) + _bytes(out),
+    )
+    return [row], after
+
+
+def _kept(whole: Whole, params, ys, side: Side) -> int:
+    """Bytes of what the way back reads, but for its arguments and its outputs."""
+
+    def both_ways(params, ys, side):
+        floating = not trees.is_integer(jax.tree.leaves(ys)[0])
+        at = (params, ys) if floating else (params,)
+        return jax.vjp(lambda p, ys=ys: whole.apply(p, ys, side)[0], *at)
+
+    program = jax.make_jaxpr(both_ways)(params, ys, side).jaxpr
+    outputs = len(jax.tree.leaves(jax.eval_shape(whole.apply, params, ys, side)[0]))
+    there = {*program.invars, *program.constvars, *program.outvars[:outputs]}
+    made = {v for v in program.outvars if isinstance(v, core.Var)} - there
+    return _bytes([v.aval for v in made])
+
+
+def _cut(keys, steps: int):
+    return keys and jax.ShapeDtypeStruct((steps, *keys.shape[1:]), keys.dtype)
 
 
 def _rows(layer: Layer, path: tuple, depth: int, params, carry, xs, side) -> list[Row]:
