@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from bptt_jax import _pytrees as trees
 from bptt_jax._factory import factory, functions
 from bptt_jax.layers._outputs import outputs
-from bptt_jax.layers._stack import lifted, of_layer
+from bptt_jax.layers._stack import lifted, of_part
 from bptt_jax.types import Cell, Layer, PyTree
 
 Join = Callable[[tuple], PyTree]
@@ -111,7 +111,7 @@ def _side_by_side(join: Join, names: tuple[str, ...], layers: tuple) -> Layer:
     def fwd(params, carry, xs, side):
         _refuse_other(names, xs)
         found = {
-            name: layer.fwd(params[name], carry[name], xs[name], of_layer(side, i))
+            name: layer.fwd(params[name], carry[name], xs[name], of_part(side, i))
             for i, (name, layer) in each
         }
         carries, ys, residuals = ({n: found[n][k] for n in names} for k in range(3))
@@ -120,7 +120,7 @@ def _side_by_side(join: Join, names: tuple[str, ...], layers: tuple) -> Layer:
 
     def bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys):
         residuals, kept = residuals
-        at = {n: (params[n], carry[n], xs[n], of_layer(side, i)) for i, (n, _) in each}
+        at = {n: (params[n], carry[n], xs[n], of_part(side, i)) for i, (n, _) in each}
         if kept is None:
             shapes = [outputs(layer, *at[name]) for _, (name, layer) in each]
             kept = dict(zip(names, _cut(ys, shapes), strict=True))
@@ -138,7 +138,7 @@ def _side_by_side(join: Join, names: tuple[str, ...], layers: tuple) -> Layer:
         _refuse_other(names, xs)
         for i, (name, layer) in each:
             if layer.refuse is not None:
-                layer.refuse(params[name], carry[name], xs[name], of_layer(side, i))
+                layer.refuse(params[name], carry[name], xs[name], of_part(side, i))
 
     refuses = refuse if any(layer.refuse for layer in layers) else None
     _BRANCHES[fwd] = names, layers

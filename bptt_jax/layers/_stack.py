@@ -56,8 +56,8 @@ def _made(names: Names, layers: tuple[Layer, ...]) -> Layer:
     return stack(**dict(zip(names, layers, strict=True)))
 
 
-def of_layer(side: Side, index: int) -> Side:
-    """`side` for the layer at `index`: its own keys, all else the same."""
+def of_part(side: Side, index: int) -> Side:
+    """`side` for the part of a model at `index`: its own keys, all else the same."""
     if side.keys is None:
         return side
     return side._replace(
@@ -147,7 +147,7 @@ def _stacked(names: Names, layers: tuple[Layer, ...]) -> Layer:
         carries, residuals, between = [], [], [xs]
         for i, layer in enumerate(layers):
             after, ys, kept = layer.fwd(
-                params[i], carry[i], between[-1], of_layer(side, i)
+                params[i], carry[i], between[-1], of_part(side, i)
             )
             carries.append(after)
             residuals.append(kept)
@@ -160,7 +160,7 @@ def _stacked(names: Names, layers: tuple[Layer, ...]) -> Layer:
         between, d_params, d_carries, d_targets = [xs, *between, ys], [], [], None
         for i in reversed(range(len(layers))):
             d_p, d_c, d_ys, d_t = layers[i].bwd(
-                params[i], carry[i], between[i], of_layer(side, i),
+                params[i], carry[i], between[i], of_part(side, i),
                 between[i + 1], residuals[i], d_carry[i], d_ys,
             )  # fmt: skip
             d_params.insert(0, d_p)
@@ -171,7 +171,7 @@ def _stacked(names: Names, layers: tuple[Layer, ...]) -> Layer:
     def refuse(params, carry, xs, side):
         params, carry = of_each(names, params), of_each(names, carry)
         for i, layer in enumerate(layers):
-            at = params[i], carry[i], xs, of_layer(side, i)
+            at = params[i], carry[i], xs, of_part(side, i)
             if layer.refuse is not None:
                 layer.refuse(*at)
             if all(later.refuse is None for later in layers[i + 1 :]):
