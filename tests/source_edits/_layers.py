@@ -89,7 +89,7 @@ EDITS = (
         "layers/_inputs.py",
         (
             "layers side by side draw from one key",
-            "layer.fwd(params[name], carry[name], xs[name], of_layer(side, i))",
+            "layer.fwd(params[name], carry[name], xs[name], of_part(side, i))",
             "layer.fwd(params[name], carry[name], xs[name], side)",
             "test_names.py::test_dropouts_side_by_side_draw_from_keys_of_their_own",
         ),
