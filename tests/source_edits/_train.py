@@ -53,13 +53,13 @@ EDITS = (
         "estimators/_aux.py",
         (
             "a sum of losses for their mean",
-            "return per_real_step(loss, batch), each",
+            "return per_real_step(loss, batch, steps), each",
             "return loss, each",
             ESTIMATORS,
         ),
         (
             "sums of auxiliary values for their means",
-            "each = {name: per_real_step(total, batch) for name, total in told.items()}",
+            "each = {name: per_real_step(total, batch, steps) for name, total in told.items()}",
             "each = told",
             "models/test_aux.py",
         ),
