@@ -87,11 +87,11 @@ def _program(model, per_step, of_ys, params, xs, lengths, context):
     params = layers.with_context(params, context)
     carry = model.init_carry(params, (len(lengths),))
     _, ys = unrolls.bptt(model, params, carry, xs, Side(mask=mask))
-    if isinstance(model, Sections) and len(ys) != len(xs):
+    if isinstance(model, Sections) and len(ys) != trees.length(xs):
         if per_step:
             raise ValueError(
                 f"model: expected outputs of each step, its sections make {len(ys)} of "
-                f"{len(xs)}"
+                f"{trees.length(xs)}"
             )
         ys = ys[-1]
     elif not per_step:
