@@ -30,8 +30,16 @@ from bptt_jax import (
 from support.members import CELLS, LAYERS
 from support.training import TESTS
 
-model = models.features((cells.elman(2, 4, activation=jax.nn.relu),), 1, 4)
-task = tasks.adding(batch=2, T=6)
+
+# Made where they are asked for: a factory keeps so many, and other tests ask it for more.
+
+
+def the_model():
+    return models.features((cells.elman(2, 4, activation=jax.nn.relu),), 1, 4)
+
+
+def the_task():
+    return tasks.adding(batch=2, T=6)
 
 
 def same(record) -> bool:
@@ -46,26 +54,32 @@ def test_every_cell_and_layer(name):
     assert copy.deepcopy(record) is record
 
 
-ESTIMATORS = {
-    "exact": estimators.exact(model, objectives.squared_error),
-    "a partial": estimators.exact(
-        model, objectives.squared_error, unroll=functools.partial(unrolls.bptt, chunk=2)
-    ),
-    "reversed": estimators.exact(
-        model, objectives.squared_error, unroll=unrolls.reverse(unrolls.bptt)
-    ),
-    "stream": estimators.stream(model, objectives.squared_error, window=4, stride=2),
-    "adaptive": diagnose.adaptive_truncation(model, objectives.squared_error),
-    "data_parallel": estimators.data_parallel(
-        estimators.exact(model, objectives.squared_error),
-        jax.make_mesh((1,), ("data",)),
-    ),
-}
+def made_estimators():
+    model = the_model()
+    return {
+        "exact": estimators.exact(model, objectives.squared_error),
+        "a partial": estimators.exact(
+            model,
+            objectives.squared_error,
+            unroll=functools.partial(unrolls.bptt, chunk=2),
+        ),
+        "reversed": estimators.exact(
+            model, objectives.squared_error, unroll=unrolls.reverse(unrolls.bptt)
+        ),
+        "stream": estimators.stream(
+            model, objectives.squared_error, window=4, stride=2
+        ),
+        "adaptive": diagnose.adaptive_truncation(model, objectives.squared_error),
+        "data_parallel": estimators.data_parallel(
+            estimators.exact(model, objectives.squared_error),
+            jax.make_mesh((1,), ("data",)),
+        ),
+    }
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", made_estimators())
 def test_estimators(name):
-    assert same(ESTIMATORS[name])
+    assert same(made_estimators()[name])
 
 
 def test_functions_that_a_factory_made():
@@ -96,6 +110,7 @@ def test_tasks_that_are_read(tmp_path):
 
 
 def test_a_training_of_a_sweep():
+    model, task = the_model(), the_task()
     estimator = estimators.exact(model, task.objective)
     one = sweep.training(task, model, estimator, optax.adam)
     again = pickle.loads(pickle.dumps(one))
@@ -151,9 +166,9 @@ def test_another_process_has_the_same():
     """Here and there equal arguments give one object; what comes back is ours again."""
     sent = dict(
         cell=cells.lstm(2, 3, peepholes=True),
-        model=model,
-        task=task,
-        **ESTIMATORS,
+        model=the_model(),
+        task=the_task(),
+        **made_estimators(),
     )
     path = os.pathsep.join([str(TESTS), *filter(None, sys.path)])
     done = subprocess.run(
@@ -173,7 +188,7 @@ def test_another_process_has_the_same():
 def test_equal_partials_are_the_same_option():
     def made(*args, **kwargs):
         unroll = functools.partial(unrolls.bptt, *args, **kwargs)
-        return estimators.exact(model, objectives.squared_error, unroll=unroll)
+        return estimators.exact(the_model(), objectives.squared_error, unroll=unroll)
 
     assert made(chunk=4) is made(chunk=4)
     assert made(chunk=4) is not made(chunk=5)
@@ -252,7 +267,7 @@ def test_numbers_of_numpy_are_numbers():
     assert cells.zoneout(cells.gru(2, 4), np.float32(0.25)) is cells.zoneout(
         cells.gru(2, 4), 0.25
     )
-    assert tasks.adding(batch=np.int64(2), T=np.int16(6)) is task
+    assert tasks.adding(batch=np.int64(2), T=np.int16(6)) is the_task()
     with pytest.raises(ValueError, match="n_hidden"):
         cells.gru(2, np.float64(4))
     with pytest.raises(ValueError, match="n_hidden"):
