@@ -30,7 +30,6 @@ from bptt_jax import (
 from support.members import CELLS, LAYERS
 from support.training import TESTS
 
-
 # Made where they are asked for: a factory keeps so many, and other tests ask it for more.
 
 
