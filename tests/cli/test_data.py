@@ -263,12 +263,12 @@ def test_the_best_by_a_metric(tmp_path):
     [
         (
             "--bidirectional --pool last",
-            "wholes.ends(layers.recurrent(cells.lstm(2, 8)))",
+            "wholes.ends(layers.recurrent(cells.lstm(2, 8))",
         ),
         pytest.param("--pool mean --remat", "wholes.mean()", marks=pytest.mark.slow),
         pytest.param(
             "--bidirectional --layers 2 --dropout 0.1 --pool attention --unroll scan",
-            "wholes.bidirectional(layers.recurrent(cells.lstm(16, 8)), unroll=unrolls.scan)",
+            "wholes.bidirectional(layers.recurrent(cells.lstm(16, 8)), unroll=scan)",
             marks=pytest.mark.slow,
         ),
     ],
