@@ -193,17 +193,10 @@ plots.curves(
 
 
 # %%
-def runs(result, model, task) -> list[train.Run]:
-    """The best configurations of a sweep, the best first."""
-    like = jax.eval_shape(model.init, jax.random.key(0))
-    made = []
-    for one in result.best:
-        best = train.Best(sweep.parameters(one.path, like), STEPS, one.score)
-        made.append(train.Run(None, one.score, False, best, model=model, task=task))
-    return made
-
-
-speakers = {name: runs(results[name], networks[name], task) for name in networks}
+speakers = {
+    name: [one.load(model=network, task=task) for one in results[name].best]
+    for name, network in networks.items()
+}
 for name, each in speakers.items():
     found = [run.evaluate(unknown.inputs, unknown.targets) for run in each]
     accuracy = sorted(figures["accuracy"] for figures in found)

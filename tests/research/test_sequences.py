@@ -287,7 +287,7 @@ def test_each_sequence_is_somewhere_once_and_nothing_else_is():
     each = [{"x": np.full((n, 2), i + 1.0), "token": np.full(n, i)} for i, n in
             enumerate(LENGTHS)]  # fmt: skip
     weights = [Weighted(np.full(n, i), np.full(n, 0.5)) for i, n in enumerate(LENGTHS)]
-    (inputs, side), segments = sequences.packed(each, weights, length=9, rows=4)
+    (inputs, side, _), segments = sequences.packed(each, weights, length=9, rows=4)
     assert segments.shape == side.mask.shape == side.resets.shape == (9, 4)
     assert (side.mask == (segments >= 0)).all()
     assert side.resets.sum() == len(LENGTHS)
