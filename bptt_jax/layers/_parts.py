@@ -1,5 +1,6 @@
 """The recurrent parts of a layer: which there are, and the same model with others."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple, overload
@@ -48,13 +49,14 @@ def parts(layer: Layer | Cell | Sections) -> list[Part]:
     return [part for _, part in numbered(model_of(layer, "layer"))]
 
 
-def numbered(layer: Layer | Sections) -> list[tuple[int, Part]]:
+@functools.lru_cache(maxsize=256)  # each look makes another model, which factories keep
+def numbered(layer: Layer | Sections) -> tuple[tuple[int, Part], ...]:
     """`parts`, each with its place among the calls of `layer.over`'s function.
 
     Calls come in the order in which parts are run, which a dict of parameters has not.
     """
     if layer.over is None:
-        return []
+        return ()
     calls = itertools.count()
 
     def mark(part: Recurrent) -> Layer:
@@ -66,7 +68,7 @@ def numbered(layer: Layer | Sections) -> list[tuple[int, Part]]:
         params, is_leaf=lambda node: isinstance(node, _Here)
     )
     found = [(a.call, Part(path, a.part)) for path, a in flat if isinstance(a, _Here)]
-    return sorted(found, key=lambda each: each[0])
+    return tuple(sorted(found, key=lambda each: each[0]))
 
 
 def over(layer: Any, f: Callable[[Recurrent], Layer], name: str = "layer") -> Any:

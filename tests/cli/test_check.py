@@ -78,7 +78,7 @@ def test_before_and_while(monkeypatch, capsys):
     _, said = check(monkeypatch, capsys)
     count = len(verify.CELLS) + len(verify.LAYERS) + len(verify.UNROLLS)
     count -= sum(bool(member.alike) for member in verify.CELLS.values())
-    assert said[0] == f"{count} members, about 14 minutes (--quick: less)"
+    assert said[0] == f"{count} members, about 15 minutes (--quick: less)"
     assert said[12].startswith(f"12 of {count}, cells: ")
     _, said = check(monkeypatch, capsys, "--quick")
     count -= sum(
