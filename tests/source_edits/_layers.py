@@ -289,8 +289,8 @@ EDITS = (
         "layers/_parts.py",
         (
             "parts come in the order of their names",
-            "return sorted(found, key=lambda each: each[0])",
-            "return found",
+            "return tuple(sorted(found, key=lambda each: each[0]))",
+            "return tuple(found)",
             "test_names.py::test_parts_come_in_the_order_of_running",
         ),
         (
