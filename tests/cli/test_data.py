@@ -269,7 +269,7 @@ def test_the_best_by_a_metric(tmp_path):
         pytest.param(
             "--bidirectional --layers 2 --dropout 0.1 --pool attention --unroll scan",
             "wholes.bidirectional(layers.recurrent(cells.lstm(16, 8)), unroll=scan)",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.release,
         ),
     ],
 )
