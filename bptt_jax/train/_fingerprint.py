@@ -91,9 +91,7 @@ class _Words:
         match what:
             case ClosedJaxpr() | Jaxpr():
                 if id(what) not in self.known:  # kept, so that its id stays its own
-                    closed = isinstance(what, ClosedJaxpr)
-                    inner = (what.jaxpr, what.consts) if closed else self.lines(what)
-                    self.known[id(what)] = self.digest(inner), what
+                    self.known[id(what)] = self.digest(self.within(what)), what
                 yield self.known[id(what)][0].encode()
             case jax.Array() | np.ndarray() | np.generic():
                 yield from _array(what)
@@ -116,7 +114,14 @@ class _Words:
             case _:
                 yield re.sub(r"\b0x[0-9a-f]+", "", f"{type(what)}{what}").encode()
 
-    def lines(self, jaxpr: Jaxpr) -> tuple:
+    def within(self, program: ClosedJaxpr | Jaxpr) -> tuple:
+        """Since JAX 0.12 the two are one, which is its own `jaxpr`."""
+        if not isinstance(program, ClosedJaxpr):
+            return self.lines(program)
+        one = program.jaxpr is program
+        return self.lines(program) if one else program.jaxpr, program.consts
+
+    def lines(self, jaxpr: Any) -> tuple:
         """Variables by the order in which they come."""
         numbers: dict[Any, int] = {}
 
