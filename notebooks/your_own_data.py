@@ -15,7 +15,7 @@
 # A classification: recordings of nine speakers, of unequal lengths, and who speaks? They are read
 # by `data.read`, made into a task by `tasks.arrays`, and five networks are trained on them as one
 # program, then five that read in both directions of time. Then a forecast: how many passengers next
-# month? All of it takes some minutes on two CPU cores, much of it compilation.
+# month? All of it takes about two minutes on two CPU cores, much of it compilation.
 
 # %%
 # Takes about a minute where the package must be installed, else about two seconds.
