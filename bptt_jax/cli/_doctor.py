@@ -27,6 +27,8 @@ PACKAGES = (
 )  # fmt: skip
 SAID = ("JAX_", "XLA_", "BPTT_JAX_", "CUDA_VISIBLE_", "OMP_NUM_", "MALLOC_")
 """How the variables begin that change what is computed, or how fast."""
+ADDRESSES = "ADDRESS", "COORDINATOR", "HOSTNAMES"
+"""How those end that name machines."""
 T, B, N = 64, 16, 64
 """Steps, examples and units of what is asked and timed here."""
 
@@ -109,13 +111,14 @@ def _environment() -> Iterator[str]:
     found = {name: os.environ[name] for name in sorted(os.environ)}
     said = {name: value for name, value in found.items() if name.startswith(SAID)}
     for name, value in said.items():
-        yield f"{name}={_without_home(value)}"
+        where = name.endswith(ADDRESSES)
+        yield f"{name}={'(an address)' if where else _without_home(value)}"
     if not said:
         yield f"no variable that begins with {', '.join(SAID)}"
-    yield f"jax_enable_x64: {_said('enable_x64')}"
+    yield f"jax_enable_x64: {_setting('enable_x64')}"
 
 
-def _said(name: str) -> Any:
+def _setting(name: str) -> Any:
     """A setting of JAX, whose types do not know them."""
     return getattr(jax.config, f"jax_{name}")
 
@@ -127,7 +130,7 @@ def _folders() -> Iterator[str]:
         kernels = list((own / "native").glob("*.o"))
         size = sum(path.stat().st_size for path in kernels)
         yield f"kernels in it: {len(kernels)}, {size / 2**20:.1f} MiB"
-    yield f"of JAX's compiled programs: {_of_folder(_said('compilation_cache_dir'))}"
+    yield f"of JAX's compiled programs: {_of_folder(_setting('compilation_cache_dir'))}"
 
 
 def _of_folder(path: pathlib.Path | str | None) -> str:

@@ -63,6 +63,7 @@ def test_nothing_private(told, monkeypatch, tmp_path):
     monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to={home}/dump")
     monkeypatch.setenv("A_SECRET_TOKEN", "hunter2")
     monkeypatch.setenv("USER", "mallory")
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "her-machine:1234")
     monkeypatch.setattr(platform, "node", lambda: "her-machine")
     _, parts = told("--seconds", "0")
     text = str(parts)
@@ -74,6 +75,7 @@ def test_nothing_private(told, monkeypatch, tmp_path):
         str(pathlib.Path.cwd()),
     ):
         assert private not in text
+    assert "JAX_COORDINATOR_ADDRESS=(an address)" in parts["environment"]
     assert "XLA_FLAGS=--xla_dump_to=~/dump" in parts["environment"]
     assert parts["folders"][0] == "of this library: ~/.cache/bptt_jax, not there"
 
