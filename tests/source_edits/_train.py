@@ -298,8 +298,8 @@ EDITS = (
         "train/_fingerprint.py",
         (
             "constants of a program do not count",
-            "inner = (what.jaxpr, what.consts) if closed",
-            "inner = what.jaxpr if closed",
+            "program.jaxpr, program.consts",
+            "program.jaxpr, ()",
             f"{RECORD}::test_the_text_of_a_program_does_not_show_its_constants",
         ),
         (
