@@ -217,6 +217,30 @@ def drop_in() -> str:
     return table(rows) + "\n\n" + _about(result)
 
 
+def models() -> str:
+    """How many times slower than ours (medians), and how many times more memory."""
+    result = read(RESULTS / "models.json")
+    rows: dict = {}
+    for record in result["cases"]:
+        name = f"{record['model']} {tuple(record['shape'])}"
+        cells = rows.setdefault(name, {})
+        ours = record["rows"]["bptt_jax"]
+        cells["bptt_jax, ms"] = f"{ours['gradient_ms']['min']:.0f}"
+        for way, row in record["rows"].items():
+            if row is ours:
+                continue
+            least, median = (
+                row["gradient_ms"][of] / ours["gradient_ms"][of]
+                for of in ("min", "median")
+            )
+            cells[f"{way}: time"] = f"{least:.2f} ({median:.2f})"
+            if row["temp_bytes"]:
+                cells[f"{way}: memory"] = (
+                    f"{row['temp_bytes'] / ours['temp_bytes']:.2f}"
+                )
+    return table(rows) + "\n\n" + _about(result)
+
+
 def steps() -> str:
     """Microseconds of one step, the least."""
     result = read(RESULTS / "steps.json")
@@ -386,6 +410,7 @@ PAGES = {
     "benchmarks/README.md": (
         all_cases,
         goals,
+        models,
         steps,
         profile,
         levers,

@@ -99,6 +99,14 @@ def test_steps_of_all_agree():
 
 
 @pytest.mark.slow
+def test_models_of_whole_sequences_agree():
+    done = run("-m", "benchmarks.models", "--quick")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("bptt_jax", "lax.scan", "flax.linen", "torch"):
+        assert done.stdout.count(name) == 2  # of two models
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="measures glibc")
 def test_allocations_are_measured_with_and_without(tmp_path):
     out = tmp_path / "allocations.json"

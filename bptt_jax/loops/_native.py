@@ -247,7 +247,7 @@ def _on_cpu(ctx, *operands, stretch: primitive.Stretch, lead, models):
         return made.call(
             list(operands[: counts.params]),
             list(operands[counts.params :]),
-            shapes[: counts.carry + stretch.ys],
+            shapes,
             length=stretch.length,
             rows=primitive.rows_of(stretch, lead),
             models=models,

@@ -18,6 +18,7 @@ from bptt_jax.native._plan import plan
 from bptt_jax.native._products import packed, padded
 from bptt_jax.native._program import Kinds, Unsupported, flat
 from bptt_jax.native._stages import Outer
+from bptt_jax.native._widened import as_computed, widened
 
 LARGE = (
     2_000_000  # operations of a call: below it another thread costs more than it does
@@ -33,7 +34,7 @@ class NativeStep:
     """
 
     def __init__(self, program, kinds: Kinds):
-        self.program, self.counts = flat(program), kinds.counts
+        self.program, self.counts = widened(flat(program)), kinds.counts
         params, carry, lags, xs = kinds.counts.of_inputs(self.program.inputs)
         _, ys, self.sums = kinds.counts.of_results(self.program.results)
         batch = carry[0].shape[: kinds.rank] if carry else ()
@@ -143,7 +144,7 @@ class NativeStep:
         Args:
           params: of the step.
           operands: carry, xs, what the lags are before the first step.
-          kinds: shapes and dtypes of the results: the carry, ys.
+          kinds: shapes and dtypes of the results: the carry, ys, sums.
           length: steps.
           rows: examples of a model.
           models: for each of params and operands whether it has an axis of models; None:
@@ -152,6 +153,19 @@ class NativeStep:
         Returns:
           The carry, ys, sums.
         """
+        params, operands = (
+            [a.astype(as_computed(a.dtype)) for a in some]
+            for some in (params, operands)
+        )
+        written = [
+            jax.ShapeDtypeStruct(a.shape, as_computed(a.dtype))
+            for a in kinds[: len(kinds) - self.counts.sums]
+        ]
+        found = self._called(params, operands, written, length, rows, models)
+        return [a.astype(to.dtype) for a, to in zip(found, kinds, strict=True)]
+
+    def _called(self, params, operands, written, length, rows, models):
+        """`call` in the dtypes of the kernel, which writes these results."""
         which = models or (False,) * (len(params) + len(operands))
         of_params, of_operands = which[: len(params)], which[len(params) :]
         own = any(of_params)
@@ -166,7 +180,7 @@ class NativeStep:
             shape = (self.n_sums,) if models is None else (many, self.n_sums)
             summed = [jax.ShapeDtypeStruct(shape, self.dtype_of_sums)]
         *results, last = [
-            *jax.ffi.ffi_call(_compiled.target(self.text(flags)), [*kinds, *summed])(
+            *jax.ffi.ffi_call(_compiled.target(self.text(flags)), [*written, *summed])(
                 *operands,
                 models=np.int64(many),
                 parallel=np.int64(work > LARGE),

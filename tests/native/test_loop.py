@@ -161,6 +161,44 @@ def test_a_gradient_is_two_kernels():
     assert kernels(functools.partial(loss, layer), *at) == 1
 
 
+@pytest.mark.parametrize("stored", [True, False], ids=("stored", "computed"))
+def test_bfloat16_is_computed_in_float32(stored):
+    """A sum of 300 steps that bfloat16 has no room for; and what comes out is rounded once."""
+    cell = cells.elman(1, 2, activation=lambda z: z, param_dtype=jnp.bfloat16)
+    cell = cell if stored else cells.in_dtype(cell, jnp.bfloat16)
+    layer = layers.recurrent(cell, loop=loops.native)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(cell.init, jax.random.key(0)))
+    one = jnp.bfloat16 if stored else jnp.float32
+    params = jax.tree.map(lambda a: a.astype(one), zeros)
+    params |= dict(w_x=params["w_x"] + 1, w_h=jnp.eye(2, dtype=one))
+    carry, xs = layer.init_carry(params, (3,)), jnp.ones((300, 3, 1), one)
+
+    def last(params, xs):
+        return unrolls.bptt(layer, params, carry, xs)[1][-1]
+
+    assert kernels(last, params, xs) == 1
+    ys = jax.jit(last)(params, xs)
+    assert ys.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(ys.astype(jnp.float32), 300)  # 256 + 1 is 256 there
+
+    def total(params, xs):
+        return last(params, xs).astype(jnp.float32).sum()
+
+    assert kernels(jax.grad(total), params, xs) == 2
+    d_params = jax.jit(jax.grad(total))(params, xs)
+    assert {a.dtype for a in jax.tree.leaves(d_params)} == {jnp.dtype(one)}
+    np.testing.assert_array_equal(d_params["b"].astype(jnp.float32), 900)
+
+
+def test_float16_is_step_by_step():
+    layer, said = reasons(layers.recurrent(cells.gru(2, 3, param_dtype=jnp.float16)))
+    params = layer.init(jax.random.key(0))
+    carry, xs = layer.init_carry(params, (2,)), jnp.ones((4, 2, 2), jnp.float16)
+    unrolls.bptt(layer, params, carry, xs)
+    assert said
+    assert all("float16" in reason for reason in said)
+
+
 def test_examples_under_vmap_are_rows():
     """One call for all of them, with the numbers of each by itself."""
     layer, params, carry, xs = made(batch=(6, 3))

@@ -55,7 +55,7 @@ NOT = {
     "an operation that is not known": (lambda w, h, x: (jnp.sort(h, -1), h), "sort"),
     "a sum over features": (lambda w, h, x: (h / h.sum(-1, keepdims=True), h), "reduce_sum"),
     "numbers of another kind": (
-        lambda w, h, x: (h, (h @ w).astype(jnp.bfloat16)), "bfloat16"
+        lambda w, h, x: (h, (h @ w).astype(jnp.float16)), "float16"
     ),
     "a float made whole": (lambda w, h, x: (h, h.astype(jnp.int32)), "float32 made int32"),
 }  # fmt: skip

@@ -1,10 +1,11 @@
-"""Native gradients are as exact as others: in float64 those of JAX, in float32 no worse than
-those that XLA computes step by step.
+"""Native gradients are as exact as others: in float64 those of JAX, in float32 and bfloat16 no
+worse than those that XLA computes step by step.
 """
 
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -64,18 +65,19 @@ def every() -> list:
 
 
 @functools.cache
-def built(name: str, case: Case):
-    """A layer, and arguments that float32 holds exactly, without keys: nothing is drawn."""
+def built(name: str, case: Case, held=np.float32):
+    """A layer, and arguments that `held` holds exactly, without keys: nothing is drawn."""
     member = MEMBERS[name]
     made = member.make(WIDE) if name in CELLS else member.make()
     layer = layers.recurrent(made) if isinstance(made, Cell) else made
     at = arguments_of(member, layer, case)
     at = at._replace(side=at.side._replace(keys=None))
-    return layer, cast(cast(at, np.float32), np.float64)
+    return layer, cast(cast(at, held), np.float64)
 
 
 def cast(at, dtype):
-    one = lambda a: np.asarray(a, dtype) if np.asarray(a).dtype.kind == "f" else a
+    real = lambda a: jnp.issubdtype(np.asarray(a).dtype, jnp.floating)
+    one = lambda a: np.asarray(a, dtype) if real(a) else a
     return at._replace(
         params=jax.tree.map(one, at.params),
         carry=jax.tree.map(one, at.carry),
@@ -83,17 +85,17 @@ def cast(at, dtype):
     )
 
 
-def found(name: str, case: Case, loop, dtype) -> dict:
-    layer, at = built(name, case)
+def found(name: str, case: Case, loop, dtype, held=np.float32) -> dict:
+    layer, at = built(name, case, held)
     layer = layers.with_options(layer, loop=loop)
     (chunk,) = case.chunks
     return gradients(layer, cast(at, dtype), chunk=chunk)
 
 
 @functools.cache
-def truth(name: str, case: Case) -> dict:
+def truth(name: str, case: Case, held=np.float32) -> dict:
     """By JAX, in float64, of the plain loop."""
-    layer, at = built(name, case)
+    layer, at = built(name, case, held)
     return gradients(layer, at, unrolls.scan, compiler_options=AS_REFERENCE)
 
 
@@ -122,3 +124,36 @@ def test_float32_is_no_worse_than_step_by_step(name, case):
     for k, a in native.items():
         mine, others = error(a, wanted[k]), error(plain[k], wanted[k])
         assert mine <= 2 * others + FLOOR, (k, mine / UNIT, others / UNIT)
+
+
+ROUNDED = float(jnp.finfo(jnp.bfloat16).eps)
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(
+            name, CASES[i], marks=[] if (name, i) in FAST else pytest.mark.release
+        )
+        for turn, name in enumerate(MEMBERS)
+        for i in range(4)
+        if (name, i) in FAST or i == turn % 4
+    ],
+)
+def test_bfloat16_is_no_worse_than_step_by_step(name, case):
+    """It is stored rounded and computed in float32: at most the error of the plain loop, which
+    rounds each step, and what the result's own rounding is.
+    """
+    if name in IN_FLOAT64:
+        pytest.skip("it computes in float64")
+    wanted = truth(name, case, jnp.bfloat16)
+    native, plain = (
+        found(name, case, loop, jnp.bfloat16, jnp.bfloat16)
+        for loop in (loops.native, loops.step_by_step)
+    )
+    assert {k: a.dtype for k, a in native.items()} == {
+        k: a.dtype for k, a in plain.items()
+    }
+    for k, a in native.items():
+        mine, others = error(a, wanted[k]), error(plain[k], wanted[k])
+        assert mine <= 2 * others + ROUNDED, (k, mine / ROUNDED, others / ROUNDED)
