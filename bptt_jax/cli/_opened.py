@@ -51,7 +51,7 @@ def with_data(folder: pathlib.Path) -> Run:
 class Given(NamedTuple):
     """Sequences of a file, as a run takes them; targets None: the file has none.
 
-    names: of each sequence.
+    names: of each sequence; of a window the series' it is of.
     """
 
     inputs: Any
@@ -87,15 +87,16 @@ def windows(run: Run, path: pathlib.Path, **columns: str | None) -> Given:
     known = {k: about[k] for k in ("sequence", "time") if k in about}
     found = _read(path, {**known, **said})
     inputs = _features(path, found, about.get("features"))
-    xs, ys, outputs = [], [], _predicted(run, found)
-    for series in _series(found.inputs, inputs):
+    xs, ys, names, outputs = [], [], [], _predicted(run, found)
+    for i, series in enumerate(_series(found.inputs, inputs)):
         for start in range(len(series) - T - ahead + 1):
             xs.append(series[start : start + T])
             ys.append(series[start + T : start + T + ahead, outputs])
+            names.append(str(found.sequences[i]) if found.sequences else i)
     if not xs:
         raise ValueError(f"{path}: expected a series of at least {T + ahead} steps")
     shape = run.task.encoding.shape
-    return Given(np.stack(xs), np.stack(ys).reshape(len(ys), *shape), ())
+    return Given(np.stack(xs), np.stack(ys).reshape(len(ys), *shape), tuple(names))
 
 
 def _record(run: Run) -> dict[str, Any]:
