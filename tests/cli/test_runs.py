@@ -174,6 +174,25 @@ def test_predictions_of_a_file(folder, there, capsys):
         )
 
 
+@pytest.mark.parametrize("value", ["", "NaN", "?", "none left out"])
+def test_what_is_to_be_predicted_may_be_missing(folder, there, capsys, value):
+    """In no row, in one, or in all of them; a gap among the inputs is refused."""
+    want = command(capsys, "predict", "run", "walks.csv")
+    rows = [row.split(",") for row in (folder / "walks.csv").read_text().splitlines()]
+    kinds = [value if i % 7 else row[-1] for i, row in enumerate(rows)]
+    gaps = [[*row[:-1], kind] for row, kind in zip(rows, kinds, strict=True)]
+    empty = [rows[0], *([*row[:-1], value] for row in rows[1:])]
+    for table_ in gaps, empty, [row[:-1] for row in rows]:
+        (folder / "new.csv").write_text("\n".join(map(",".join, table_)) + "\n")
+        assert command(capsys, "predict", "run", "new.csv") == want
+    gaps[3][1] = ""
+    (folder / "new.csv").write_text("\n".join(map(",".join, gaps)) + "\n")
+    line = refusal(capsys, "predict", "run", "new.csv")
+    assert "column 'speed', row 3: the value is missing" in line
+    line = refusal(capsys, "eval", "run", "new.csv")
+    assert "the value is missing" in line
+
+
 def test_predictions_into_a_new_file(folder, there, capsys):
     shown = command(capsys, "predict", "run", "walks.csv", "--out", "said.csv")
     assert shown == "said.csv: 24 sequences\n"
