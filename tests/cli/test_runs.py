@@ -337,6 +337,10 @@ def test_series_are_known_by_their_names(tmp_path, there):
     assert found.names == ("north",) * 34 + ("7",) * 54
     assert _eval._known(run, found.names) == found.names
     assert _eval._known(run, (*found.names, "south")) is None
+    gap = tmp_path / "gap.csv"
+    gap.write_text("\n".join(["shop,sold", *rows[:-1], "7,"]) + "\n")
+    with pytest.raises(ValueError, match="'sold', row 100: the value is missing"):
+        _opened.inputs(run, gap)
 
 
 @pytest.mark.slow
@@ -362,6 +366,11 @@ def test_forecasts_of_the_ends_of_series(tmp_path, monkeypatch, capsys):
     del saved["about"]["encoding"]["naive"]  # as an older version left it
     (out / "run.json").write_text(json.dumps(saved))
     assert "MASE: left out; " in command(capsys, "eval", "run", "sales.csv")
+    gap = text.splitlines()
+    gap[80] = f",{gap[80].split(',')[1]}"
+    (tmp_path / "gap.csv").write_text("\n".join(gap) + "\n")
+    line = refusal(capsys, "predict", "run", "gap.csv")
+    assert "column 'sales', row 80: the value is missing" in line
     (tmp_path / "short.csv").write_text("\n".join(text.splitlines()[:8]) + "\n")
     line = refusal(capsys, "predict", "run", "short.csv")
     assert "7 steps; a forecast of this run sees 12" in line
