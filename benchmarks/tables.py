@@ -365,6 +365,49 @@ def allocations() -> str:
 OF_ALLOCATIONS = dict(as_it_is="as it is", kept="three", one_arena="all four")
 
 
+def data_wait() -> str:
+    """The share of a training's time in which its loop waits for data."""
+    if not (RESULTS / "data_wait.json").exists():
+        return "No run is committed yet: numbers are to be taken on a quiet machine."
+    result = read(RESULTS / "data_wait.json")
+    rows = {
+        f"`tasks.{name}`: {case['what']}": {
+            "least": f"{case['min']:.2%}",
+            "median": f"{case['median']:.2%}",
+            "most": f"{case['max']:.2%}",
+            "updates a second": f"{case['updates_per_second']:.0f}",
+        }
+        for name, case in result["cases"].items()
+    }
+    runs = max(case["runs"] for case in result["cases"].values())
+    about = (
+        f"{runs} trainings of {result['updates']} updates each; {result['busy']:.0%} of "
+        "the machine was busy before; "
+    )
+    return table(rows) + "\n\n" + about + _about(result)
+
+
+def japanese_vowels() -> str:
+    """One seed of the notebook's program, beside the usual one in PyTorch."""
+    if not (RESULTS / "japanese_vowels.json").exists():
+        return "No run is committed yet: numbers are to be taken on a quiet machine."
+    result = read(RESULTS / "japanese_vowels.json")
+    rows = {
+        name: {
+            "seconds": "{min:.1f} ({median:.1f})".format(**case["seconds"]),
+            "of these compiling": "{min:.1f} ({median:.1f})".format(
+                **case["compiling"]
+            ),
+            "right of the 370, a seed each": ", ".join(
+                f"{accuracy:.3f}" for accuracy in case["accuracy"]
+            ),
+        }
+        for name, case in result["cases"].items()
+    }
+    about = f"{result['busy']:.0%} of the machine was busy before; "
+    return table(rows) + "\n\n" + about + _about(result)
+
+
 def on_paper() -> str:
     result = read(RESULTS / "processes.json")
     names = dict(
@@ -419,6 +462,8 @@ PAGES = {
         forward_mode,
         drop_in,
         saves,
+        data_wait,
+        japanese_vowels,
     ),  # fmt: skip
     "docs/decisions/0016-what-is-kept.md": (saves,),
     "docs/choosing-an-unroll.md": (unrolls, memory),

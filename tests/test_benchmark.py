@@ -151,8 +151,43 @@ def test_kept_memory_is_not_faulted_in_again():
     assert kept < fresh / 10
 
 
-def test_rounds_of_allocations_are_checked():
-    done = run("-m", "benchmarks.allocations", "--rounds", "0")
+@pytest.mark.slow
+def test_waiting_for_data_is_a_share_of_the_time(tmp_path):
+    out = tmp_path / "data_wait.json"
+    done = run(
+        *("-m", "benchmarks.data_wait", "--quick", "--rounds", "2"),
+        *("--patience", "0", "--out", str(out)),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    cases = json.loads(out.read_text())["cases"]
+    assert {*cases} == {"arrays", "windows", "text", "iterator"}
+    for case in cases.values():
+        assert 0 <= case["min"] <= case["median"] <= case["max"] <= 1
+        assert case["updates_per_second"] > 0
+
+
+@pytest.mark.slow
+def test_the_notebooks_program_beside_torchs(tmp_path):
+    for name in "aeon", "torch":
+        pytest.importorskip(name)  # extra: bench; aeon: .ci/run
+    out = tmp_path / "japanese_vowels.json"
+    done = run(
+        *("-m", "benchmarks.japanese_vowels", "--quick", "--rounds", "1"),
+        *("--patience", "0", "--out", str(out)),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    cases = json.loads(out.read_text())["cases"]
+    assert [name.startswith("torch") for name in cases] == [False, False, True]
+    for name, case in cases.items():
+        seconds, compiling = case["seconds"]["min"], case["compiling"]["min"]
+        assert 0 <= compiling < seconds
+        assert (compiling > 0) != name.startswith("torch")
+        assert 0 < case["accuracy"][0] <= 1
+
+
+@pytest.mark.parametrize("name", ["allocations", "data_wait", "japanese_vowels"])
+def test_rounds_are_checked(name):
+    done = run("-m", f"benchmarks.{name}", "--rounds", "0")
     assert done.returncode == 1
     assert "--rounds: expected at least 1, got 0" in done.stderr
 

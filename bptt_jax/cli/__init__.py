@@ -116,7 +116,9 @@ def _in_words(error: Exception) -> str:
 def _fail(message: str) -> int:
     if os.environ.get("BPTT_JAX_DEBUG"):
         traceback.print_exc()
-    line = " ".join(message.split())
+    from bptt_jax.cli._ways import of_the_command
+
+    line = " ".join(of_the_command(message).split())
     print(f"bptt-jax: {line}", file=sys.stderr)
     return 2
 

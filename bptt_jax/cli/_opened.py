@@ -51,7 +51,7 @@ def with_data(folder: pathlib.Path) -> Run:
 class Given(NamedTuple):
     """Sequences of a file, as a run takes them; targets None: the file has none.
 
-    names: of each sequence.
+    names: of each sequence; of a window the series' it is of.
     """
 
     inputs: Any
@@ -60,42 +60,64 @@ class Given(NamedTuple):
 
 
 def given(run: Run, path: pathlib.Path, **columns: str | None) -> Given:
-    """A file of data for a run; columns that are not said are those it was trained by.
-
-    Of a forecast each sequence is the end of a series.
+    """A file of data with targets; columns that are not said are those of the training.
 
     Raises:
       OSError, ValueError: the file cannot be read, or lacks a feature of the run.
     """
-    said = {k: v for k, v in columns.items() if v is not None}
+    found = _read(path, _columns(run, columns, ("target", "sequence", "time")))
+    inputs = _features(path, found, _record(run).get("features"))
+    return Given(inputs, found.targets, _names(found))
+
+
+def inputs(run: Run, path: pathlib.Path, **columns: str | None) -> Given:
+    """A file of data to predict for; of a table a target is not looked at.
+
+    Of a forecast each sequence is the end of a series. Arguments and errors as of `given`.
+    """
     about = _record(run)
-    known = {k: about[k] for k in ("target", "sequence", "time") if k in about}
-    ahead = about.get("horizon")
-    found = _read(path, {**known, **said} | ({"target": None} if ahead else {}))
-    inputs = _features(path, found, about.get("features"))
-    names = found.sequences or tuple(range(len(inputs)))
-    if ahead:
-        return _ends(path, found.inputs, inputs, about, names)
-    return Given(inputs, found.targets, names)
+    features = about.get("features") if path.suffix.lower() in _TABLES else None
+    known = ("sequence", "time") if features else ("target", "sequence", "time")
+    named = _columns(run, columns, known) | dict(features=features)
+    found = _read(path, named | (dict(target=None) if "horizon" in about else {}))
+    xs, names = _features(path, found, about.get("features")), _names(found)
+    if "horizon" in about:
+        return _ends(path, found.inputs, xs, about, names)
+    return Given(xs, None, names)
+
+
+_TABLES = ".csv", ".parquet"
+
+
+def _columns(run: Run, said: dict, known: tuple[str, ...]) -> dict[str, Any]:
+    """Those that are said, and else those of the training."""
+    about = _record(run)
+    of_training = {k: about[k] for k in known if k in about}
+    return of_training | {k: v for k, v in said.items() if v is not None}
+
+
+def _names(found: data.Dataset) -> tuple:
+    return found.sequences or tuple(range(len(found.inputs)))
 
 
 def windows(run: Run, path: pathlib.Path, **columns: str | None) -> Given:
     """Of a forecast all windows of a file's series, with what came after them."""
     about = _record(run)
     T, ahead = about["T"], about["horizon"]
-    said = {k: v for k, v in columns.items() if v is not None and k != "target"}
-    known = {k: about[k] for k in ("sequence", "time") if k in about}
-    found = _read(path, {**known, **said})
+    found = _read(
+        path, _columns(run, columns | dict(target=None), ("sequence", "time"))
+    )
     inputs = _features(path, found, about.get("features"))
-    xs, ys, outputs = [], [], _predicted(run, found)
-    for series in _series(found.inputs, inputs):
+    xs, ys, names, outputs = [], [], [], _predicted(run, found)
+    for i, series in enumerate(_series(found.inputs, inputs)):
         for start in range(len(series) - T - ahead + 1):
             xs.append(series[start : start + T])
             ys.append(series[start + T : start + T + ahead, outputs])
+            names.append(str(found.sequences[i]) if found.sequences else i)
     if not xs:
         raise ValueError(f"{path}: expected a series of at least {T + ahead} steps")
     shape = run.task.encoding.shape
-    return Given(np.stack(xs), np.stack(ys).reshape(len(ys), *shape), ())
+    return Given(np.stack(xs), np.stack(ys).reshape(len(ys), *shape), tuple(names))
 
 
 def _record(run: Run) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def own_of(s: Settings) -> Own:
     file = dict(file=found.sha256) | {k: v for k, v in named.items() if v is not None}
     if found.features:  # by which columns of another file are found again
         file |= dict(features=list(found.features))
-    return Own(found, task._replace(record=task.record | file))
+    task = task._replace(record=task.record | file)
+    return Own(found, _by_name(task, found) if ahead else task)
 
 
 def _sequences(s: Settings, found: data.Dataset) -> Task:
@@ -74,6 +75,16 @@ def _forecast(s: Settings, found: data.Dataset) -> Task:
         series, T=T, horizon=s.horizon, season=s.season, targets=_predicted(s, found),
         batch=s.batch or max(1, min(ROWS, windows)), held_out=_HELD_OUT,
     )  # fmt: skip
+
+
+def _by_name(task: Task, found: data.Dataset) -> Task:
+    """What MASE divides by, by the names of the series, where they have some."""
+    encoding = tasks.encoding_of(task)
+    if not found.sequences or encoding.naive is None:
+        return task
+    names, naive = map(str, found.sequences), encoding.naive.values()
+    by_name = dict(zip(names, naive, strict=True))
+    return task._replace(encoding=encoding._replace(naive=by_name))
 
 
 def _predicted(s: Settings, found: data.Dataset) -> list[int] | None:

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from bptt_jax import _files, tasks
-from bptt_jax.cli._opened import given, opened
+from bptt_jax.cli._opened import inputs, opened
 from bptt_jax.cli._parse import File, Folder, parse
 from bptt_jax.interop import files
 from bptt_jax.train import Run
@@ -42,7 +42,7 @@ def command(argv: list[str]) -> int:
     run = opened(s.run)
     if s.probabilities:
         tasks.refuse_numbers(run.task)
-    found = given(run, s.file, sequence=s.sequence, time=s.time)
+    found = inputs(run, s.file, sequence=s.sequence, time=s.time)
     try:
         said = run.predict(found.inputs)
         odds = run.predict_proba(found.inputs) if s.probabilities else None

@@ -112,9 +112,8 @@ def _run(folder: pathlib.Path) -> train.Run:
     if (folder / "config.json").exists():
         settings, config = _settings.load(folder)
         if config["symbols"] is None:
-            raise ValueError(
-                f"{folder} is no model of text: its task is {settings.task}"
-            )
+            what = settings.data or settings.task
+            raise ValueError(f"{folder} is no model of text: its task is {what}")
         task = recorded_task(config)
         model = model_of(settings, task)
     elif not folder.is_dir() or train.record(folder) is None:

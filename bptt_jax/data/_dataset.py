@@ -10,11 +10,13 @@ class Columns(NamedTuple):
     target: what sequences are compared with.
     sequence: whose rows are one sequence.
     time: the order within a sequence.
+    features: the inputs, in this order; None: all the others.
     """
 
     target: str | None = None
     sequence: str | None = None
     time: str | None = None
+    features: tuple[str, ...] | None = None
 
 
 class Dataset(NamedTuple):

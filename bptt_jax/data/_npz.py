@@ -13,7 +13,7 @@ _TARGETS, _LENGTHS = "targets", "lengths"
 
 
 def read(file: BinaryIO, columns: Columns) -> Dataset:
-    for name in ("sequence", "time"):
+    for name in ("sequence", "time", "features"):
         if getattr(columns, name) is not None:
             raise ValueError(
                 f"{name}: arrays have sequences in the first axis and time in the second, "

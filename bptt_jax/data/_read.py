@@ -3,6 +3,8 @@
 import hashlib
 import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from bptt_jax._processes import memory
 from bptt_jax.data._csv import CSV
@@ -27,11 +29,13 @@ def read(
     target: str | None = None,
     sequence: str | None = None,
     time: str | None = None,
+    features: Sequence[str] | None = None,
 ) -> Dataset:
     r"""A file as a data set, sequences first.
 
     A table (`.csv`, with a line of names; `.parquet`) has a row for each step of a
-    sequence, and all of its columns but those that are named are features. An archive's
+    sequence, and all of its columns but those that are named are features, or those that
+    `features` names. An archive's
     `.ts` says itself what its sequences and targets are. A `.npz` holds one array of
     inputs, and may hold `targets` and, where sequences are padded, `lengths` `[N]`; a
     `.npy` holds inputs alone.
@@ -45,10 +49,13 @@ def read(
         which the file has them. None: all rows are one sequence.
       time: the column that orders the rows of a sequence: numbers, dates, or text that
         begins with the year. None: as they are in the file.
+      features: the columns that are inputs, in this order; others are not looked at, whatever
+        is in them. None: all that are nothing else.
 
     Raises:
       OSError: the file cannot be read.
       MemoryError: what is in it is larger than the machine's memory.
+      TypeError: `features` are no names.
       ValueError: it is not what its name says, or has what a model cannot learn from:
         the file, and the place in it. Rows are counted from 1, names are not.
 
@@ -68,7 +75,7 @@ def read(
         )
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path} is a pipe or a device; expected a file")
-    columns = Columns(target, sequence, time)
+    columns = Columns(target, sequence, time, _names(features))
     try:
         with path.open("rb") as file:
             return _checked(file, kind, columns)
@@ -76,6 +83,18 @@ def read(
         raise ValueError(f"{path}: {error}") from None
     except MemoryError as error:
         raise MemoryError(f"{path}: {error}") from None
+
+
+def _names(features: Any) -> tuple[str, ...] | None:
+    """Names of columns, at least one, each once."""
+    if features is None:
+        return None
+    found = () if isinstance(features, str) else tuple(features)
+    if not found or not all(isinstance(name, str) for name in found):
+        raise TypeError(f"features: expected names of columns, got {features!r}")
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise ValueError(f"features: {twice[0]!r} is there twice")
+    return found
 
 
 def _checked(file, kind: Format, columns: Columns) -> Dataset:

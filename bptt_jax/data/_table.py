@@ -18,9 +18,7 @@ def dataset_of(table: pa.Table, columns: Columns) -> Dataset:
     codes, names = _sequences(table, columns.sequence)
     order = _order(table, columns.time, codes)
     ends = np.cumsum(np.bincount(codes, minlength=len(names)))[:-1]
-    features = [name for name in table.column_names if name not in columns]
-    if not features:
-        raise ValueError("no column is left for the inputs")
+    features = _features(table, columns)
     joined = np.stack([_numbers(table, name) for name in features], 1)[order]
     targets = None
     if columns.target is not None:
@@ -29,19 +27,45 @@ def dataset_of(table: pa.Table, columns: Columns) -> Dataset:
     return Dataset(np.split(joined, ends), targets, tuple(features), named)
 
 
+def _features(table: pa.Table, columns: Columns) -> list[str]:
+    """The columns that are inputs."""
+    there = table.column_names
+    if columns.features is None:
+        found = [name for name in there if name not in _others(columns).values()]
+        if not found:
+            raise ValueError("no column is left for the inputs")
+        return found
+    if missing := [name for name in columns.features if name not in there]:
+        raise ValueError(
+            f"expected the features {', '.join(columns.features)}; it lacks "
+            f"{', '.join(missing)}"
+        )
+    for what, name in _others(columns).items():
+        if name in columns.features:
+            raise ValueError(f"column {name!r} cannot be {what} and a feature, too")
+    return list(columns.features)
+
+
+def _others(columns: Columns) -> dict[str, str]:
+    """The columns that are no inputs, by what they are."""
+    found = columns._asdict()
+    del found["features"]
+    return {what: name for what, name in found.items() if name is not None}
+
+
 def _refuse_table(table: pa.Table, columns: Columns) -> None:
     """Refuses names that are missing or there twice, and a table without rows."""
     there = table.column_names
     twice = [name for name in there if there.count(name) > 1]
     if twice:
         raise ValueError(f"column {twice[0]!r} is there {there.count(twice[0])} times")
-    said = [name for name in columns if name is not None]
-    for what, name in columns._asdict().items():
-        if name is not None and name not in there:
+    said = list(_others(columns).values())
+    for what, name in _others(columns).items():
+        if name not in there:
             raise ValueError(
                 f"{what}: there is no column {name!r}; columns are {_listed(there)}"
             )
-        if name is not None and said.count(name) > 1:
+        if said.count(name) > 1:
             raise ValueError(f"column {name!r} cannot be {what} and another, too")
     if not table.num_rows:
         raise ValueError(f"no rows below the names {_listed(there)}")

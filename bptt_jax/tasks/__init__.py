@@ -30,6 +30,7 @@ from bptt_jax.tasks._encoding import encoding_of as encoding_of
 from bptt_jax.tasks._encoding import figures as figures
 from bptt_jax.tasks._encoding import form_of as form_of
 from bptt_jax.tasks._encoding import labels as labels
+from bptt_jax.tasks._encoding import naive_errors as naive_errors
 from bptt_jax.tasks._encoding import predicts_next as predicts_next
 from bptt_jax.tasks._encoding import probabilities as probabilities
 from bptt_jax.tasks._encoding import refuse_numbers as refuse_numbers

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_jax.tasks._forecasts import of_values
+from bptt_jax.tasks._forecasts import of_values, scaled_error
 from bptt_jax.tasks._sequences import (
     Sequences,
     by_names,
@@ -224,20 +224,57 @@ def shaped(task: Task, values: np.ndarray) -> np.ndarray:
     return values if shape is None else values.reshape(*values.shape[:-1], *shape)
 
 
-def figures(task: Task, ys: np.ndarray, wanted: Compared) -> dict[str, float]:
+def naive_errors(task: Task, series: Any, n: int) -> np.ndarray | None:
+    """What MASE divides the errors of so many forecasts by, `[n, O]`; None: not known.
+
+    Args:
+      series: of each forecast that which it is of, as `Encoding.naive` has them; None: not
+        said, which is enough where there is one.
+
+    Raises:
+      ValueError: there is no such series, or none at all.
+    """
+    known = encoding_of(task).naive
+    if series is None:
+        one = known is not None and len(known) == 1
+        return np.tile([*known.values()], (n, 1)) if known and one else None
+    if known is None:
+        raise ValueError(
+            "series: the run is no forecast, or an older version's, which does not know "
+            "what MASE divides by"
+        )
+    names = np.asarray(series)
+    if names.shape != (n,):
+        raise ValueError(
+            f"series: expected {n}, one for each forecast, got {list(names.shape)}"
+        )
+    for name in names.tolist():
+        if name not in known:
+            raise ValueError(f"series: {name!r} is no series of the run's training")
+    return np.array([known[name] for name in names.tolist()])
+
+
+def figures(
+    task: Task, ys: np.ndarray, wanted: Compared, naive: np.ndarray | None = None
+) -> dict[str, float]:
     """`loss`, of the task's objective, and what is said of such targets: accuracy of labels
-    and truths, MAE and RMSE of numbers in their units.
+    and truths, MAE and RMSE of numbers in their units, MASE of forecasts.
 
     Args:
       ys: outputs `[M, O]`.
       wanted: as many.
+      naive: of `naive_errors`.
     """
     form, objective = form_of(task), plain_objective(task)
     found = {"loss": float(np.mean(objective(ys, wanted.values)))}
     if form is NUMBERS:
         errors = unscaled(ys, encoding_of(task).targets) - wanted.given
         mean = float(np.abs(errors).mean()), float(np.sqrt((errors**2).mean()))
-        return found | dict(zip(("MAE", "RMSE"), mean, strict=True))
+        found |= dict(zip(("MAE", "RMSE"), mean, strict=True))
+        if naive is not None:
+            errors = errors.reshape(len(errors), -1, naive.shape[1])
+            found["MASE"] = scaled_error(errors, naive)
+        return found
     said = ys.argmax(-1) if form is LABELS else ys > 0
     right = said == (wanted.values if form is LABELS else wanted.values > 0.5)
     return found | {"accuracy": float(right.mean())}

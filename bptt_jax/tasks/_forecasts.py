@@ -52,7 +52,7 @@ FIGURES = {
 
 def figures_of(
     series: Sequences,
-    known: np.ndarray,
+    naive: np.ndarray,
     cuts: Cuts,
     T: int,
     horizon: int,
@@ -63,12 +63,11 @@ def figures_of(
 
     Args:
       series: what is predicted, `[M, O]`, as it was given.
-      known: int64 `[S]`, steps of the training part.
+      naive: of `naive_of`.
       cuts: the held-out windows.
       season: None: there is none.
       scale: of outputs, `[O]`; None: they are in the unit of the data.
     """
-    naive = _naive(series, known, season or 1)
     deviation = np.ones(naive.shape[1]) if scale is None else np.array(scale.deviation)
     simple = {"last value": 1} | ({} if season is None else {"seasonal naive": season})
     means = {
@@ -106,8 +105,14 @@ def _of_outputs(
     return each
 
 
-def _naive(series: Sequences, known: np.ndarray, season: int) -> np.ndarray:
-    """Mean absolute change over a season, within the training part: float64 `[S, O]`."""
+def naive_of(series: Sequences, known: np.ndarray, season: int) -> np.ndarray:
+    """Mean absolute change over a season, within the training part: float64 `[S, O]`.
+
+    Args:
+      series: what is predicted, `[M, O]`, as it was given.
+      known: int64 `[S]`, steps of the training part.
+      season: steps; 1: the last value is repeated.
+    """
     each = [series.joined[b : b + n] for b, n in zip(series.begins, known, strict=True)]
     changes = (a[season:].astype(float) - a[:-season] for a in each)
     return np.stack([np.abs(change).mean(0) for change in changes])
@@ -141,6 +146,13 @@ def _repeated(
         after = rows[:, None] + T
         found = values[after - season + ahead % season].astype(float)
         yield found - values[after + ahead], which
+
+
+def scaled_error(errors: np.ndarray, naive: np.ndarray) -> float:
+    """MASE of errors `[N, horizon, O]`, by those of the naive forecast `[N, O]`."""
+    figure = FIGURES["MASE"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return figure.finish(figure.each(errors, naive[:, None]).mean())
 
 
 @factory

@@ -9,7 +9,13 @@ from bptt_jax import objectives
 from bptt_jax._factory import is_whole, remembered
 from bptt_jax.tasks._cuts import Cuts, cuts_of
 from bptt_jax.tasks._epochs import held_out_size, reader
-from bptt_jax.tasks._forecasts import Ahead, figures_of, metrics_of_values, of_values
+from bptt_jax.tasks._forecasts import (
+    Ahead,
+    figures_of,
+    metrics_of_values,
+    naive_of,
+    of_values,
+)
 from bptt_jax.tasks._given import refuse_options
 from bptt_jax.tasks._metrics import with_own
 from bptt_jax.tasks._padded import Padded, batch_of
@@ -109,7 +115,8 @@ def windows(
     of_targets = None if scale is None else Scale(*(_chosen(a, columns) for a in scale))
     data = given._replace(joined=scaled(given.joined, scale))
     values = given._replace(joined=given.joined[:, columns])
-    found, losses = figures_of(values, known, out, T, horizon, season, of_targets)
+    naive = naive_of(values, known, season or 1)
+    found, losses = figures_of(values, naive, out, T, horizon, season, of_targets)
     streams = [
         _stream(data, columns, part, T, horizon, rows, (seed, order), order == _ORDER)
         for part, rows, order in [(train, batch, _ORDER), (out, size, _HELD_OUT_ORDER)]
@@ -129,6 +136,7 @@ def windows(
             of_targets and Scale(*(a * horizon for a in of_targets)),
             per_step=False,
             shape=(horizon, len(columns)) if _has_features(series) else (horizon,),
+            naive=dict(enumerate(map(tuple, naive.tolist()))),
         ),
         metrics=found | metrics_of_values(with_own({}, metrics)),
     )

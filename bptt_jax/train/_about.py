@@ -173,6 +173,8 @@ def _written(encoding: Encoding) -> dict[str, Any]:
         found[name] = _of_scale(found[name])
     if encoding.classes is not None:
         found["classes"] = [_label(one) for one in encoding.classes]
+    if encoding.naive is not None:
+        found["naive"] = [[name, list(a)] for name, a in encoding.naive.items()]
     return found
 
 
@@ -191,12 +193,21 @@ def _scale(said: dict[str, Any] | None) -> Any:
 def _encoding(said: dict[str, Any]) -> Encoding:
     scales = {name: _scale(said[name]) for name in ("inputs", "targets")}
     classes, shape = said["classes"], said["shape"]
+    naive = said.get("naive")  # older versions' lack it
     return Encoding(
         **scales,
         classes=None if classes is None else tuple(map(_label_of, classes)),
         per_step=bool(said["per_step"]),
         shape=None if shape is None else tuple(map(int, shape)),
+        naive=None if naive is None else dict(map(_naive, naive)),
     )
+
+
+def _naive(of_series: list) -> tuple[str | int, tuple[float, ...]]:
+    name, errors = of_series
+    if not isinstance(name, str | int):
+        raise ValueError(f"a series has a name, got a {type(name).__name__}")
+    return name, tuple(map(float, errors))
 
 
 def _numbers(scale: dict[str, Any]):

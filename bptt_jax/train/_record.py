@@ -255,6 +255,8 @@ def differences(saved: dict, now: dict) -> dict[str, str]:
         return found
     old, new = saved["program"], now["program"]
     others = {name for name in new if old.get(name) != new[name]}
+    if "shapes" not in others and not _like_batches(old, new):
+        others.discard("model")  # its fingerprint is at the shapes of a batch
     first_shapes = changes(old["shapes"], new["shapes"], "params")[:2]
     for name, words, implied_by in (
         ("task", "the task's data or objective", {"options"}),
@@ -272,6 +274,12 @@ def differences(saved: dict, now: dict) -> dict[str, str]:
         if name in others and not implied_by & set(found):
             found.setdefault(name, words)
     return found
+
+
+def _like_batches(old: dict, new: dict) -> bool:
+    """Whether training batches are made by the same program, and so of the same shapes."""
+    one, other = (str(program.get("task")).split(" ")[0] for program in (old, new))
+    return one == other
 
 
 def continued(saved: dict, now: dict, position: int) -> dict[str, Any]:

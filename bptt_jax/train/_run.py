@@ -89,30 +89,36 @@ class Run(NamedTuple):
         return self._as_given(xs, tasks.probabilities(self.task, found), given)
 
     def evaluate(
-        self, xs: Any, ys: Any = None, *, context: Any = None
+        self, xs: Any, ys: Any = None, *, context: Any = None, series: Any = None
     ) -> dict[str, float]:
         """Figures of predictions beside what is so.
 
         Args:
           xs, context: as of `predict`.
           ys: targets, as `tasks.arrays` takes them; None: the next inputs.
+          series: of forecasts `[N]`, which series of the training each is of (its number, a
+            table's its name: a key of `task.encoding.naive`), by whose naive forecast MASE
+            scales its errors. None: that of a run on one series; of several there is no MASE.
 
         Returns:
           `loss`, the mean of the task's objective over sequences, or over all steps, and
-          `accuracy` of labels and truths, or `MAE` and `RMSE` of numbers, in their unit.
+          `accuracy` of labels and truths, or `MAE` and `RMSE` of numbers, in their unit, and
+          `MASE` of forecasts (Hyndman and Koehler 2006), where the run knows what it divides
+          by; the folder of an older version's does not.
 
         Raises:
           TypeError, ValueError: these are not of the form of what it was trained on, or a
-            label is none of the run's.
+            label or a series is none of the run's.
         """
         given = tasks.encoded(self.task, xs)
         wanted = tasks.compared(self.task, ys, given)
+        naive = tasks.naive_errors(self.task, series, len(given.lengths))
         found = self._outputs(given, context)
         if ys is None:
             last = np.zeros(len(found), bool)
             last[given.begins + given.lengths - 1] = True
             found = found[~last]
-        return tasks.figures(self.task, found, wanted)
+        return tasks.figures(self.task, found, wanted, naive)
 
     def generate(
         self,

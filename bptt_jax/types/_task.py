@@ -44,6 +44,9 @@ class Encoding(NamedTuple):
     per_step: whether each step has a target; False: a sequence has one, at its last step.
     shape: of one target as it was given, `(horizon, features)` of a forecast, `()` of a
         number; None: as outputs are, `[O]`.
+    naive: of a forecast, by the number of each series (a table's: by its name) the mean
+        absolute error of the naive forecast in its training part, of each feature that is
+        predicted: what MASE divides by; None: not known.
     """
 
     inputs: Any = None
@@ -51,6 +54,7 @@ class Encoding(NamedTuple):
     classes: tuple | None = None
     per_step: bool = True
     shape: tuple[int, ...] | None = None
+    naive: dict[Any, tuple[float, ...]] | None = None
 
 
 class MetricEach(Protocol):

@@ -1,5 +1,6 @@
 """Bad input: exit status 2, one line on stderr, no traceback, nothing written."""
 
+import ast
 import importlib.util
 import io
 import json
@@ -11,7 +12,9 @@ import sys
 import numpy as np
 import pytest
 
+import bptt_jax
 from bptt_jax import cli, tasks
+from bptt_jax.cli import _ways
 from bptt_jax.data import _read
 from support.training import listing
 
@@ -325,6 +328,37 @@ def test_out_has_other_settings(folder, capsys):
     config_of(folder, hidden=3, lr=0.5)
     said = refused(capsys, folder, *TRAIN)
     assert "hidden 3 (now 256), lr 0.5 (now None); choose another --out" in said
+
+
+def test_ways_of_python_are_told_as_those_of_the_command(capsys, monkeypatch, tmp_path):
+    """Another run in the folder, whose settings are the same: what `train.run` says."""
+    from bptt_jax.train import _folder
+
+    def another(*arguments):
+        record = dict(made={}, program={}, versions={}, steps=1, earlier=[])
+        (tmp_path / "run.json").write_text(json.dumps(record | dict(made=3)))
+        with pytest.raises(ValueError) as caught:
+            _folder.found(tmp_path, record, False, False, print)
+        raise caught.value
+
+    monkeypatch.setattr(cli, "_command", lambda name: another)
+    assert cli.main(["train"]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("nothing was changed; choose another --out\n")
+
+
+def test_ways_of_python_are_those_that_the_library_tells():
+    """Each of them is in a message, word for word."""
+    found = {
+        node.value
+        for path in pathlib.Path(bptt_jax.__file__).parent.rglob("*.py")
+        if path.name != "_ways.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    for python, command in _ways.WAYS:
+        assert any(python in text for text in found), python
+        assert _ways.of_the_command(f"a; {python}") == f"a; {command}"
 
 
 def test_out_has_other_data(folder, capsys):

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from bptt_jax import cells, cli, data, estimators, models, train
-from bptt_jax.cli import _settings
+from bptt_jax.cli import _eval, _opened, _settings
 from bptt_jax.cli._own import own_of
 from bptt_jax.cli._settings import Settings
 from bptt_jax.interop import files
@@ -174,6 +174,25 @@ def test_predictions_of_a_file(folder, there, capsys):
         )
 
 
+@pytest.mark.parametrize("value", ["", "NaN", "?", "none left out"])
+def test_what_is_to_be_predicted_may_be_missing(folder, there, capsys, value):
+    """In no row, in one, or in all of them; a gap among the inputs is refused."""
+    want = command(capsys, "predict", "run", "walks.csv")
+    rows = [row.split(",") for row in (folder / "walks.csv").read_text().splitlines()]
+    kinds = [value if i % 7 else row[-1] for i, row in enumerate(rows)]
+    gaps = [[*row[:-1], kind] for row, kind in zip(rows, kinds, strict=True)]
+    empty = [rows[0], *([*row[:-1], value] for row in rows[1:])]
+    for table_ in gaps, empty, [row[:-1] for row in rows]:
+        (folder / "new.csv").write_text("\n".join(map(",".join, table_)) + "\n")
+        assert command(capsys, "predict", "run", "new.csv") == want
+    gaps[3][1] = ""
+    (folder / "new.csv").write_text("\n".join(map(",".join, gaps)) + "\n")
+    line = refusal(capsys, "predict", "run", "new.csv")
+    assert "column 'speed', row 3: the value is missing" in line
+    line = refusal(capsys, "eval", "run", "new.csv")
+    assert "the value is missing" in line
+
+
 def test_predictions_into_a_new_file(folder, there, capsys):
     shown = command(capsys, "predict", "run", "walks.csv", "--out", "said.csv")
     assert shown == "said.csv: 24 sequences\n"
@@ -291,6 +310,39 @@ def test_a_config_of_a_run_is_taken(folder, there):
     assert found.lr == 0.5
 
 
+def scaled_error(run, file):
+    """MASE of all windows of one series whose first feature is forecast."""
+    (series,), (T, ahead) = data.read(file).inputs, (12, 3)
+    starts = range(len(series) - T - ahead + 1)
+    said = run.predict(np.stack([series[i : i + T] for i in starts]))
+    true = np.stack([series[i + T : i + T + ahead, :1] for i in starts])
+    known = series[: len(series) - round(len(series) / 10), 0]
+    return np.abs(said - true).mean() / np.abs(np.diff(known)).mean()
+
+
+def test_series_are_known_by_their_names(tmp_path, there):
+    """By which errors are scaled: those of the training, each by its own."""
+    rng = np.random.default_rng(0)
+    sales = {"north": rng.normal(size=40), "7": 9 * rng.normal(size=60)}
+    rows = [f"{shop},{a}" for shop, each in sales.items() for a in each]
+    file = tmp_path / "sales.csv"
+    file.write_text("\n".join(["shop,sold", *rows]) + "\n")
+    task = own_of(Settings(data=file, sequence="shop", horizon=2, length=5)).task
+    naive = {k: np.abs(np.diff(a[: -len(a) // 10])).mean() for k, a in sales.items()}
+    assert list(task.encoding.naive) == ["north", "7"]
+    for name, of in naive.items():
+        np.testing.assert_allclose(task.encoding.naive[name], [of], rtol=1e-6)
+    run = there[0]._replace(task=task, config=dict(made=dict(task=task.record)))
+    found = _opened.windows(run, file)
+    assert found.names == ("north",) * 34 + ("7",) * 54
+    assert _eval._known(run, found.names) == found.names
+    assert _eval._known(run, (*found.names, "south")) is None
+    gap = tmp_path / "gap.csv"
+    gap.write_text("\n".join(["shop,sold", *rows[:-1], "7,"]) + "\n")
+    with pytest.raises(ValueError, match="'sold', row 100: the value is missing"):
+        _opened.inputs(run, gap)
+
+
 @pytest.mark.slow
 def test_forecasts_of_the_ends_of_series(tmp_path, monkeypatch, capsys):
     """The next steps after the file; figures over all of its windows."""
@@ -309,7 +361,16 @@ def test_forecasts_of_the_ends_of_series(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(said, run.predict(last)[0, :, 0])
     shown = command(capsys, "eval", "run", "sales.csv")
     assert "76 windows" in shown
-    assert "MAE: " in shown
+    assert f"MASE: {scaled_error(run, 'sales.csv'):.4g}" in shown
+    saved = json.loads((out / "run.json").read_text())
+    del saved["about"]["encoding"]["naive"]  # as an older version left it
+    (out / "run.json").write_text(json.dumps(saved))
+    assert "MASE: left out; " in command(capsys, "eval", "run", "sales.csv")
+    gap = text.splitlines()
+    gap[80] = f",{gap[80].split(',')[1]}"
+    (tmp_path / "gap.csv").write_text("\n".join(gap) + "\n")
+    line = refusal(capsys, "predict", "run", "gap.csv")
+    assert "column 'sales', row 80: the value is missing" in line
     (tmp_path / "short.csv").write_text("\n".join(text.splitlines()[:8]) + "\n")
     line = refusal(capsys, "predict", "run", "short.csv")
     assert "7 steps; a forecast of this run sees 12" in line

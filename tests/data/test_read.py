@@ -78,6 +78,30 @@ def test_a_table_as_text(tmp_path):
     assert found.sha256 == hashlib.sha256(TABLE.encode()).hexdigest()
 
 
+def test_features_that_are_named_are_all_that_is_looked_at(tmp_path):
+    path = written(tmp_path / "a.csv", TABLE.replace("1.5", "").replace("up", ""))
+    found = data.read(path, sequence="who", time="at", features=["x"])
+    assert found.features == ("x",)
+    assert found.targets is None
+    np.testing.assert_array_equal(found.inputs[0][:, 0], [1, 3, 4])
+    path = written(tmp_path / "b.csv", TABLE)
+    found = data.read(path, **NAMED, features=("y", "x"))
+    assert found.features == ("y", "x")
+    np.testing.assert_array_equal(found.inputs[1], [[1.5, 10], [4.5, 20]])
+    with pytest.raises(ValueError, match="expected the features x, z; it lacks z"):
+        data.read(path, features=["x", "z"])
+    with pytest.raises(ValueError, match="'kind' cannot be target and a feature, too"):
+        data.read(path, **NAMED, features=["kind"])
+    with pytest.raises(ValueError, match="features: 'x' is there twice"):
+        data.read(path, features=["x", "x"])
+    for wrong in "x", [], [1]:
+        with pytest.raises(TypeError, match="features: expected names of columns"):
+            data.read(path, features=wrong)
+    arrays = written(tmp_path / "a.npz", npz(x=np.ones((2, 3, 1))))
+    with pytest.raises(ValueError, match="features: arrays have"):
+        data.read(arrays, features=["x"])
+
+
 @pytest.mark.parametrize("mark", ";\t")
 def test_other_separators_and_a_byte_order_mark(tmp_path, mark):
     text = "\ufeff" + TABLE.replace(",", mark).replace("\n", "\r\n")

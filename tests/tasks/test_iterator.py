@@ -286,6 +286,50 @@ def test_a_run_on_batches_of_torch_goes_on_bit_for_bit(tmp_path):
     assert any("no state of its own: 3 batches" in text for text in said)
 
 
+def hugging_faces() -> dict:
+    """Ways to batches of a data set in memory, of the real library."""
+    datasets = pytest.importorskip("datasets")  # of the extra `bench`
+    rows = dict(signal=XS.reshape(-1, T, F).tolist(), label=LABELS.ravel().tolist())
+    whole = datasets.Dataset.from_dict(rows).with_format("numpy")
+
+    def as_it_is():
+        return whole.iter(B, drop_last_batch=True)
+
+    def forward(of):
+        return of.with_format("numpy").batch(B, drop_last_batch=True)
+
+    return dict(
+        map=as_it_is,
+        iterable=lambda: forward(whole.to_iterable_dataset(num_shards=2)),
+        shuffled=lambda: forward(whole.shuffle(seed=3).to_iterable_dataset()),
+        # its state does not have what is in its buffer: so it is not to be seen
+        buffer=lambda: iter(
+            forward(whole.to_iterable_dataset().shuffle(3, buffer_size=8))
+        ),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["map", "iterable", "shuffled", "buffer"])
+def test_batches_of_hugging_faces_datasets_go_on(name):
+    """From places in the first epoch and in the second."""
+    make = hugging_faces()[name]
+    stream = lambda: made(make, names=("signal", "label"), held_out=make).train
+    want, said = stream().read(0, 2 * N), []
+    assert sorted(want.targets[:N].ravel()) == sorted(LABELS.ravel())
+    np.testing.assert_array_equal(want.inputs[:N], want.inputs[N:])
+    for k in (1, 5, N, N + 4):
+        one, other = stream(), stream()
+        one.read(0, k)
+        one.read(k, 2)  # ahead
+        kept = json.loads(json.dumps(one.place.save(k)))
+        other.place.restore(k, kept, said.append)
+        again = other.read(k, 2)
+        np.testing.assert_array_equal(again.inputs, want.inputs[k : k + 2])
+        np.testing.assert_array_equal(again.targets, want.targets[k : k + 2])
+    assert bool(said) == (name in ("map", "buffer"))  # which have no state
+
+
 def test_what_was_read_ahead_is_read_again(tmp_path):
     """A checkpoint has the place before what was not trained on."""
     stream = made(Stateful).train

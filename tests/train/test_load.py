@@ -216,6 +216,72 @@ def test_a_forecast_has_the_axes_of_the_series():
     close(figures["loss"], (scaled**2).sum(-1).mean())
 
 
+def scaled_by_hand(errors, series, which, season, held_out):
+    """MASE: each error over the mean change after a season of its series' training part."""
+    parts = (a[: len(a) - round(held_out * len(a))] for a in series)
+    naive = np.stack([np.abs(a[season:] - a[:-season]).mean(0) for a in parts])
+    return np.mean([np.abs(e) / naive[i] for e, i in zip(errors, which, strict=True)])
+
+
+def ends(series, T, ahead):
+    """The last windows of series, with what comes after."""
+    xs = np.stack([a[-T - ahead : -ahead] for a in series])
+    return xs, np.stack([a[-ahead:] for a in series])
+
+
+def test_a_forecast_has_its_scaled_error_without_its_data(tmp_path):
+    """Also out of its folder; one of an older version's leaves it out."""
+    task = tasks.windows(SERIES, T=12, horizon=3, batch=8, held_out=0.25, season=4)
+    run = trained(task, tmp_path)
+    xs, ys = ends([SERIES, SERIES[:-5]], 12, 3)
+    want = scaled_by_hand(run.predict(xs) - ys, [SERIES], [0, 0], 4, 0.25)
+    found = train.load(tmp_path)
+    for one in run, found:
+        figures = one.evaluate(xs, ys)
+        assert list(figures) == ["loss", "MAE", "RMSE", "MASE"]
+        close(figures["MASE"], want)
+    path = tmp_path / "run.json"
+    record = json.loads(path.read_text())
+    del record["about"]["encoding"]["naive"]
+    path.write_text(json.dumps(record))
+    older = train.load(tmp_path)
+    assert list(older.evaluate(xs, ys)) == ["loss", "MAE", "RMSE"]
+    with pytest.raises(ValueError, match="series: the run is no forecast, or an older"):
+        older.evaluate(xs, ys, series=[0, 0])
+
+
+@pytest.mark.parametrize("season", [None, 4])
+def test_several_series_are_scaled_each_by_its_own(season):
+    """In all held-out windows it is the figure that the training tells."""
+    series = [SERIES, 7 * SERIES[:90] ** 1.2, 30 - SERIES[:100]]
+    task = tasks.windows(series, T=12, horizon=3, batch=8, season=season, held_out=0.25)
+    model = model_of(task)
+    best = train.Best(model.init(jax.random.key(0)), 0, 0.0)
+    run = train.Run(None, 0.0, False, best, model=model, task=task)
+    xs, ys, which = [], [], []
+    for i, a in enumerate(series):
+        for start in range(len(a) - round(0.25 * len(a)) - 12, len(a) - 14):
+            xs.append(a[start : start + 12])
+            ys.append(a[start + 12 : start + 15])
+            which.append(i)
+    figures = run.evaluate(np.stack(xs), np.stack(ys), series=which)
+    errors = run.predict(np.stack(xs)) - ys
+    close(figures["MASE"], scaled_by_hand(errors, series, which, season or 1, 0.25))
+    told = train.evaluate(task, model, run.params)
+    assert list(figures) == list(told)
+    for name, figure in told.items():
+        np.testing.assert_allclose(figures[name], figure, rtol=1e-4)
+    assert "MASE" not in run.evaluate(np.stack(xs), np.stack(ys))
+    with pytest.raises(
+        ValueError, match="series: 3 is no series of the run's training"
+    ):
+        run.evaluate(xs[:2], np.stack(ys[:2]), series=[0, 3])
+    with pytest.raises(
+        ValueError, match=r"series: expected 2, one for each .* got \[1\]"
+    ):
+        run.evaluate(xs[:2], np.stack(ys[:2]), series=[0])
+
+
 def test_figures_of_labels():
     run = untrained("labels")
     figures = run.evaluate(XS, text_labels())

@@ -113,11 +113,22 @@ OTHERS = {
     ),
     "task": (
         lambda: adding()._replace(task=tasks.adding(batch=3, T=8)), {},
-        "task.T 6 (now 8)",
+        "what differs: task.T 6 (now 8);",
     ),
     "batch": (
         lambda: adding()._replace(task=tasks.adding(batch=4, T=6)), {},
-        "the task's data or objective",
+        "what differs: the task's data or objective;",
+    ),
+    "batch and width": (
+        lambda: of_model(models.features((cell(4),), 1, 4))._replace(
+            task=tasks.adding(batch=4, T=6)
+        ),
+        {},
+        "the task's data or objective, the model, params[0]['b'] float32[24]",
+    ),
+    "objective and model": (
+        lambda: of_model(scaled(1.5))._replace(task=of_objective().task), {},
+        "the task's data or objective, the model;",
     ),
     "objective": (of_objective, {}, "the task's data or objective;"),
     "width": (
