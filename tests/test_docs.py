@@ -1,5 +1,6 @@
 """The code in the documents runs."""
 
+import contextlib
 import pathlib
 import re
 import subprocess
@@ -17,12 +18,32 @@ LONG = {
     "docs/choosing-an-unroll.md",
     "docs/diagnosing.md",
     "docs/flax.md",
+    "docs/recipes/frozen-parts.md",
+    "docs/recipes/fully-sharded.md",
+    "docs/recipes/irregular-times.md",
+    "docs/recipes/maml.md",
+    "docs/recipes/per-example-gradients.md",
+    "docs/recipes/policy.md",
+    "docs/recipes/scheduled-sampling.md",
     "docs/tour.md",
     "docs/watching.md",
     "docs/writing-a-task.md",
     "docs/your-own-data.md",
 }
-FRESH = {"docs/scaling.md"}  # says what has to be said before JAX starts
+FRESH = {  # say what has to be said before JAX starts
+    "docs/recipes/fully-sharded.md",
+    "docs/scaling.md",
+}
+
+
+@contextlib.contextmanager
+def default_dtypes():
+    """After a page that computes in float64 the next one does not."""
+    before = jax.config.jax_enable_x64
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
 
 
 def walks() -> str:
@@ -69,7 +90,8 @@ def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
         )
         assert done.returncode == 0, done.stderr[-2000:]
         return
-    exec(compile(code, page, "exec"), {})  # noqa: S102
+    with default_dtypes():
+        exec(compile(code, page, "exec"), {})  # noqa: S102
 
 
 def test_promises_name_tests_that_are_there():

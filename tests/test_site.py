@@ -292,6 +292,16 @@ def test_the_first_page_says_why(site):
         ("multiple gpus", "scaling"),
         ("truncated backpropagation", "choosing-an-unroll"),
         ("custom cell", "adding-a-cell"),
+        ("frozen fine-tuning transfer learning", "recipes/frozen-parts"),
+        ("echo state network reservoir computing", "recipes/reservoir"),
+        ("irregularly sampled time series", "recipes/irregular-times"),
+        ("scheduled sampling teacher forcing", "recipes/scheduled-sampling"),
+        ("reinforcement learning policy gradient", "recipes/policy"),
+        ("per-example gradients", "recipes/per-example-gradients"),
+        ("differential privacy", "recipes/per-example-gradients"),
+        ("meta-learning MAML", "recipes/maml"),
+        ("weight decay mask", "recipes/weight-decay"),
+        ("FSDP ZeRO sharded optimizer state", "recipes/fully-sharded"),
     ],
 )
 def test_search_finds(site, words, expected):
