@@ -19,8 +19,8 @@ EDITS = (
         ),
         (
             "the first direction ends where the sequence begins",
-            "(jnp.cumsum(flags, 0, jnp.int32) == 1)",
-            "(jnp.cumsum(flags, 0, jnp.int32) == 2)",
+            "objectives.at_last_step(flags[::-1])[::-1] != 0",
+            "objectives.at_last_step(flags) != 0.0",
             ALONE,
         ),
         (
