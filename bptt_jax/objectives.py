@@ -125,9 +125,15 @@ def at_last_step(
         if not a.ndim or a.shape != mask.shape:
             want = "[T, ...]" if name == "mask" else f"{list(mask.shape)}, as mask"
             raise ValueError(f"{name}: expected {want}, got {list(a.shape)}")
+    if (
+        resets is None
+    ):  # by a maximum: a running sum over steps of any number has no program
+        steps = jnp.arange(mask.shape[0], dtype=jnp.int32)
+        steps = steps.reshape(-1, *[1] * (mask.ndim - 1))
+        last = jnp.where(mask, steps, jnp.int32(-1)).max(0, keepdims=True)
+        return (steps == last).astype(jnp.float32)
     left = jnp.cumsum(mask[::-1], 0, jnp.int32)[::-1]  # real steps from t on
-    if resets is not None:  # less those from the next reset on
-        begins = jnp.where(resets, left, jnp.int32(0))
-        later = lax.cummax(begins, reverse=True)[1:]
-        left = left - jnp.concatenate([later, jnp.zeros_like(left[:1])])
+    begins = jnp.where(resets, left, jnp.int32(0))
+    later = lax.cummax(begins, reverse=True)[1:]  # less those from the next reset on
+    left = left - jnp.concatenate([later, jnp.zeros_like(left[:1])])
     return (mask & (left == 1)).astype(jnp.float32)

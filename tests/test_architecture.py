@@ -56,7 +56,7 @@ ARROWS = {
         "unrolls",
     },
     "sweep": {"estimators", "layers", "progress", "train"},
-    "verify": {"cells", "layers", "loops", "objectives", "unrolls"},
+    "verify": {"cells", "layers", "loops", "objectives", "unrolls", "wholes"},
     "plots": set(),
     "interop": {"cells", "layers", "models", "unrolls"},
     "export": {

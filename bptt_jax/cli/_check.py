@@ -10,7 +10,7 @@ from bptt_jax.cli._parse import parse
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Check every cell, layer and unroll in float64, and look for miscompilations."""
+    """Check every cell, layer, unroll and whole in float64, and look for miscompilations."""
 
     only: str = ""
     """Only the members whose name holds this."""
@@ -35,7 +35,12 @@ PAGE = "docs/miscompilations.md"
 def command(argv: list[str]) -> int:
     s = parse(Check, argv, "bptt-jax check")
     console = Console(highlight=False)
-    racks = dict(cells=verify.CELLS, layers=verify.LAYERS, unrolls=verify.UNROLLS)
+    racks = dict(
+        cells=verify.CELLS,
+        layers=verify.LAYERS,
+        unrolls=verify.UNROLLS,
+        wholes=verify.WHOLES,
+    )
     members = {
         f"{rack}: {name}": member
         for rack, each in racks.items()
@@ -45,7 +50,7 @@ def command(argv: list[str]) -> int:
     }
     if not members:
         raise ValueError(
-            f"--only {s.only}: no cell, layer or unroll has it in its name"
+            f"--only {s.only}: no cell, layer, unroll or whole has it in its name"
         )
     console.print(_beforehand(len(members), s.quick), markup=False, soft_wrap=True)
     wrong = 0

@@ -66,7 +66,7 @@ def report(
         console.print(_table(rows[: wanted.top], options, judged.name, unit))
         _say_how_many(console, out, rows, ended, wanted)
         _say_best_over_seeds(console, result, options, judged)
-    written = _write_figures(out, ended, options, judged.name, unit)
+    written = _write_figures(out, ended, options, judged, unit)
     files = ", ".join(["results.parquet", "best/", *written])
     console.print(f"\n{out}: {files}", soft_wrap=True)
 
@@ -183,11 +183,11 @@ def _table(rows: list[dict], options: list[str], score: str, unit: str) -> Table
 
 
 def _write_figures(
-    out: pathlib.Path, ended: list[dict], options: list[str], score: str, unit: str
+    out: pathlib.Path, ended: list[dict], options: list[str], judged: Judged, unit: str
 ) -> list[str]:
     """Their names."""
-    named = f"{score}, {unit}" if unit else score
-    drawn = _figures(ended, options, score, named)
+    named = f"{judged.name}, {unit}" if unit else judged.name
+    drawn = _figures(ended, options, judged, named)
     for name, figure in drawn.items():
         draw = functools.partial(figure.savefig, dpi=130, format="png")
         _files.replace(out / name, draw)
@@ -195,9 +195,11 @@ def _write_figures(
 
 
 def _figures(
-    ended: list[dict], options: list[str], score: str, named: str
+    ended: list[dict], options: list[str], judged: Judged, named: str
 ) -> dict[str, Any]:
     """Name of a file -> figure: over each of the first numbers, and over all options."""
+    score = judged.name
+    how: dict[str, Any] = dict(unit=named, maximise=judged.maximise)
     columns = {k: [row[k] for row in ended] for k in options}
     scores = [math.nan if row[score] is None else row[score] for row in ended]
     numbers = [
@@ -207,14 +209,15 @@ def _figures(
     drawn = {}
     if numbers:
         drawn[f"{score}-{numbers[0]}.png"] = plots.against(
-            columns[numbers[0]], scores, label=numbers[0], unit=named,
+            columns[numbers[0]], scores, label=numbers[0],
             by=[" ".join(str(columns[k][i]) for k in lines) for i in range(len(ended))],
+            **how,
         )  # fmt: skip
     if len(numbers) > 1:
         drawn[f"{score}-{numbers[0]}-{numbers[1]}.png"] = plots.heat_map(
             columns[numbers[0]], columns[numbers[1]], scores,
-            labels=(numbers[0], numbers[1]), unit=named,
+            labels=(numbers[0], numbers[1]), **how,
         )  # fmt: skip
     if len(options) > 1:
-        drawn["parallel.png"] = plots.parallel_coordinates(columns, scores, unit=named)
+        drawn["parallel.png"] = plots.parallel_coordinates(columns, scores, **how)
     return drawn

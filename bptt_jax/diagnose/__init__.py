@@ -13,6 +13,8 @@ from bptt_jax.diagnose._decay import (
     remainder,
     window,
 )
+from bptt_jax.diagnose._flows import flows
+from bptt_jax.diagnose._gates import GateUse, gates
 from bptt_jax.diagnose._gradient_flow import (
     Contributions,
     Flow,
@@ -37,6 +39,7 @@ __all__ = [
     "Clipping",
     "Contributions",
     "Flow",
+    "GateUse",
     "Lyapunov",
     "Omega",
     "activity",
@@ -46,6 +49,8 @@ __all__ = [
     "clipping",
     "contributions",
     "fitted_rate",
+    "flows",
+    "gates",
     "gradient_flow",
     "horizon",
     "jacobians",

@@ -35,10 +35,18 @@ class Activity(NamedTuple):
 CANDIDATES = ("g", "n")  # in (-1, 1), by the field's names; all others are in (0, 1)
 
 
-def _see(seen: Seen):
+def _gates_of(seen: Seen) -> dict[str, Array]:
     us = seen.cell.vjp.project(seen.params, seen.xs)
-    gates = cells.named_gates(seen.cell, seen.params, seen.carries, us)
-    return unrolls.contract(seen), (seen.carries, gates)
+    return cells.named_gates(seen.cell, seen.params, seen.carries, us)
+
+
+def see_gates(seen: Seen):
+    """The watch of named gates alone."""
+    return unrolls.contract(seen), _gates_of(seen)
+
+
+def _see(seen: Seen):
+    return unrolls.contract(seen), (seen.carries, _gates_of(seen))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "chunk"))

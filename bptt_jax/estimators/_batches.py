@@ -1,7 +1,7 @@
 """What every estimator asks of a batch, and the loss that all of them share."""
 
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -113,12 +113,16 @@ def total_loss(
     layer = layers.with_loss(model, objective)
 
     def total(params, carry, batch):
-        # an unroll of somebody's own need not know of contexts
-        more = dict(context=batch.context) if jax.tree.leaves(batch.context) else {}
-        carry, losses = unroll(layer, params, carry, batch.inputs, batch.side, **more)
+        at = params, carry, batch.inputs, batch.side
+        carry, losses = unroll(layer, *at, **_context(batch))
         return carry, jax.tree.map(jnp.sum, losses), real_steps(batch)
 
     return total
+
+
+def _context(batch: Batch) -> dict[str, Any]:
+    """An unroll of somebody's own need not know of contexts."""
+    return dict(context=batch.context) if jax.tree.leaves(batch.context) else {}
 
 
 def _of_sections(model: Sections, objective: Objective, unroll: Unroll) -> Callable:
@@ -126,7 +130,8 @@ def _of_sections(model: Sections, objective: Objective, unroll: Unroll) -> Calla
     counted, run = layers.loss_of(model, _counted(objective)), cast(Callable, unroll)
 
     def total(params, carry, batch):
-        carry, outcome = run(counted, params, carry, batch.inputs, batch.side)
+        at = params, carry, batch.inputs, batch.side
+        carry, outcome = run(counted, *at, **_context(batch))
         losses, steps = jax.tree.map(jnp.sum, outcome)
         return carry, losses, steps
 

@@ -1,7 +1,8 @@
 """Figures from arrays. Each function returns the figure; `figure.savefig(path)` writes it.
 
 No window and no global state (`pyplot` is not used); a notebook shows a figure that is a
-cell's value. Colours are told apart without colour vision (Okabe, Ito 2008; cividis).
+cell's value. Colours are told apart without colour vision: series that have names are those of
+Okabe, Ito (2008) in turn; of what is in an order the best, or the first, is dark (cividis).
 
     loss                    one training: losses, held-out ones, baselines
     curves                  many trainings: medians, and the spread of their seeds
@@ -10,9 +11,10 @@ cell's value. Colours are told apart without colour vision (Okabe, Ito 2008; civ
     shares                  what part solves it, over what was varied
     against, heat_map, parallel_coordinates
                             scores over one, two, all hyperparameters of a sweep
-    by_lag, gradient_flow   where in time a gradient is
+    by_lag, flows, gradient_flow
+                            where in time a gradient is
     spectrum, exponents     does a state fade or grow?
-    activity                what the units do
+    activity, gates         what the units do
     memory_time, bars       what a gradient costs
 """
 
@@ -23,7 +25,9 @@ from bptt_jax.plots._by_lag import by_lag
 from bptt_jax.plots._confusion import confusion
 from bptt_jax.plots._curves import curves
 from bptt_jax.plots._exponents import exponents
+from bptt_jax.plots._flows import flows
 from bptt_jax.plots._forecast import forecast
+from bptt_jax.plots._gates import gates
 from bptt_jax.plots._gradient_flow import gradient_flow
 from bptt_jax.plots._heat_map import heat_map
 from bptt_jax.plots._loss import loss
@@ -41,7 +45,9 @@ __all__ = [
     "confusion",
     "curves",
     "exponents",
+    "flows",
     "forecast",
+    "gates",
     "gradient_flow",
     "heat_map",
     "loss",

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bptt_jax.plots._axes import PALE, Figure, canvas, labelled, numbers
+from bptt_jax.plots._axes import (
+    AMOUNT,
+    PALE,
+    SIGNED,
+    Figure,
+    canvas,
+    labelled,
+    numbers,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Real
@@ -41,7 +49,7 @@ def activity(states: Real[ArrayLike, "T H"], *, unit: str = "h") -> Figure:
     axes.set_facecolor(PALE)
     image = axes.imshow(
         np.ma.array(found, mask=~there).T, aspect="auto", interpolation="nearest",
-        cmap="RdBu_r" if signed else "cividis", vmin=-most if signed else 0, vmax=most,
+        cmap=SIGNED if signed else AMOUNT, vmin=-most if signed else 0, vmax=most,
     )  # fmt: skip
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.yaxis.get_major_locator().set_params(integer=True)

@@ -21,15 +21,17 @@ def against(
     label: str,
     unit: str = "loss",
     by: Sequence[str] | None = None,
+    maximise: bool = False,
 ) -> Figure:
     """Scores over one hyperparameter: each run a dot, medians joined by a line.
 
     Args:
       xs: `[N]`, the hyperparameter's value of each run.
-      scores: `[N]`; what is not finite is drawn as a cross at the top.
+      scores: `[N]`; what is not finite is drawn as a cross at the worst of the others.
       label: of the horizontal axis, logarithmic where the values span two decades.
       unit: label of the vertical axis.
       by: `[N]`, a name for each run; each name gets a line.
+      maximise: whether a greater score is better, as an accuracy is.
 
     Raises:
       ValueError: shapes that do not fit.
@@ -48,7 +50,7 @@ def against(
     if spans(x, 100):
         axes.set_xscale("log")
     fine = np.isfinite(y)
-    top = y[fine].max() if fine.any() else 1.0
+    worst = (y[fine].min() if maximise else y[fine].max()) if fine.any() else 1.0
     if spans(y, 30):
         axes.set_yscale("log")
     for name, colour in zip(dict.fromkeys(names), colours()):
@@ -58,7 +60,7 @@ def against(
         middle = [np.median(y[at & (x == level)]) for level in levels]
         axes.plot(levels, middle, "-", color=colour, label=name or "median")
         lost = (names == name) & ~fine
-        axes.plot(x[lost], [top] * lost.sum(), "x", color=colour, ms=6)
+        axes.plot(x[lost], [worst] * lost.sum(), "x", color=colour, ms=6)
     if (~fine).any():
         axes.plot([], [], "x", color=GREY, label="diverged")
     labelled(axes, label, unit)

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib import figure as mpl
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
@@ -24,7 +26,8 @@ BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 AMBER, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 GREY, PALE = "#666666", "#cccccc"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, BLACK)
-BEST_IS_DARK = "cividis"  # of scores, the lowest of which is the best
+AMOUNT = "cividis"  # Nuñez, Anderton, Renslow (2018): little is dark
+SIGNED, SHARE = "RdBu_r", "Blues"  # zero is white
 # what lies on top of another line shows it between its dots
 STROKES = ("-", (0, (1, 1)), (0, (5, 1.5)), (0, (4, 1, 1, 1)))
 
@@ -52,13 +55,22 @@ def canvas(width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Figure, Axe
 
 
 def colours() -> Iterator[str]:
+    """Of series that have names: these in turn, in the order in which they are given."""
     return itertools.cycle(COLOURS)
 
 
 def strokes() -> Iterator[dict[str, Any]]:
-    """Colour and dashes of each line."""
-    for colour, dashes in zip(itertools.cycle(COLOURS), itertools.cycle(STROKES)):
+    """Colour and dashes of each line that has a name."""
+    for colour, dashes in zip(colours(), itertools.cycle(STROKES)):
         yield dict(color=colour, linestyle=dashes)
+
+
+def ranked(maximise: bool = False) -> Colormap:
+    """Of what is in an order: the best (the lowest, or with `maximise` the highest) is dark,
+    and the worst still stands out on white.
+    """
+    shades = ListedColormap(colormaps[AMOUNT](np.linspace(0, 0.9, 256)), "ranked")
+    return shades.reversed() if maximise else shades
 
 
 def level(axes: Axes, name: str, y: float) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from matplotlib.ticker import FuncFormatter
+
 from bptt_jax.plots._axes import BLUE, Figure, canvas, labelled, named, numbers, short
 
 
@@ -34,6 +36,7 @@ def bars(values: Mapping[str, float], *, unit: str) -> Figure:
     drawn = axes.barh(list(found), list(found.values()), color=BLUE)
     axes.bar_label(drawn, [short(v) for v in found.values()], padding=3)
     axes.set_xlim(0, 1.12 * max(found.values()) or 1)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
     axes.invert_yaxis()
     labelled(axes, unit, "")
     return figure

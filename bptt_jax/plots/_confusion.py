@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bptt_jax.plots._axes import Figure, canvas, numbers
+from bptt_jax.plots._axes import SHARE, Figure, canvas, numbers
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Real
@@ -54,7 +54,7 @@ def confusion(
     figure, axes = canvas(size + 1.2, size)
     rows = found.sum(1, keepdims=True)
     shares = np.divide(found, rows, out=np.zeros_like(found), where=rows > 0)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap=SHARE, vmin=0, vmax=1)
     every = -(-C // NUMBERED)
     long = max(map(len, names)) > 3
     axes.set_xticks(

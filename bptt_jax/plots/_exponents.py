@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import ArrayLike
 
 from bptt_jax.plots._axes import (
@@ -15,6 +14,7 @@ from bptt_jax.plots._axes import (
     canvas,
     labelled,
     numbers,
+    ranked,
 )
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ def exponents(
     n = found.shape[1]
     figure, axes = canvas()
     axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
-    shade = colormaps["cividis"]
+    shades = ranked()
     for i in range(n):
         told = n <= NAMED or i in (0, n - 1)
         axes.plot(
-            rows, found[:, i], color=shade(0.9 * i / max(1, n - 1)), linewidth=1.4,
+            rows, found[:, i], color=shades(i / max(1, n - 1)), linewidth=1.4,
             label=f"λ{i + 1} → {found[-1, i]:.3g}" if told else "_",
         )  # fmt: skip
     labelled(axes, "steps followed", unit)

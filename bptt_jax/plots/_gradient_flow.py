@@ -9,6 +9,7 @@ from matplotlib.colors import LogNorm
 from numpy.typing import ArrayLike
 
 from bptt_jax.plots._axes import (
+    AMOUNT,
     PALE,
     Figure,
     at_steps,
@@ -60,7 +61,7 @@ def gradient_flow(
     axes.set_facecolor(PALE)
     image = axes.pcolormesh(
         np.arange(found.shape[1] + 1) - 0.5, edges(rows),
-        np.ma.array(found, mask=~there), norm=LogNorm(low, high), cmap="cividis",
+        np.ma.array(found, mask=~there), norm=LogNorm(low, high), cmap=AMOUNT,
         rasterized=True,
     )  # fmt: skip
     labelled(axes, "time t, steps", "training step")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bptt_jax.plots._axes import BEST_IS_DARK, PALE, Figure, canvas, labelled, line
+from bptt_jax.plots._axes import PALE, Figure, canvas, labelled, line, ranked
 
 if TYPE_CHECKING:
     from jaxtyping import Real
@@ -20,6 +20,7 @@ def heat_map(
     *,
     labels: tuple[str, str],
     unit: str = "loss",
+    maximise: bool = False,
 ) -> Figure:
     """Medians of scores over two hyperparameters; the best are dark.
 
@@ -30,6 +31,7 @@ def heat_map(
       scores: `[N]`.
       labels: of the two axes.
       unit: label of the colours.
+      maximise: whether a greater score is better, as an accuracy is.
 
     Raises:
       ValueError: shapes that do not fit.
@@ -49,7 +51,7 @@ def heat_map(
         each = score[(x == across[i]) & (y == up[j]) & np.isfinite(score)]
         values[j, i] = np.median(each) if len(each) else np.nan
     axes.set_facecolor(PALE)
-    image = axes.imshow(values, origin="lower", aspect="auto", cmap=BEST_IS_DARK)
+    image = axes.imshow(values, origin="lower", aspect="auto", cmap=ranked(maximise))
     every = -(-len(across) // 6)
     axes.set_xticks(
         range(0, len(across), every),

@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import ArrayLike
 
 from bptt_jax.plots._axes import (
-    BEST_IS_DARK,
     GREY,
     Figure,
     canvas,
     named,
     note,
     numbers,
+    ranked,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ def parallel_coordinates(
     scores: Real[ArrayLike, "N"],
     *,
     unit: str = "loss",
+    maximise: bool = False,
 ) -> Figure:
     """Each run a line through its hyperparameters to its score; the best are dark.
 
@@ -35,6 +35,7 @@ def parallel_coordinates(
       columns: name -> `[N]`, numbers (spaced by rank) or names.
       scores: `[N]`; runs that are not finite are left out.
       unit: label of the last axis.
+      maximise: whether a greater score is better, as an accuracy is.
 
     Raises:
       ValueError: shapes that do not fit.
@@ -64,11 +65,11 @@ def parallel_coordinates(
         for v in levels[::every]:
             shown = f"{v:.3g}" if isinstance(v, int | float) else str(v)
             note(axes, shown, (i, at[v]), textcoords="offset points", xytext=(4, 2))
-    order = np.argsort(-np.where(fine, y, np.inf))
-    colours = colormaps[BEST_IS_DARK]
-    for k in order[~np.isin(order, np.flatnonzero(~fine))]:
+    shades = ranked(maximise)
+    order = np.argsort(y if maximise else -y, kind="stable")  # the best are on top
+    for k in order[fine[order]]:
         points = [*(place[k] for place in places), height[k]]
-        axes.plot(points, color=colours(height[k]), alpha=0.6, linewidth=1.2)
+        axes.plot(points, color=shades(height[k]), alpha=0.6, linewidth=1.2)
     last = len(columns)
     for level in (0.0, 0.5, 1.0):
         value = low + level * (high - low)

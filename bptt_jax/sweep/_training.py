@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
+from jax import Array, lax
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import estimators, layers, train
@@ -24,7 +24,8 @@ def positions(first: int, n: int) -> np.ndarray:
 class Training(NamedTuple):
     """One training as pure functions of a configuration (name -> traced number).
 
-    init: `(config, key) -> state`.
+    init: `(config, key) -> state`; of its leaves numbers of Python become arrays of the
+        dtype that JAX gives them.
     step: `(config, state, item) -> (state, metrics)`; metrics: name -> scalar, `loss`
         among them. A step whose metrics are not finite is undone, and the last. Where
         there is `real` among them, means are over the steps where it is True.
@@ -182,8 +183,13 @@ class Lane(NamedTuple):
 def begin(training: Training, config: dict[str, Array]) -> Lane:
     """Before the first step; drawn from the column `seed` (0 where there is none)."""
     key = jax.random.key(config["seed"] if "seed" in config else 0)
-    state = training.init(config, key)
+    state = jax.tree.map(_array, training.init(config, key))
     return Lane(state, jnp.int32(0), jnp.int32(-1))
+
+
+def _array(a: Any) -> Any:
+    """A leaf as it is read again from a file: an array, of a dtype that is not weak."""
+    return a if trees.is_key(a) else lax.convert_element_type(a, jnp.result_type(a))
 
 
 def advance(
@@ -210,7 +216,8 @@ def advance(
             for k, a in metrics.items()
         }
         if "real" in more:
-            more = trees.only(metrics["real"].astype(bool) | ~fine, more)
+            real = jnp.asarray(metrics["real"]).astype(bool)
+            more = trees.only(real | ~fine, more)
         sums = {k: sums[k] + a for k, a in more.items()}
         return Lane(state, position, bad), sums
 

@@ -3,7 +3,8 @@
     check      hand-derived gradients against `jax.grad` and against differences, and what
                a cell says of itself
     canary     programs that XLA compiles wrongly on some CPUs: on this machine, too?
-    CELLS, COMBINED, LAYERS, UNROLLS   what the library offers, ready to be checked
+    CELLS, COMBINED, LAYERS, UNROLLS, WHOLES
+               what the library offers, ready to be checked
 
 >>> from bptt_jax import cells, verify
 >>> report = verify.check(cells.elman(3, 4), inputs=3, lengths=(2,), chunks=(None,))
@@ -18,6 +19,7 @@ from bptt_jax.verify._library import (
     COMBINED,
     LAYERS,
     UNROLLS,
+    WHOLES,
     Member,
     check_member,
 )
@@ -28,6 +30,7 @@ __all__ = [
     "COMBINED",
     "LAYERS",
     "UNROLLS",
+    "WHOLES",
     "ClaimError",
     "Finding",
     "GradientError",

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_jax import _pytrees as trees
-from bptt_jax.types import Cell, Layer, PyTree, Side
+from bptt_jax.types import Cell, Layer, PyTree, Sections, Side
 
 SIDES = ("plain", "resets", "mask", "both")
 
@@ -64,7 +64,7 @@ class Arguments(NamedTuple):
 
 
 def arguments(
-    layer: Cell | Layer, case: Case, inputs, targets, noise: float, seed: int
+    layer: Cell | Layer | Sections, case: Case, inputs, targets, noise: float, seed: int
 ) -> Arguments:
     """Random arguments for a case, floating leaves in float64, complex in complex128."""
     rng = np.random.default_rng([seed, case.T, SIDES.index(case.side)])

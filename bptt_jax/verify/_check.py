@@ -24,7 +24,7 @@ import numpy as np
 from bptt_jax import _pytrees as trees
 from bptt_jax import layers, loops, unrolls
 from bptt_jax._jax import enable_x64
-from bptt_jax.types import Cell, Layer, Loop, Unroll
+from bptt_jax.types import Cell, Layer, Loop, Sections, Unroll
 from bptt_jax.verify import _cases, _claims, _differences, _verdict
 from bptt_jax.verify._cases import Arguments, Case
 from bptt_jax.verify._report import Report, Row
@@ -60,7 +60,7 @@ class ClaimError(AssertionError):
 
 
 def check(
-    layer: Cell | Layer,
+    layer: Cell | Layer | Sections,
     inputs: int | Callable | None,
     *,
     targets: int | Callable | None = None,
@@ -89,10 +89,10 @@ def check(
     `jax.grad` disagree, differences of the forward pass decide which of the two is wrong.
 
     A layer that does not say by which loop it runs is checked step by step and, where it can
-    be, by the kernels of `loops.native`.
+    be, by the kernels of `loops.native`; `models.sections` step by step.
 
     Args:
-      layer: the cell or layer.
+      layer: the cell or layer, or a model of sections.
       inputs: features of an input (normal floats `[T, *batch, inputs]` are drawn), or
         `(key, T, batch_shape) -> xs`, or None: the layer runs without inputs.
       targets: the same for `Side.targets`.
@@ -206,10 +206,10 @@ def _keep_worst(rows: dict[str, Row], row: Row) -> None:
     rows[row.leaf] = Row(row.leaf, *numbers, worst.wrong, worst.case)
 
 
-def _checked(layer: Cell | Layer) -> Cell | Layer:
-    if not isinstance(layer, Cell | Layer):
+def _checked(layer: Cell | Layer | Sections) -> Cell | Layer | Sections:
+    if not isinstance(layer, Cell | Layer | Sections):
         raise TypeError(
-            f"layer: expected a Cell or a Layer, got {type(layer).__name__}"
+            f"layer: expected a Cell, a Layer or Sections, got {type(layer).__name__}"
         )
     return layer
 
@@ -267,8 +267,10 @@ def _compare(
             yield from _rows(problem, hand, by_jax, truth, tolerance, label)
 
 
-def _loops_of(layer: Cell | Layer, at: Arguments) -> list[Loop]:
+def _loops_of(layer: Cell | Layer | Sections, at: Arguments) -> list[Loop]:
     """By which a layer is checked where it does not say how it is run; the last is used here."""
+    if isinstance(layer, Sections):  # whose layers are members by themselves
+        return [loops.step_by_step]
     recurrent = layers.parts(layer)
     free = [part for part in recurrent if part.recurrent.loop is None]
     if not free or at.xs is None:

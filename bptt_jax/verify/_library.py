@@ -12,18 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_jax import cells, layers, loops, objectives, unrolls
-from bptt_jax.types import Cell, Layer, Unroll, Weighted
+from bptt_jax import cells, layers, loops, objectives, unrolls, wholes
+from bptt_jax.types import Cell, Layer, Sections, Unroll, Weighted
 from bptt_jax.verify import _numpy_cells as in_numpy
 from bptt_jax.verify._check import check
 from bptt_jax.verify._report import Report
 
 
 class Member(NamedTuple):
-    """A cell, a layer or an unroll with what `check` has to know of it.
+    """A cell, a layer, an unroll or a whole with what `check` has to know of it.
 
-    make: `() -> cell or layer` (made when asked for: importing stays cheap); that of a
-        cell takes its number of hidden units, too.
+    make: `() -> cell, layer or sections` (made when asked for: importing stays cheap); that
+        of a cell takes its number of hidden units, too.
     inputs, targets, reference, options: as `check` takes them; an unroll is an option.
     trained: `(n_in, n_hidden) -> cell`, what `bptt-jax train --cell` makes by this name;
         None: it is not offered there.
@@ -32,7 +32,7 @@ class Member(NamedTuple):
     part_of: a member that has this one in it, or nearly so; `check --quick` leaves it out.
     """
 
-    make: Callable[..., Cell | Layer]
+    make: Callable[..., Cell | Layer | Sections]
     inputs: int | Callable | None = 3
     reference: Callable | None = None
     targets: int | Callable | None = None
@@ -57,13 +57,19 @@ def _cell(make: Callable[[int, int], Cell], reference=None, **more) -> Member:
 
 
 def check_member(name: str, member: Member, **options) -> Report:
-    """`check` with the entries of a member; `options` come on top."""
+    """`check` with the entries of a member; `options` come on top, but for side inputs that
+    a member does not take.
+    """
+    given = {"name": name, **member.options, **options}
+    if "sides" in member.options:
+        takes = member.options["sides"]
+        given["sides"] = tuple(s for s in given["sides"] if s in takes) or takes[-1:]
     return check(
         member.make(),
         member.inputs,
         reference=member.reference,
         targets=member.targets,
-        **{"name": name, **member.options, **options},
+        **given,
     )
 
 
@@ -476,3 +482,62 @@ UNROLLS: dict[str, Member] = {
         ),
     ),
 }
+
+_IN_A_ROW = "both directions, attention, a pool"
+_ONE_SEQUENCE: dict[str, Any] = dict(sides=("plain", "mask"))
+"""A pool makes one output of a row, which resets would make several sequences of."""
+
+WHOLES: dict[str, Member] = {
+    "bidirectional": Member(
+        lambda: layers.sections(
+            _elman(),
+            wholes.bidirectional(cells.gru(4, 3), cells.elman(4, 3)),
+            layers.dense(6, 2),
+        ),
+        part_of=_IN_A_ROW,
+    ),
+    _IN_A_ROW: Member(
+        lambda: layers.sections(
+            wholes.bidirectional(cells.gru(3, 2)),
+            wholes.attention(4, 2),
+            wholes.attention_pool(4, 5),
+            layers.dense(4, 2),
+        ),
+        options=_ONE_SEQUENCE,
+    ),
+    "ends": Member(
+        lambda: layers.sections(
+            wholes.ends(cells.learned_carry(_lstm())), layers.dense(8, 2)
+        ),
+        options=_ONE_SEQUENCE,
+        part_of=_IN_A_ROW,
+    ),
+    "last": Member(
+        lambda: layers.sections(cells.gru(3, 4), wholes.last(), layers.dense(4, 2)),
+        options=_ONE_SEQUENCE,
+        part_of=_IN_A_ROW,
+    ),
+    "mean": Member(
+        lambda: layers.sections(cells.gru(3, 4), wholes.mean(), cells.elman(4, 2)),
+        options=_ONE_SEQUENCE,
+        part_of=_IN_A_ROW,
+    ),
+    "attention_pool": Member(
+        lambda: layers.sections(
+            cells.gru(3, 4), wholes.attention_pool(4, 5), layers.dense(4, 2)
+        ),
+        options=_ONE_SEQUENCE,
+        part_of=_IN_A_ROW,
+    ),
+    "attention": Member(
+        lambda: layers.sections(
+            layers.stack(cells.gru(3, 4), layers.dense(4, 4)),
+            wholes.attention(4, 2),
+            cells.elman(4, 3),
+        ),
+        part_of=_IN_A_ROW,
+    ),
+}
+"""Functions of a whole sequence, in models of sections. The values of one are those of its
+formula, written once more in `tests/support/wholes.py`; its gradient is that of differences.
+"""

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from bptt_jax import layers, unrolls
-from bptt_jax._factory import factory, functions
-from bptt_jax.types import Cell, Layer, PyTree, Side, Unroll, Whole
+from bptt_jax import unrolls
+from bptt_jax._factory import factory
+from bptt_jax.types import Cell, Layer, Unroll, Whole
+from bptt_jax.wholes._directions import directions, of_pair
 
 
 @factory
@@ -43,51 +44,10 @@ def bidirectional(
     """
     pair, run = directions(forward, backward, unroll)
 
-    def init(key):
-        return init_pair(pair, key)
-
     def apply(params, ys, side):
         return jax.tree.map(_joined, *run(params, ys, side)), side
 
-    def over(f):
-        return bidirectional(*over_pair(pair, f), unroll=unroll)
-
-    recurs = any(layer.over for layer in pair)
-    return Whole(init, apply, over if recurs else None)
-
-
-def directions(forward, backward, unroll: Unroll):
-    """The two layers, and `(params, xs, side) -> (outputs of one, of the other)`."""
-    functions(unroll=unroll)
-    ahead = layers.lift(forward, "forward")
-    back = ahead if backward is None else layers.lift(backward, "backward")
-    runs = unroll, unrolls.reverse(unroll)
-
-    def run(params, xs, side: Side) -> list[PyTree]:
-        batch = _batch_shape(xs)
-        return [
-            one(layer, p, layer.init_carry(p, batch), xs, layers.of_part(side, i))[1]
-            for i, (one, layer, p) in enumerate(
-                zip(runs, (ahead, back), params, strict=True)
-            )
-        ]
-
-    return (ahead, back), run
-
-
-def init_pair(pair: tuple[Layer, Layer], key):
-    keys = jax.random.split(key)
-    return tuple(layer.init(k) for layer, k in zip(pair, keys, strict=True))
-
-
-def over_pair(pair: tuple[Layer, Layer], f) -> list[Layer]:
-    return [layer.over(f) if layer.over else layer for layer in pair]
-
-
-def _batch_shape(xs: PyTree) -> tuple[int, ...]:
-    first = jax.tree.leaves(xs)[0]
-    symbols = jnp.issubdtype(first.dtype, jnp.integer)
-    return first.shape[1:] if symbols else first.shape[1:-1]
+    return of_pair(bidirectional, pair, unroll, apply)
 
 
 def _joined(ys, zs):

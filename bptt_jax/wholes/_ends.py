@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from bptt_jax import unrolls
 from bptt_jax._factory import factory
 from bptt_jax.types import Cell, Layer, Unroll, Whole
-from bptt_jax.wholes._bidirectional import directions, init_pair, over_pair
+from bptt_jax.wholes._directions import directions, of_pair
 from bptt_jax.wholes._one_step import at_first, at_last, one_step
 
 
@@ -37,17 +37,10 @@ def ends(
     """
     pair, run = directions(forward, backward, unroll)
 
-    def init(key):
-        return init_pair(pair, key)
-
     def apply(params, ys, side):
         to_end, to_start = run(params, ys, side)
         each = at_last(side.mask, to_end), at_first(side.mask, to_start)
         joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b], -1), *each)
         return joined, one_step(side)
 
-    def over(f):
-        return ends(*over_pair(pair, f), unroll=unroll)
-
-    recurs = any(layer.over for layer in pair)
-    return Whole(init, apply, over if recurs else None)
+    return of_pair(ends, pair, unroll, apply)

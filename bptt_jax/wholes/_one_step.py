@@ -74,7 +74,7 @@ def at_first(flags: Array | None, tree: PyTree) -> PyTree:
     """`at_last` from the other end."""
     if flags is None:
         return jax.tree.map(lambda a: a[:1], tree)
-    return _at(flags & (jnp.cumsum(flags, 0, jnp.int32) == 1), tree)
+    return _at(objectives.at_last_step(flags[::-1])[::-1] != 0, tree)
 
 
 def _at(one: Array, tree: PyTree) -> PyTree:

@@ -76,15 +76,14 @@ def test_before_and_while(monkeypatch, capsys):
     """All members but those that are like another; how long is said at once."""
     monkeypatch.setattr(verify, "check_member", lambda name, member, **options: name)
     _, said = check(monkeypatch, capsys)
-    count = len(verify.CELLS) + len(verify.LAYERS) + len(verify.UNROLLS)
+    racks = verify.CELLS, verify.LAYERS, verify.UNROLLS, verify.WHOLES
+    count = sum(map(len, racks))
     count -= sum(bool(member.alike) for member in verify.CELLS.values())
-    assert said[0] == f"{count} members, about 15 minutes (--quick: less)"
+    assert said[0] == f"{count} members, about 17 minutes (--quick: less)"
     assert said[12].startswith(f"12 of {count}, cells: ")
     _, said = check(monkeypatch, capsys, "--quick")
     count -= sum(
-        bool(member.part_of)
-        for members in (verify.CELLS, verify.LAYERS, verify.UNROLLS)
-        for member in members.values()
+        bool(member.part_of) for members in racks for member in members.values()
     )
     assert said[0] == f"{count} members, about {10 + 1.5 * count:.0f} s"
     assert 20 < count < 33  # within a minute

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_jax import Side, cells, layers, loops, models, unrolls, wholes
+from bptt_jax import Side, cells, layers, loops, models, unrolls, verify, wholes
+from bptt_jax.types import Whole
+from support import tiers
 from support.gradients import initial, quick_jit
 from support.wholes import POOLED, WHOLES, reference
 
@@ -56,7 +58,7 @@ def both(name, T, batch, masked, unroll):
         for at in np.ndindex(*batch):
             steps = np.flatnonzero(real[:, *at])
             own = jax.tree.map(lambda c, at=at: c[at], carry)
-            ys = reference(name, model, params, xs[steps, *at], own)
+            ys = reference(model, params, xs[steps, *at], own)
             d = d_ys[:, *at] if name in POOLED else d_ys[steps, *at]
             total += (ys * d).sum()
         return total
@@ -97,6 +99,28 @@ def test_through_every_unroll(name, unroll):
     found, wanted = both(name, 7, (2,), True, UNROLLS[unroll])
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", [tiers.slow(n, n == "ends") for n in WHOLES])
+def test_gradients_are_those_of_differences(name):
+    """Of all arguments, with random cotangents of the outputs and of the final carry."""
+    some = dict(lengths=(2, 7), chunks=(3,), batch_shapes=((2,), (2, 2)))
+    report = verify.check_member(name, WHOLES[name], sides=("mask", "both"), **some)
+    assert report.truth == "differences of the forward pass"
+    assert all(row.hand_truth < 1e-7 for row in report.rows if row.largest > 1e-6)
+
+
+def test_a_gradient_that_is_wrong_is_found():
+    @jax.custom_vjp
+    def halved(a):
+        return a
+
+    halved.defvjp(lambda a: (a, None), lambda _, d: (d / 2,))
+    wrong = Whole(lambda key: (), lambda params, ys, side: (halved(ys), side))
+    model = models.sections(cells.elman(3, 4), wrong)
+    one = dict(lengths=(2,), chunks=(None,), batch_shapes=((2,),), sides=("plain",))
+    with pytest.raises(verify.GradientError, match="wrong: both"):
+        verify.check(model, 3, **one)
 
 
 def temporaries(model, T, unroll) -> int:

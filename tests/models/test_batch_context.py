@@ -22,6 +22,7 @@ from bptt_jax import (
     models,
     objectives,
     unrolls,
+    wholes,
 )
 from support import compiled
 from support.gradients import quick_jit
@@ -110,6 +111,27 @@ def test_estimators(name):
         results.append((found.loss, found.grads))
     same(*results, name)
     assert np.abs(results[0][1]["a"].params).max() > 1e-3
+
+
+def test_sections():
+    """A part of sections sees it."""
+    out = layers.dense(H, 2, param_dtype=jnp.float64)
+    model, batch = models.sections(BESIDE_CELL, wholes.mean(), out), batches()[0]
+    params = model.init(jax.random.key(0))
+    grad = quick_jit(estimators.exact(model, objectives.squared_error).grad)
+    found = grad(params, (), batch, jax.random.key(1))
+
+    def loss(params, h, context):
+        for x in batch.inputs:
+            h.append(seen((params[0].params, context), h[-1], x)[0])
+        ys = sum(h[1:]) / T @ params[2]["kernel"] + params[2]["bias"]
+        return ((ys - batch.side.targets[-1]) ** 2).sum(-1).mean()
+
+    def plain(params, context):
+        return loss(params, [jnp.zeros((B, H), jnp.float64)], context)
+
+    same((found.loss, found.grads), jax.value_and_grad(plain)(params, batch.context))
+    assert abs(plain(params, tuple(2 * a for a in batch.context)) - found.loss) > 1e-3
 
 
 def test_diagnoses():

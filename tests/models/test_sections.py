@@ -142,7 +142,7 @@ def test_a_batch_that_is_cut_has_the_same_gradient():
 
 
 ENDS = {  # of the last, what follows the pool is left out
-    name: pytest.mark.slow if name in ("attention", "attention_pool", "mean") else ()
+    name: () if name in ("bidirectional", "ends", "last") else pytest.mark.slow
     for name in WHOLES
 }
 

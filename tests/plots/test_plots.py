@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -36,9 +37,11 @@ FIGURES = {
     "confusion": lambda: plots.confusion([[3, 1], [0, 2]], labels=["a", "b"]),
     "curves": lambda: plots.curves({"gru": (STEPS, 1 / STEPS)}, unit="loss, nats"),
     "exponents": lambda: plots.exponents([[0.1, -0.2], [0.0, -0.3]]),
+    "flows": lambda: plots.flows({"[0] lstm": FADING, "[1] gru": FADING[::-1]}),
     "forecast": lambda: plots.forecast(
         [3.0, 4.0], {"model": [3.5, 4.5]}, history=[1.0, 2.0], unit="sales"
     ),
+    "gates": lambda: plots.gates({"f": ([0, 0.1, 0.9, 1], [0.2, 0.5, 0.3])}),
     "gradient_flow": lambda: plots.gradient_flow(np.ones((2, 3)), unit="gradient, 1"),
     "heat_map": lambda: plots.heat_map(
         [1, 1, 2, 2], [3, 4, 3, 4], [1, 2, 3, NAN], labels=("layers", "units")
@@ -66,7 +69,9 @@ LABELS = {
     "confusion": ("predicted class", "true class", "share of the true class"),
     "curves": ("step", "loss, nats"),
     "exponents": ("steps followed", "Lyapunov exponent, 1/step"),
+    "flows": ("time t, steps", r"$\|dL/ds_t\|$"),
     "forecast": ("steps after the last one that is known", "sales"),
+    "gates": ("value of f", "share of steps and units"),
     "gradient_flow": ("time t, steps", "training step", "gradient, 1"),
     "heat_map": ("layers", "units", "loss"),
     "loss": ("step", "loss, nats"),
@@ -149,6 +154,28 @@ class TestWhatIsDrawn:
 
     def test_gradient_flow_of_nothing_is_drawn(self):
         assert plots.gradient_flow(np.zeros((1, 2)))._repr_png_()
+
+    def test_flows_have_a_line_each_without_zeros(self):
+        axes = axes_of(plots.flows({"a": [1.0, 0.0, 0.25, INF], "b": [NAN, 2.0]}))
+        a, b = axes.lines
+        np.testing.assert_array_equal(a.get_xydata(), [[0, 1], [2, 0.25]])
+        np.testing.assert_array_equal(b.get_xydata(), [[1, 2]])
+        assert axes.get_yscale() == "log"
+        assert axes.get_legend_handles_labels()[1] == ["a", "b"]
+        assert a.get_color() != b.get_color()
+
+    def test_gates_are_histograms_with_what_is_saturated(self):
+        edges, shares = np.linspace(-1, 1, 21), np.arange(20) / 190
+        pair = edges, shares
+        figure = plots.gates({"i": pair, "f": pair, "g": pair, "o": pair, "z": pair})
+        assert len(figure.axes) == 5
+        bars = figure.axes[2].patches
+        assert [bar.get_height() for bar in bars] == shares.tolist()
+        np.testing.assert_allclose([bar.get_x() for bar in bars], edges[:-1])
+        colours = [bar.get_facecolor() for bar in bars]
+        assert colours[0] == colours[1] == colours[18] == colours[19] != colours[2]
+        assert len(set(colours[2:18])) == 1
+        assert figure.axes[2].get_title() == "g: 1 % low, 19 % high"
 
     def test_spectrum_is_round(self):
         figure = plots.spectrum({"W": 1.5 * ROTATION, "J": [0.5]})
@@ -279,17 +306,29 @@ class TestWhatIsDrawn:
         def light(colour):
             return sum(colour[:3])
 
-        scores = [3.0, 1.0]
-        image = axes_of(
-            plots.heat_map([1, 2], [1, 1], scores, labels=("a", "b"))
-        ).images[0]
-        worst, best = image.to_rgba(image.get_array())[0]
-        assert light(best) < light(worst)
-        figure = plots.parallel_coordinates({"a": [1, 2]}, scores)
-        drawn = {
-            line.get_ydata()[-1]: line.get_color() for line in axes_of(figure).lines
-        }
-        assert light(drawn[0.0]) < light(drawn[1.0])
+        for maximise, scores in ((False, [3.0, 1.0]), (True, [1.0, 3.0])):
+            of = dict(maximise=maximise)
+            figure = plots.heat_map([1, 2], [1, 1], scores, labels=("a", "b"), **of)
+            image = axes_of(figure).images[0]
+            worst, best = image.to_rgba(image.get_array())[0]
+            assert light(best) < light(worst)
+            axes = axes_of(plots.parallel_coordinates({"a": [1, 2]}, scores, **of))
+            drawn = {line.get_ydata()[-1]: line.get_color() for line in axes.lines}
+            assert light(drawn[float(maximise)]) < light(drawn[float(not maximise)])
+            assert axes.lines[-1].get_ydata()[-1] == float(maximise)  # on top
+
+    def test_what_diverged_is_drawn_where_the_worst_is(self):
+        for maximise, worst in ((False, 3.0), (True, 1.0)):
+            figure = plots.against(
+                [1, 2, 3], [1.0, 3.0, NAN], label="lr", maximise=maximise
+            )
+            assert axes_of(figure).lines[2].get_ydata() == [worst]
+
+    def test_what_is_in_an_order_has_its_colours_whatever_the_figure(self):
+        """The first of exponents is as dark as the best of a sweep."""
+        lines = axes_of(plots.exponents([[0.2, -0.1, -0.3]])).lines[1:]
+        runs = axes_of(plots.parallel_coordinates({"a": [1, 2, 3]}, [1, 2, 3])).lines
+        assert [a.get_color() for a in lines] == [a.get_color() for a in runs[::-1]]
 
     def test_parallel_coordinates_have_a_line_a_run_that_did_not_diverge(self):
         lines = axes_of(FIGURES["parallel_coordinates"]()).lines
@@ -323,6 +362,18 @@ BAD = {
     "values['a']: expected 0 or more, got -1": lambda: plots.bars({"a": -1}, unit="MB"),
     "norms: expected {name: [K]}, got list": lambda: plots.by_lag([1.0]),
     "norms['a']: expected [K], got shape (1, 2)": lambda: plots.by_lag({"a": [[1, 2]]}),
+    "norms['b']: expected [T], got shape (1, 2)": lambda: plots.flows({"b": [[1, 2]]}),
+    "norms['b']: expected no negative, got -2": lambda: plots.flows({"b": [1, -2]}),
+    "histograms['f']: expected (edges [n + 1], shares [n]), got shapes (2,) and (2,)": (
+        lambda: plots.gates({"f": ([0, 1], [1, 1])})
+    ),
+    "histograms['f']: expected (edges [n + 1], shares [n]), got ndarray": (
+        lambda: plots.gates({"f": np.ones(3)})
+    ),
+    "histograms['f']: expected rising edges": lambda: plots.gates({"f": ([1, 0], [1])}),
+    "histograms['f']: expected shares of at least 0": (
+        lambda: plots.gates({"f": ([0, 1], [-1])})
+    ),
     "norms['a']: expected no negative, got -2": lambda: plots.by_lag({"a": [1, -2]}),
     "rates['b']: expected one of a": lambda: plots.by_lag(
         {"a": [1]}, rates={"b": (0, 1)}
@@ -391,6 +442,13 @@ def test_what_is_no_number_is_a_type_error():
         plots.curves({"a": (["x"], [1.0])})
     with pytest.raises(TypeError, match="expected numbers"):
         plots.spectrum({"a": ["x"]})
+
+
+def test_colours_are_said_in_one_place():
+    for path in (ROOT / "bptt_jax" / "plots").glob("*.py"):
+        text = path.read_text()
+        own = re.findall(r'"#[0-9a-fA-F]{6}"|cmap="|colormaps|"C[0-9]"', text)
+        assert path.name == "_axes.py" or not own, path
 
 
 def test_nothing_opens_a_window_and_experiments_leave_drawing_to_this_room():

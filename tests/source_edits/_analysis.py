@@ -24,6 +24,36 @@ EDITS = (
         ),
     ),
     *edits(
+        "diagnose/_flows.py",
+        (
+            "the flow of the first example alone",
+            "[a.reshape(len(a), -1) for a in d]",
+            "[a[:, 0] for a in d]",
+            "diagnose/test_flows.py",
+        ),
+        (
+            "a part that nothing passes by is zero",
+            "alone.defvjp(refuse, refuse)\n    return alone",
+            "return fwd",
+            "diagnose/test_flows.py::test_an_unroll_that_nothing_passes_by_is_refused",
+        ),
+    ),
+    *edits(
+        "diagnose/_gates.py",
+        (
+            "gates of masked steps count",
+            "jnp.broadcast_to(real[..., None], a.shape)",
+            "jnp.ones(a.shape)",
+            "diagnose/test_gates.py::test_of_every_cell",
+        ),
+        (
+            "candidates in the range of gates",
+            "least = -1.0 if name in CANDIDATES else 0.0",
+            "least = 0.0",
+            "diagnose/test_gates.py::test_of_every_cell",
+        ),
+    ),
+    *edits(
         "diagnose/_adaptive.py",
         (
             "a batch of which nothing was measured chooses the window",

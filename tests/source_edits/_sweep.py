@@ -8,6 +8,15 @@ EXECUTOR = "sweep/test_executor.py"
 
 EDITS = (
     *edits(
+        "sweep/_training.py",
+        (
+            "numbers of a state are none that files have",
+            "lax.convert_element_type(a, jnp.result_type(a))",
+            "a",
+            f"{RUN}::test_a_state_may_have_numbers_of_python",
+        ),
+    ),
+    *edits(
         "sweep/_order.py",
         (
             "units of a group have one number",

@@ -19,8 +19,8 @@ EDITS = (
         ),
         (
             "the first direction ends where the sequence begins",
-            "(jnp.cumsum(flags, 0, jnp.int32) == 1)",
-            "(jnp.cumsum(flags, 0, jnp.int32) == 2)",
+            "objectives.at_last_step(flags[::-1])[::-1] != 0",
+            "objectives.at_last_step(flags) != 0.0",
             ALONE,
         ),
         (
@@ -31,7 +31,31 @@ EDITS = (
         ),
     ),
     *edits(
+        "wholes/_one_step.py",
+        (
+            "the last step, be it real or not",
+            "return _at(objectives.at_last_step(flags) != 0, tree)",
+            "return jax.tree.map(lambda a: a[-1:], tree)",
+            ALONE,
+        ),
+    ),
+    *edits(
+        "wholes/_attention_pool.py",
+        (
+            "a pool that reads the padding",
+            "ys = ys if side.mask is None else trees.only(side.mask, ys)",
+            "ys = ys",
+            ALONE,
+        ),
+    ),
+    *edits(
         "wholes/_mean.py",
+        (
+            "a sum over what is in the padding",
+            "total = trees.only(mask, wide).sum(0, keepdims=True)",
+            "total = wide.sum(0, keepdims=True)",
+            ALONE,
+        ),
         (
             "a mean over padding",
             "jnp.maximum(mask.sum(0, keepdims=True, dtype=jnp.int32), 1)",
@@ -40,12 +64,24 @@ EDITS = (
         ),
     ),
     *edits(
-        "wholes/_bidirectional.py",
+        "wholes/_directions.py",
         (
             "both directions draw the same noise",
             "layers.of_part(side, i)",
             "side",
             KEYS,
+        ),
+        (
+            "both directions run ahead",
+            "runs = unroll, unrolls.reverse(unroll)",
+            "runs = unroll, unroll",
+            ALONE,
+        ),
+        (
+            "the options of a model do not reach both directions",
+            "(layer.over(f) if layer.over else layer for layer in pair)",
+            "pair",
+            "models/test_sections.py::test_options_reach_the_recurrent_parts",
         ),
         (
             "both directions have one set of parameters",

@@ -1,7 +1,8 @@
 """Models of sections, and the same computed example by example without any padding.
 
 The reference takes the real steps of one example out of the batch and runs these alone: layers
-by `unrolls.scan`, functions of the whole sequence as their formulas are written.
+by `unrolls.scan`, functions of the whole sequence as their formulas are written. A new one is an
+entry in `verify.WHOLES`, and its formula in `REFERENCE`.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_jax import cells, layers, models, unrolls, wholes
+from bptt_jax import cells, models, unrolls, verify, wholes
 from bptt_jax.types import Layer, Whole
 from bptt_jax.verify import Member
 
@@ -30,42 +31,14 @@ def _own_apply(params, ys, side):
 
 
 OWN = Whole(_own_init, _own_apply)
-PAIR = cells.gru(4, 3), cells.elman(4, 3)
 
-WHOLES: dict[str, Member] = {
-    "bidirectional": Member(
-        lambda: models.sections(
-            cells.elman(3, 4), wholes.bidirectional(*PAIR), layers.dense(6, 2)
-        )
-    ),
-    "ends": Member(
-        lambda: models.sections(
-            wholes.ends(cells.learned_carry(cells.lstm(3, 4))), layers.dense(8, 2)
-        )
-    ),
-    "last": Member(
-        lambda: models.sections(cells.gru(3, 4), wholes.last(), layers.dense(4, 2))
-    ),
-    "mean": Member(
-        lambda: models.sections(cells.gru(3, 4), wholes.mean(), cells.elman(4, 2))
-    ),
-    "attention_pool": Member(
-        lambda: models.sections(
-            cells.gru(3, 4), wholes.attention_pool(4, 5), layers.dense(4, 2)
-        )
-    ),
-    "attention": Member(
-        lambda: models.sections(
-            layers.stack(cells.gru(3, 4), layers.dense(4, 4)),
-            wholes.attention(4, 2),
-            cells.elman(4, 3),
-        )
-    ),
+WHOLES: dict[str, Member] = verify.WHOLES | {
     "a function of one's own": Member(
-        lambda: models.sections(cells.gru(3, 3), OWN, wholes.mean())
+        lambda: models.sections(cells.gru(3, 3), OWN, wholes.mean()),
+        options=dict(sides=("plain", "mask")),
     ),
 }
-POOLED = {"ends", "last", "mean", "attention_pool", "a function of one's own"}
+POOLED = {name for name, member in WHOLES.items() if "sides" in member.options}
 """Members whose outputs have one step; these refuse resets."""
 
 
@@ -76,18 +49,19 @@ def _scanned(cell, params, xs):
     return unrolls.scan(cell, params, cell.init_carry(params, ()), xs)[1]
 
 
-def _two(pair, params, xs):
-    back = _scanned(pair[1], params[1], xs[::-1])[::-1]
-    return _scanned(pair[0], params[0], xs), back
+def _two(part, params, xs):
+    """Of both directions, by the cells that the factory was given."""
+    first, *second = part.made.args
+    back = _scanned(*second or [first], params[1], xs[::-1])[::-1]
+    return _scanned(first, params[0], xs), back
 
 
-def _ends(params, xs):
-    cell = cells.learned_carry(cells.lstm(3, 4))
-    to_end, to_start = _two((cell, cell), params, xs)
+def _ends(part, params, xs):
+    to_end, to_start = _two(part, params, xs)
     return jnp.concatenate([to_end[-1], to_start[0]])[None]
 
 
-def _attention_pool(params, xs):
+def _attention_pool(part, params, xs):
     scores = [
         params["query"] @ jnp.tanh(params["kernel"].T @ x + params["bias"]) for x in xs
     ]
@@ -95,7 +69,7 @@ def _attention_pool(params, xs):
     return (odds @ xs / odds.sum())[None]
 
 
-def _attention(params, xs):
+def _attention(part, params, xs):
     n, (_, heads, size) = len(xs), params["query"]["kernel"].shape
     found = [x + params["out"]["bias"] for x in xs]
     for h in range(heads):
@@ -110,24 +84,24 @@ def _attention(params, xs):
 
 
 REFERENCE: dict[str, Callable] = {
-    "bidirectional": lambda p, xs: jnp.concatenate(_two(PAIR, p, xs), -1),
+    "bidirectional": lambda part, p, xs: jnp.concatenate(_two(part, p, xs), -1),
     "ends": _ends,
-    "last": lambda p, xs: xs[-1:],
-    "mean": lambda p, xs: xs.sum(0, keepdims=True) / len(xs),
+    "last": lambda part, p, xs: xs[-1:],
+    "mean": lambda part, p, xs: xs.sum(0, keepdims=True) / len(xs),
     "attention_pool": _attention_pool,
     "attention": _attention,
-    "a function of one's own": lambda p, xs: xs - p["share"] * xs.max(0),
 }
+"""Of each factory of the room."""
 
 
-def reference(name: str, model, params, xs, carry=None):
+def reference(model, params, xs, carry=None):
     """Of one example, `[n, I] -> [n or 1, O]`."""
     for i, (part, p) in enumerate(zip(model.parts, params, strict=True)):
         if isinstance(part, Layer):
             first = part.init_carry(p, ()) if carry is None else carry[i]
             xs = unrolls.scan(part, p, first, xs)[1]
-        elif part == wholes.mean():
-            xs = REFERENCE["mean"](p, xs)
+        elif part == OWN:
+            xs = xs - p["share"] * xs.max(0)
         else:
-            xs = REFERENCE[name](p, xs)
+            xs = REFERENCE[part.made.func.__name__](part, p, xs)
     return xs

@@ -119,6 +119,34 @@ def test_a_long_unit_has_the_mean_over_all_its_steps(tmp_path):
     assert found.table["loss"].to_pylist() == [(n - 1) / 2]
 
 
+def with_numbers(config, key):
+    """A training whose state and metrics have numbers of Python."""
+
+    def step(state):
+        x = state["x"] - config["lr"] * state["half"] * 2 * (state["x"] - 3)
+        after = dict(state, x=x, steps=state["steps"] + 1, on=False)
+        return after, dict(loss=(x - 3) ** 2, steps=after["steps"], real=True)
+
+    return dict(x=5.0, half=0.5, steps=0, on=True, seen=np.float64(2)), step
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_state_may_have_numbers_of_python(tmp_path, lanes):
+    """One lane is no vmap, which would make arrays of them; files give arrays back."""
+    found = sweep.run(
+        with_numbers, sweep.grid(lr=[0.5, 0.25]), steps=4, evaluate_every=2,
+        lanes=lanes, out=tmp_path, halving=sweep.halving(2, rungs=2),
+    )  # fmt: skip
+    last = {row["config"]: row for row in found.table.to_pylist()}
+    assert {i: row["step"] for i, row in last.items()} == {0: 4, 1: 2}
+    assert last[0]["loss"] == np.mean([(2 * 0.5**n) ** 2 for n in (3, 4)])
+    assert last[0]["steps"] == 3.5
+    one = as_training(with_numbers)
+    begin = functools.partial(_training.begin, one)
+    lane = jax.eval_shape(begin, dict(lr=jnp.float32(0.5)))
+    assert not any(a.weak_type for a in jax.tree.leaves(lane))
+
+
 def test_layouts_agree(tmp_path, whole):
     other = go(tmp_path / "s", lanes=7)
     for name in ("loss", "x"):

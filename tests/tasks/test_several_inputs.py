@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from bptt_jax import InContext, cells, estimators, export, layers, tasks, train
+from bptt_jax import InContext, cells, estimators, layers, tasks, train
 
 N = 40
 RNG = np.random.default_rng(0)
@@ -153,11 +153,6 @@ def test_a_run_predicts_and_is_there_again(run):
 def test_other_inputs_are_refused(run, xs, says):
     with pytest.raises(ValueError, match=says):
         run[0].predict(xs)
-
-
-def test_a_program_of_one_array_is_refused(run):
-    with pytest.raises(ValueError, match="run: expected one array of inputs"):
-        export.program(run[0])
 
 
 AGE = RNG.normal(size=(N, 2))

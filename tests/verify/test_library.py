@@ -5,10 +5,11 @@ import pathlib
 
 import pytest
 
-from bptt_jax import cells, cli, layers, unrolls, verify
+from bptt_jax import cells, cli, layers, unrolls, verify, wholes
 from bptt_jax.cli import _build, _settings
-from bptt_jax.types import Cell, Layer
+from bptt_jax.types import Cell, Layer, Whole
 from support import grid, members, tiers
+from support.wholes import REFERENCE, WHOLES
 
 ROOT = pathlib.Path(__file__).parents[2]
 TABLES = members.CELLS | members.COMBINED | members.LAYERS | members.UNROLLS
@@ -41,6 +42,15 @@ def test_every_factory_of_cells_and_layers_is_in_a_member():
     assert wanted - there - others == set()
 
 
+def test_every_whole_is_in_a_member_and_has_its_formula():
+    wanted = factories(wholes, Whole)
+    assert {"ends", "attention"} <= wanted
+    there = set().union(*(parts(member.make()) for member in verify.WHOLES.values()))
+    assert wanted - there == set()
+    assert wanted == set(REFERENCE)
+    assert verify.WHOLES.items() <= WHOLES.items()
+
+
 def test_every_exact_unroll_is_in_a_member():
     """The others have no gradient of the plain loop to be compared with."""
     public = {
@@ -56,10 +66,11 @@ def test_every_exact_unroll_is_in_a_member():
 
 
 def test_what_a_member_is_part_of_is_a_member_that_is_checked():
-    for name, member in TABLES.items():
-        for other in filter(None, (member.alike, member.part_of)):
-            assert not TABLES[other].part_of, name
-            assert not TABLES[other].alike, name
+    for table in (TABLES, verify.WHOLES):
+        for name, member in table.items():
+            for other in filter(None, (member.alike, member.part_of)):
+                assert not table[other].part_of, name
+                assert not table[other].alike, name
 
 
 def test_a_new_cell_is_one_entry(capsys):
