@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -161,6 +162,23 @@ def test_there_are_no_cycles():
 
     for name in ARROWS:
         visit(name, ())
+
+
+def test_the_drawing_has_these_rooms_and_arrows():
+    page = (pathlib.Path(__file__).parents[1] / "docs/architecture.md").read_text(
+        encoding="utf-8"
+    )
+    block = page.split("## The rooms and their arrows")[1].split("```")[1]
+    everybody, _, *lines = block.strip().splitlines()
+    assert set(everybody.split()) == FOR_ALL
+    drawn = {}
+    for line in lines:
+        name, _, rest = line.partition(" ")
+        to = rest.strip().removeprefix("->").strip() if "->" in rest else ""
+        drawn[name] = {a for a in re.split(r"\s{2,}", to)[0].split(", ") if a}
+    assert drawn.pop("cli") == {"everything"}
+    rooms = {name: to for name, to in ARROWS.items() if not name.startswith("_")}
+    assert drawn == {name: to for name, to in rooms.items() if name not in FOR_ALL}
 
 
 def test_there_is_no_drawer_for_everything():
