@@ -20,7 +20,9 @@ SATURATED = 0.1  # of the range, at either end
 
 
 def gates(
-    histograms: Mapping[str, tuple[Real[ArrayLike, "_n+1"], Real[ArrayLike, "_n"]]],
+    histograms: Mapping[
+        str, tuple[Real[ArrayLike, "_edges"], Real[ArrayLike, "_shares"]]
+    ],
 ) -> Figure:
     """Where in their range the gates of a recurrent part are: a histogram for each.
 
@@ -60,7 +62,10 @@ def gates(
 
 
 def _draw(
-    axes: Axes, name: str, edges: Float[np.ndarray, "n+1"], shares: np.ndarray
+    axes: Axes,
+    name: str,
+    edges: Float[np.ndarray, "edges"],
+    shares: Float[np.ndarray, "n"],
 ) -> None:
     reach = SATURATED * (edges[-1] - edges[0]) + 1e-6
     low, high = edges[1:] <= edges[0] + reach, edges[:-1] >= edges[-1] - reach
@@ -76,7 +81,7 @@ def _draw(
 
 def _checked(
     what: str, pair: tuple[ArrayLike, ArrayLike]
-) -> tuple[Float[np.ndarray, "n+1"], Float[np.ndarray, "n"]]:
+) -> tuple[Float[np.ndarray, "edges"], Float[np.ndarray, "n"]]:
     form = "(edges [n + 1], shares [n])"
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ValueError(f"{what}: expected {form}, got {type(pair).__name__}")

@@ -123,7 +123,7 @@ def test_unknown_command(folder, capsys):
 
 def test_check(folder, capsys):
     said = refused(capsys, folder, "check", "--only", "nope")
-    assert "no cell, layer or unroll" in said
+    assert "no cell, layer, unroll or whole" in said
     refused(capsys, folder, "check", "--nope")
 
 

@@ -333,7 +333,7 @@ def test_integer_leaves_are_not_perturbed():
 
 @pytest.mark.parametrize("layer", [3, None, unrolls.bptt, cells.elman])
 def test_what_is_no_cell_is_refused(layer):
-    with pytest.raises(TypeError, match="expected a Cell or a Layer, got"):
+    with pytest.raises(TypeError, match="expected a Cell, a Layer or Sections, got"):
         check(layer)
 
 
