@@ -220,7 +220,7 @@ WRONG = {
     "a time, not times": lambda: plots.memory_time({"a": ([1.0], 1.0)}),
     "scores of two": lambda: plots.parallel_coordinates({"a": [1]}, [[1.0]]),
     "truths of others": lambda: plots.residuals([1.0, 2.0], [1.0]),
-    "norms of two": lambda: plots.flows({"a": [[0.1, 0.2]]}),
+    "flows of two": lambda: plots.flows({"a": [[0.1, 0.2]]}),
     "edges of two": lambda: plots.gates({"a": ([[0, 1]], [1.0])}),
     "shares of two": lambda: plots.shares({"a": ([1], [[0.5]])}, label="lag"),
     "words": lambda: plots.spectrum({"a": ["x"]}),
