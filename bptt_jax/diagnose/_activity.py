@@ -83,15 +83,21 @@ def activity(
     (['n', 'r', 'z'], (8,))
     """
     model = layers.lift(model, "model")
+    seen, real = watched(model, params, batch, carry, chunk, _see)
+    return [_of_layer(*at, real, tolerance) for at in seen]
+
+
+def watched(model, params, batch: Batch, carry, chunk, watch):
+    """What the watch shows of each recurrent part, and bool `[T, B]`, which steps are real."""
     carry = estimators.init_carry(model, params, batch) if carry is None else carry
     (last, ys), back = unrolls.pullback(
         model, params, carry, batch.inputs, batch.side,
-        watch=_see, chunk=chunk, context=batch.context,
+        watch=watch, chunk=chunk, context=batch.context,
     )  # fmt: skip
     seen = back(*jax.tree.map(jnp.zeros_like, (last, ys))).seen
     shape = jax.tree.leaves(batch.inputs)[0].shape[:2]
     real = jnp.ones(shape, bool) if batch.side.mask is None else batch.side.mask
-    return [_of_layer(*at, real, tolerance) for at in seen]
+    return seen, real
 
 
 def _of_layer(carries, gates, real, tolerance) -> Activity:

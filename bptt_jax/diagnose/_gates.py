@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from bptt_jax import estimators, layers, unrolls
+from bptt_jax import layers
 from bptt_jax._factory import positive
-from bptt_jax.diagnose._activity import CANDIDATES, see_gates
+from bptt_jax.diagnose._activity import CANDIDATES, see_gates, watched
 from bptt_jax.diagnose._names import names
 from bptt_jax.types import Batch, Cell, Layer, PyTree
 
@@ -82,15 +82,7 @@ def gates(
 
 @functools.partial(jax.jit, static_argnames=("model", "bins", "chunk"))
 def _use(model: Layer, params, batch: Batch, bins: int, carry, chunk) -> list[GateUse]:
-    if carry is None:
-        carry = estimators.init_carry(model, params, batch)
-    (last, ys), back = unrolls.pullback(
-        model, params, carry, batch.inputs, batch.side,
-        watch=see_gates, chunk=chunk, context=batch.context,
-    )  # fmt: skip
-    seen = back(*jax.tree.map(jnp.zeros_like, (last, ys))).seen
-    shape = jax.tree.leaves(batch.inputs)[0].shape[:2]
-    real = jnp.ones(shape, bool) if batch.side.mask is None else batch.side.mask
+    seen, real = watched(model, params, batch, carry, chunk, see_gates)
     return [_of_part(named, real, bins) for named in seen]
 
 
