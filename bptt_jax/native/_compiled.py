@@ -24,6 +24,9 @@ from bptt_jax.native._products import define_product, name_of
 ENTRY = "entry"
 """The function that XLA calls, in each kernel's text."""
 
+LEVEL = 2
+"""How much LLVM does for fast code, of 0 to 3."""
+
 _lock = threading.Lock()
 _linked: dict[str, object] = {}  # what holds the code, until the process ends
 
@@ -37,7 +40,7 @@ def target(text: str) -> str:
     name = _name(text)
     with _lock:  # a name can be registered once
         if name not in _linked:
-            library, address = link(name, _kept(name, text), _runtime())
+            library, address = link(name, _kept(name, text), _runtime(_name("")))
             jax.ffi.register_ffi_target(name, _capsule(address), platform="cpu")
             _linked[name] = library
     return name
@@ -45,7 +48,13 @@ def target(text: str) -> str:
 
 def _name(text: str) -> str:
     described = "\n".join(
-        (text, runtime_text(), *map(str, this_machine()), llvmlite.__version__)
+        (
+            text,
+            runtime_text(),
+            *map(str, this_machine()),
+            llvmlite.__version__,
+            str(LEVEL),
+        )  # fmt: skip
     )
     return "bptt_jax_" + hashlib.sha256(described.encode()).hexdigest()[:32]
 
@@ -70,8 +79,8 @@ def runtime_text() -> str:
 
 
 @functools.cache
-def _runtime() -> "Library":
-    return load_runtime(_kept(_name(""), runtime_text()))
+def _runtime(name: str) -> "Library":
+    return load_runtime(_kept(name, runtime_text()), f"runtime of {name}")
 
 
 class Library(NamedTuple):
@@ -83,7 +92,7 @@ class Library(NamedTuple):
     symbols: dict[str, int]
 
 
-def load_runtime(code: bytes, name: str = "bptt_jax_runtime") -> Library:
+def load_runtime(code: bytes, name: str) -> Library:
     """The code of `runtime_text`, ready to be called by kernels."""
     symbols = (HANDLE, *map(name_of, (ir.FloatType(), ir.DoubleType())))
     builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
@@ -95,26 +104,26 @@ def load_runtime(code: bytes, name: str = "bptt_jax_runtime") -> Library:
 
 def object_code(text: str, machine: Machine) -> bytes:
     """Machine code, relocatable, of a module's text."""
-    return target_machine(machine).emit_object(optimized(text, machine))
+    return target_machine(machine, LEVEL).emit_object(optimized(text, machine))
 
 
 def optimized(text: str, machine: Machine):
     """The module of a text, as LLVM makes it for a machine."""
     module = llvm.parse_assembly(text)
     module.verify()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
-    passes = llvm.create_pass_builder(target_machine(machine), tuning)
+    tuning = llvm.create_pipeline_tuning_options(speed_level=LEVEL)
+    passes = llvm.create_pass_builder(target_machine(machine, LEVEL), tuning)
     passes.getModulePassManager().run(module, passes)
     return module
 
 
-@functools.lru_cache(maxsize=1)
-def target_machine(machine: Machine):
+@functools.lru_cache(maxsize=2)
+def target_machine(machine: Machine, level: int):
     """LLVM's, which writes code for a machine."""
     return llvm.Target.from_triple(machine.triple).create_target_machine(
         cpu=machine.name,
         features=machine.features,
-        opt=2,
+        opt=level,
         reloc="pic",
         codemodel="jitdefault",
     )

@@ -3,8 +3,12 @@
 A step is `(params, carry, lags, x) -> (carry, y, sums)`, lists of arrays each, as a jaxpr.
 """
 
+import dataclasses
+from collections.abc import Hashable
 from typing import NamedTuple
 
+import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 
 from bptt_jax._jax import held_program
@@ -162,3 +166,41 @@ def _needed(equations: list[Equation], results: list) -> list[Equation]:
             kept.append(eqn)
             needed.update(eqn.inputs)
     return kept[::-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """A flat program that is equal to those that compute the same by the same equations.
+
+    JAX makes a program of a function anew each time that it traces it.
+    """
+
+    program: Program = dataclasses.field(compare=False)
+    description: Hashable
+
+
+def described(program: Program) -> Described | None:
+    """The program with what tells it from others; None: something of it cannot be compared."""
+    numbers = {v: i for i, v in enumerate(program.inputs)}
+
+    def value(v):
+        if isinstance(v, Constant):
+            return v.shape, str(v.dtype), np.asarray(v.value).tobytes()
+        return numbers.setdefault(v, len(numbers))
+
+    values = [c for e in program.equations for c in e.inputs if isinstance(c, Constant)]
+    if any(isinstance(c.value, Tracer) for c in values):
+        return None
+    inputs = [(v.shape, str(v.dtype)) for v in program.inputs]
+    equations = [
+        (e.primitive, *sorted(e.params.items()), *map(value, e.inputs), None,
+         *[(value(v), v.shape, str(v.dtype)) for v in e.results])
+        for e in program.equations
+    ]  # fmt: skip
+    results = map(value, program.results)
+    found = Described(program, (*inputs, None, *equations, None, *results))
+    try:
+        hash(found)
+    except TypeError:
+        return None
+    return found

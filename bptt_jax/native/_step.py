@@ -13,10 +13,17 @@ from jax.extend import core
 from bptt_jax.native import _compiled
 from bptt_jax.native._handler import entry
 from bptt_jax.native._kernel import Operands, define_run, lanes_of, places_of_sums
-from bptt_jax.native._machine import this_machine
+from bptt_jax.native._machine import Machine, this_machine
 from bptt_jax.native._plan import plan
 from bptt_jax.native._products import packed, padded
-from bptt_jax.native._program import Kinds, Unsupported, flat
+from bptt_jax.native._program import (
+    Described,
+    Kinds,
+    Program,
+    Unsupported,
+    described,
+    flat,
+)
 from bptt_jax.native._stages import Outer
 from bptt_jax.native._widened import as_computed, widened
 
@@ -29,12 +36,13 @@ class NativeStep:
     """A step `(params, carry, lags, x) -> (carry, y, sums)` as a kernel runs it, for all steps
     at once.
 
+    program: flat, and in dtypes of kernels.
     batch: axes of examples.
     rows: for each leaf of x whether it has these axes.
     """
 
-    def __init__(self, program, kinds: Kinds):
-        self.program, self.counts = widened(flat(program)), kinds.counts
+    def __init__(self, program: Program, kinds: Kinds):
+        self.program, self.counts = program, kinds.counts
         params, carry, lags, xs = kinds.counts.of_inputs(self.program.inputs)
         _, ys, self.sums = kinds.counts.of_results(self.program.results)
         batch = carry[0].shape[: kinds.rank] if carry else ()
@@ -208,6 +216,17 @@ def native_step(program: core.ClosedJaxpr, kinds: Kinds) -> NativeStep | str:
     if not this_machine().fused:
         return f"the processor ({this_machine().name}) has no fused multiply-add"
     try:
-        return NativeStep(program, kinds)
+        inlined = widened(flat(program))
+        alike = described(inlined)
+        if alike is None:
+            return NativeStep(inlined, kinds)
+        return _of(alike, kinds, this_machine())
     except Unsupported as reason:
         return str(reason)
+
+
+@functools.lru_cache(maxsize=256)
+def _of(described: Described, kinds: Kinds, machine: Machine) -> NativeStep:
+    """The same step for what is asked, traced and lowered in turn, a program each time."""
+    del machine  # its code is for this one
+    return NativeStep(described.program, kinds)

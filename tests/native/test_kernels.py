@@ -13,11 +13,19 @@ from bptt_jax.native import _compiled
 from bptt_jax.native._handler import LEAST
 from support import frames
 from support.stretches import CELLS, Made, made
+from support.tiers import slow
+
+BATCHES = (), (1,), (5,), (13,), (50,), (2, 4)
+OF_ALL = (), (13,)
+"""Of all cells in the fast tier: the batches that tests of faults have, and none."""
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=("forward", "backward"))
-@pytest.mark.parametrize("batch", [(), (1,), (5,), (13,), (50,), (2, 4)], ids=str)
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [slow((c, b), c == "lstm" or b in OF_ALL) for c in CELLS for b in BATCHES],
+    ids=str,
+)
 def test_nothing_is_written_outside(name, batch, reverse):
     case = made(name, batch, 3, reverse)
     found, whole = case.run()

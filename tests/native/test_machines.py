@@ -59,7 +59,7 @@ def on(monkeypatch):
 
 def assembly(text: str, machine: Machine) -> str:
     module = _compiled.optimized(text, machine)
-    return _compiled.target_machine(machine).emit_assembly(module)
+    return _compiled.target_machine(machine, _compiled.LEVEL).emit_assembly(module)
 
 
 def case(name: str, reverse: bool, batch=(13,)) -> Made:

@@ -4,9 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core.primitives import neg_p
 
 from bptt_jax._jax import enable_x64
-from bptt_jax.native import Counts, Kinds, NativeStep, native_step
+from bptt_jax.native import (
+    Counts,
+    Equation,
+    Kinds,
+    NativeStep,
+    Program,
+    flat,
+    native_step,
+)
+from bptt_jax.native._program import described
 
 B, H = 5, 4
 W = np.ones((H, H), np.float32)
@@ -113,3 +123,42 @@ def test_floats_of_two_sizes():
         assert made(twice) == "floats of two sizes"
         along = lambda w, h, x: (h, h.astype(jnp.float64) * 2)
         assert isinstance(made(along), NativeStep)
+
+
+TABLE = np.arange(H, dtype=np.float32)
+UNLIKE = {
+    "another number": lambda x, y: (3.5 * x - y, x.sum(0)),
+    "the sign of a zero": lambda x, y: (2.5 * x - y, x.sum(0) + -0.0),
+    "another table": lambda x, y: (2.5 * x - y, (x + (TABLE + 1)).sum(0)),
+    "operands changed over": lambda x, y: (y - 2.5 * x, x.sum(0)),
+    "another axis": lambda x, y: (2.5 * x - y, x.sum(1)),
+    "results changed over": lambda x, y: (x.sum(0), 2.5 * x - y),
+    "another function": lambda x, y: (2.5 * x + y, x.sum(0)),
+}
+LIKE = {
+    "the sign of a zero": lambda x, y: (2.5 * x - y, x.sum(0) + 0.0),
+    "another table": lambda x, y: (2.5 * x - y, (x + TABLE).sum(0)),
+}
+
+
+def description(f, x=np.ones((H, H), np.float32), inner=False):
+    """Of a function as it is traced now."""
+    program = jax.make_jaxpr(jax.jit(lambda *a: f(*a)) if inner else lambda *a: f(*a))
+    return described(flat(program(x, x)))
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_a_step_traced_anew_is_the_same_and_another_is_not(name):
+    like = LIKE.get(name, lambda x, y: (2.5 * x - y, x.sum(0)))
+    this, again = description(like), description(like, inner=True)
+    assert this is not None
+    assert this == again
+    assert hash(this) == hash(again)
+    assert this.program is not again.program
+    assert this != description(UNLIKE[name])
+    assert this != description(like, np.ones((H, H), np.float16))
+
+
+def test_what_cannot_be_compared_is_like_nothing():
+    eqn = Equation(neg_p, dict(of=[1]), [], [])
+    assert described(Program([], [eqn], [])) is None

@@ -110,8 +110,8 @@ ENDS = {"at once": "os._exit(7)", "in good order": "sys.exit(7)"}
 @pytest.mark.parametrize(
     ("begin", "end"),
     [
-        ("dispatched", "at once"),
         ("dispatched", "in good order"),
+        pytest.param("dispatched", "at once", marks=pytest.mark.slow),
         pytest.param("of a thread", "at once", marks=pytest.mark.slow),
         pytest.param("of a thread", "in good order", marks=pytest.mark.slow),
     ],
@@ -151,6 +151,7 @@ print(calls.bits(), len(made))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_compile_the_same_kernel_at_once(tmp_path, monkeypatch):
     """Both write its file; both are right, and what stays is whole."""
     cache, folder = tmp_path / "cache", tmp_path / "met"

@@ -7,7 +7,8 @@ marked: `as_users`, or `hlo_as_users` where the program is looked at (operations
 exchanges) and not what the processor makes of it. The slow and the release tier, and all of a
 run with `BPTT_JAX_COMPILED=as-users`, are compiled as users compile; with `quick` in that
 variable the slow tier is compiled as the fast one is (what compares a run in this process with
-one in another must not be).
+one in another must not be). Kernels of `loops.native` are compiled in the same way, but for the
+tests that are about them (`tests/native`).
 """
 
 import contextlib
@@ -16,6 +17,8 @@ from typing import Any
 
 import jax
 import pytest
+
+from bptt_jax.native import _compiled as kernels
 
 MACHINE_CODE: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
@@ -30,6 +33,7 @@ if jax.__version_info__ < (0, 11):  # JAX 0.12 has no such option any more
 VARIABLE = "BPTT_JAX_COMPILED"
 AS_USERS, HLO_AS_USERS, QUICKLY = "as-users", "hlo-as-users", "quick"
 OPTIONS = {AS_USERS: {}, HLO_AS_USERS: MACHINE_CODE, QUICKLY: QUICK}
+OF_USERS = kernels.LEVEL
 
 as_users = pytest.mark.compiled(AS_USERS)
 hlo_as_users = pytest.mark.compiled(HLO_AS_USERS)
@@ -42,7 +46,7 @@ class _Compiler:
     """
 
     def __init__(self):
-        self.how = os.environ.get(VARIABLE, AS_USERS)
+        self.be(os.environ.get(VARIABLE, AS_USERS))
         try:
             from jax._src import compiler
 
@@ -50,6 +54,11 @@ class _Compiler:
             compiler.get_compile_options = self._of
         except (ImportError, AttributeError):
             pass
+
+    def be(self, how: str, of_kernels: bool = False) -> None:
+        """of_kernels: for a test of kernels, which are as users have them."""
+        level = 0 if how == QUICKLY and not of_kernels else OF_USERS
+        self.how, kernels.LEVEL = how, level
 
     def _of(self, *args, env_options_overrides=None, **kwargs):
         own = env_options_overrides or {}  # those that a program itself asks for
@@ -63,11 +72,11 @@ _compiler = _Compiler()
 @contextlib.contextmanager
 def quickly():
     """For a test of any tier whose programs are many and run but a moment."""
-    before = _compiler.how
-    _compiler.how = QUICKLY
+    before, level = _compiler.how, kernels.LEVEL
+    _compiler.be(QUICKLY)
     jax.clear_caches()
     yield
-    _compiler.how = before
+    _compiler.how, kernels.LEVEL = before, level
     jax.clear_caches()
 
 
@@ -84,9 +93,10 @@ def how(item) -> str:
 
 def before(item) -> None:
     """Called before a test and its fixtures are set up."""
-    if _compiler.how != how(item):
+    before = _compiler.how, kernels.LEVEL
+    _compiler.be(how(item), "native" in item.path.parts)
+    if before != (_compiler.how, kernels.LEVEL):
         jax.clear_caches()  # what is there was compiled otherwise
-        _compiler.how = how(item)
 
 
 def keep_also_small_ones() -> None:

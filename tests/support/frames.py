@@ -22,6 +22,7 @@ def words(address: int, n: int):
     return (ctypes.c_int64 * n).from_address(address)
 
 
+@functools.cache
 def entry(text: str, runtime: str | None = None) -> int:
     """The address of a kernel's entry, compiled from its text and that of what it calls."""
     name, machine = f"tested_{next(_numbers)}", _compiled.this_machine()
