@@ -415,7 +415,7 @@ def test_a_coefficient_whose_last_digits_change_is_seen(monkeypatch, key, name, 
 FITS = pathlib.Path(__file__).parents[2] / "benchmarks" / "fits.py"
 
 
-@pytest.mark.slow
+@pytest.mark.release  # what the table gives is tested above; fitting takes a minute
 def test_the_table_is_what_the_fits_make(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location(
         "fits", FITS

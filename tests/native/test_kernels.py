@@ -64,7 +64,7 @@ def test_any_stretch(**drawn):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @any_stretch
 def test_many_stretches(**drawn):
     _any_stretch(**drawn)

@@ -133,7 +133,7 @@ def test_any_shape(**drawn):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @any_shape
 def test_many_shapes(**drawn):
     _any_shape(**drawn)

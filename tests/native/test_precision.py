@@ -53,11 +53,12 @@ FLOOR = 4 * UNIT
 """Of the largest entry: what the elementary functions of a kernel may be off (at most 4 ulp)."""
 
 
-def every() -> list:
+def every(in_turn) -> list:
+    """All members with all cases; in_turn: the tier of each with one case, all cases in turn."""
     found = []
     for turn, name in enumerate(MEMBERS):
         for i, case in enumerate(CASES):
-            slow = pytest.mark.slow if i == turn % len(CASES) else pytest.mark.release
+            slow = in_turn if i == turn % len(CASES) else pytest.mark.release
             marks = [] if (name, i) in FAST else [slow]
             label = f"{name}: {case.label(case.chunks[0])}"
             found.append(pytest.param(name, case, marks=marks, id=label))
@@ -99,7 +100,8 @@ def truth(name: str, case: Case, held=np.float32) -> dict:
     return gradients(layer, at, unrolls.scan, compiler_options=AS_REFERENCE)
 
 
-@pytest.mark.parametrize(("name", "case"), every())
+# test_gradients.py has all members, by the loop that is the default: this one
+@pytest.mark.parametrize(("name", "case"), every(pytest.mark.release))
 def test_float64_is_that_of_jax(name, case):
     got = found(name, case, loops.native, np.float64)
     wanted = truth(name, case)
@@ -110,7 +112,7 @@ def test_float64_is_that_of_jax(name, case):
     assert max(off.values()) < 1e-10, off
 
 
-@pytest.mark.parametrize(("name", "case"), every())
+@pytest.mark.parametrize(("name", "case"), every(pytest.mark.slow))
 def test_float32_is_no_worse_than_step_by_step(name, case):
     """Twice its error at most, and what a rounding or two are."""
     if name in IN_FLOAT64:
