@@ -18,6 +18,7 @@ from bptt_jax.cells._learned_carry import LearnedCarryParams, learned_carry
 from bptt_jax.cells._lstm import LSTMCarry, lstm
 from bptt_jax.cells._masked import add_output, masked
 from bptt_jax.cells._mgu import mgu
+from bptt_jax.cells._output import output_leaves as output_leaves
 from bptt_jax.cells._output import recognised
 from bptt_jax.cells._parts import contract, forward, linearize, named_gates
 from bptt_jax.cells._parts import is_factor as is_factor

@@ -81,3 +81,16 @@ def program(eqn):
     """The jaxpr that a call holds; None: it is no call."""
     held = held_program(eqn)
     return None if held is None else held.jaxpr
+
+
+def output_leaves(cell: Cell, carry: PyTree) -> list[int]:
+    """For each leaf of y the index of the carry's leaf that it is; [] if there is none."""
+    structure = jax.tree.structure(carry)
+    numbered = structure.unflatten(range(structure.num_leaves))
+    found = jax.tree.leaves(cell.output(numbered)) if cell.output else []
+    if any(not isinstance(i, int) for i in found):
+        raise TypeError(
+            "output: expected leaves of the carry as they are, got something made of "
+            "them; None where the output is no part of the state"
+        )
+    return found

@@ -38,6 +38,7 @@ from bptt_jax.cells import (
     add_output,
     forward,
     hooked,
+    output_leaves,
     recognised,
     watching,
     with_side,
@@ -72,19 +73,6 @@ def _ready(part: Recurrent, params, carry, xs, side: Side) -> tuple[Cell, Cell, 
     if part.on_d_carry is not None:
         wrapped, xs = hooked(wrapped, part.on_d_carry), (xs, Hook(side.aux, side.mask))
     return cell, wrapped, xs
-
-
-def output_leaves(cell: Cell, carry: PyTree) -> list[int]:
-    """For each leaf of y the index of the carry's leaf that it is; [] if there is none."""
-    structure = jax.tree.structure(carry)
-    numbered = structure.unflatten(range(structure.num_leaves))
-    found = jax.tree.leaves(cell.output(numbered)) if cell.output else []
-    if any(not isinstance(i, int) for i in found):
-        raise TypeError(
-            "output: expected leaves of the carry as they are, got something made of "
-            "them; None where the output is no part of the state"
-        )
-    return found
 
 
 def _check_step(cell: Cell, params: PyTree, carry: PyTree, xs: PyTree) -> PyTree:

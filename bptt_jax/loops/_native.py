@@ -25,7 +25,7 @@ from jax.interpreters import mlir
 from bptt_jax import _pytrees as trees
 from bptt_jax import _shardings as shardings
 from bptt_jax import native as code
-from bptt_jax.cells import contract
+from bptt_jax.cells import contract, output_leaves
 from bptt_jax.loops import _pieces as pieces
 from bptt_jax.loops import _primitive as primitive
 from bptt_jax.loops._step_by_step import step_by_step
@@ -216,16 +216,18 @@ def _supports(cell, save, shapes, platform):
 def _reason(cell: Cell, save: Save, leaves: tuple, structure) -> str | None:
     """Why the two kernels of a cell cannot be made; None: they can."""
     params, carry, inputs = structure.unflatten(leaves)
+    outputs = output_leaves(cell, carry)
 
-    def keep(params, carry, u, gates, after):
-        return save.keep(cell, params, carry, u, gates, after)
+    def keep(params, carry, u, gates, after):  # as a layer does: the step is then the same
+        states = [a for i, a in enumerate(jax.tree.leaves(after)) if i not in outputs]
+        return states, save.keep(cell, params, carry, u, gates, after)
 
     made = _made(_step, cell, keep, _static((params, carry, (), inputs)), False)
     if isinstance(made, str):
         return f"the step: {made}"
     n = trees.length(inputs) if jax.tree.leaves(inputs) else 1
     along = lambda a: jax.ShapeDtypeStruct((n, *a.shape), a.dtype)
-    nexts, (ys, kept) = jax.tree.map(along, made.out[:2])
+    nexts, (ys, (_, kept)) = jax.tree.map(along, made.out[:2])
     given = params, carry, carry, (nexts, inputs, kept, ys)
     made = _made(_step_back, cell, save, _static(given), True)
     return f"its way back: {made}" if isinstance(made, str) else None
