@@ -22,8 +22,18 @@ from support.members import CELLS, COMPLEX, UNROLLS
 T, B, CHUNK = 7, 3, 3
 MEMBERS = {**CELLS, **UNROLLS, **COMPLEX}
 TOLERANCE = 1e-12
+STAND_FOR_ALL = ("learned_carry", "from_step")
+"""Beside a cell with a derivation: one of JAX's, and one with a carry of its own."""
+
+
+def _tier(name) -> list:
+    if name == "lstm":
+        return []
+    return [pytest.mark.slow if name in STAND_FOR_ALL else pytest.mark.release]
+
+
 CELLS_AND_ONE = [
-    *tiers.cells(fast=("lstm",)),
+    *(pytest.param(name, marks=_tier(name)) for name in CELLS),
     tiers.slow("complex, by hand", False),
 ]
 every_cell = pytest.mark.parametrize("name", CELLS_AND_ONE)
@@ -73,16 +83,16 @@ def example(name, seed, side="plain"):
         flags = Side(mask, resets)
     else:
         flags = Side()
-    d_out = near(jax.tree.map(np.zeros_like, _outputs(name)), 1.0)
+    d_out = near(_outputs(name), 1.0)
     return cell, (params, carry, xs, flags), d_out
 
 
 @functools.cache
 def _outputs(name):
+    """Zeros of their shapes."""
     cell, params, carry = _member(name)
-    return jax.tree.map(
-        np.asarray, unrolls.bptt(cell, params, carry, np.zeros((T, B, 3)))
-    )
+    shapes = jax.eval_shape(unrolls.bptt, cell, params, carry, np.zeros((T, B, 3)))
+    return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
 
 
 def _pull(cell, chunk, params, carry, xs, side, d_out, unroll=unrolls.bptt):

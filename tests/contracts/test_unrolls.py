@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_jax import cells, layers, unrolls
+from bptt_jax import cells, layers, loops, unrolls
 from bptt_jax.types import Cell, Side
+from support import tiers
 from support.gradients import (
     QUICK,
     Case,
@@ -161,9 +162,11 @@ NESTED = {
 
 @pytest.mark.parametrize("name", NESTED)
 def test_nested_combinators(name):
+    """Step by step: kernels of what is combined are in `test_gradients`."""
     layer = NESTED[name]()
     at = arguments_of(Member(lambda: layer), layer, Case(5, (B,), "both", ()))
-    compare(layer, at, chunk=2, tolerance=1e-10)
+    with loops.preferred(loops.step_by_step):
+        compare(layer, at, chunk=2, tolerance=1e-10)
 
 
 @pytest.mark.parametrize("name", ["elman", "from_step"])
@@ -286,8 +289,17 @@ AUX = {
 }
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("name", AUX)
+FAST_EDITS = {("clip", True), ("scale", False), ("detach", True)}
+
+
+@pytest.mark.parametrize(
+    ("name", "masked"),
+    [
+        tiers.slow((name, masked), (name, masked) in FAST_EDITS)
+        for name in AUX
+        for masked in (False, True)
+    ],
+)
 def test_on_d_carry(name, masked):
     cell, at = elman()
     on_d_carry, aux = AUX[name]
