@@ -5,6 +5,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from bptt_jax import Side, cells, layers, objectives, unrolls
@@ -55,7 +56,7 @@ SHAPES = [
 ]
 
 
-FAST = {(0, 1.05), (1, 8), (3, 50)}
+FAST = {(0, 1.05), (0, 50), (3, 8)}
 
 
 def _tier(i, j, tightness) -> list:
@@ -123,7 +124,7 @@ def test_bptt_itself_runs_where_it_fits():
 
 def test_arrays_and_shapes_give_one_plan_and_it_prints_as_a_table():
     layer, *shapes = setting(cells.elman, 2, 100, 3, 8, False)
-    arrays = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    arrays = _zeros(shapes)
     found = unrolls.plan(layer, *arrays, memory=10**6)
     assert found == unrolls.plan(layer, *shapes, memory=10**6)
     lines = str(found).splitlines()
@@ -150,7 +151,7 @@ def test_states_alone_are_kept_where_there_is_no_room_for_gates():
 
 
 def test_checkpointed_takes_a_number_of_bytes():
-    layer, *shapes = setting(cells.gru, 4, 200, 3, 16, False)
+    layer, *shapes = setting(cells.elman, 4, 200, 3, 16, False)
     memory = int(1.1 * least((layer, *shapes)))
     plan = unrolls.plan(layer, *shapes, memory=memory)
     by_memory = functools.partial(unrolls.checkpointed, memory=memory)
@@ -166,7 +167,7 @@ def test_checkpointed_takes_a_number_of_bytes():
 
 
 def _zeros(shapes):
-    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
 
 
 def test_no_inputs():

@@ -5,6 +5,7 @@ same at every run.
 """
 
 import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,9 @@ def example(name, seed, side="plain"):
 def _outputs(name):
     """Zeros of their shapes."""
     cell, params, carry = _member(name)
-    shapes = jax.eval_shape(unrolls.bptt, cell, params, carry, np.zeros((T, B, 3)))
+    shapes = jax.eval_shape(
+        partial(unrolls.bptt, cell), params, carry, np.zeros((T, B, 3))
+    )
     return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
 
 
@@ -107,10 +110,10 @@ pull = quick_jit(_pull, static_argnums=(0, 1), static_argnames="unroll")
 
 
 def pull_of(name):
-    return functools.partial(pull, unroll=MEMBERS[name].unroll)
+    return partial(pull, unroll=MEMBERS[name].unroll)
 
 
-@functools.partial(quick_jit, static_argnums=(0, 1))
+@partial(quick_jit, static_argnums=(0, 1))
 def pull_fresh(cell, chunk, params, xs, d_out):
     """From the cell's own initial carry: its cotangent flows to params."""
 
@@ -122,9 +125,9 @@ def pull_fresh(cell, chunk, params, xs, d_out):
     return out, back(d_out)
 
 
-@functools.partial(quick_jit, static_argnums=(0, 1))
+@partial(quick_jit, static_argnums=(0, 1))
 def pull_many(cell, chunk, *stacked):
-    return jax.vmap(functools.partial(_pull, cell, chunk))(*stacked)
+    return jax.vmap(partial(_pull, cell, chunk))(*stacked)
 
 
 def zeros(tree):
@@ -201,7 +204,7 @@ def test_time_in_two_parts(name, seed, side, k):
         jax.tree.map(lambda a, part=part: a[part], along)
         for part in (slice(k), slice(k, None))
     )
-    run = functools.partial(pull, cell, CHUNK, params)
+    run = partial(pull, cell, CHUNK, params)
     (middle, _), _ = run(carry, *early, (zeros(d_last), d_ys[:k]))
     (last, ys_2), (d_params_2, d_middle, d_xs_2) = run(
         middle, *late, (d_last, d_ys[k:])
