@@ -63,9 +63,20 @@ LENGTHS = [(1, ()), (2, (3,)), (7, (2, 2))]
 FAST_LENGTHS = [("elman", 1), ("elman", 2), ("lstm", 7)]
 
 
+def _of_tangents(name, steps) -> list:
+    if (name, steps) in FAST_LENGTHS:
+        return []
+    slow = name in tiers.SOME and steps == 7
+    return [pytest.mark.slow if slow else pytest.mark.release]
+
+
 @pytest.mark.parametrize(
     ("name", "at"),
-    tiers.pairs(lambda name, at: (name, at[0]) in FAST_LENGTHS, LENGTHS),
+    [
+        pytest.param(name, at, marks=_of_tangents(name, at[0]))
+        for name in CELLS
+        for at in LENGTHS
+    ],
 )
 def test_tangents_equal_numpy(name, at):
     steps, batch_shape = at
@@ -177,58 +188,64 @@ INSIDE = {
     "grad of a scan": lambda g, f, a, d: jax.grad(of_a_loop(f), ALL)(*a),
 }
 TRANSFORMS = {**FIRST, **SECOND, **INSIDE}
-QUICKLY = {  # in the fast tier
+QUICKLY = {  # in the fast tier; a slope of an LSTM is compared with NumPy above
     "elman": (
-        *(
-            "jvp along params",
-            "linearize",
-            "jacfwd",
-            "hessian",
-            "vmap of jvp over params",
-        ),
-        *("jvp of checkpoint", "grad of a scan", "jvp of grad", "grad of jvp"),
+        *("linearize", "vmap of jvp over params", "jvp of checkpoint"),
+        *("grad of a scan", "jvp of grad", "grad of jvp"),
     ),
-    "lstm": ("jvp", "gradient"),
+    "lstm": ("gradient",),
     "gru": ("jvp",),
     "from_step": ("jvp along inputs",),
 }
 
 
-def by_both(name, side, transform, compiled=quick_jit):
+def both_ways(name, side, transform):
+    """Through our unroll, and of the plain loop."""
     layer, at = problem(name, side)
     d = directions(at[:3])
 
-    def run(unroll, jit):
+    def through(unroll):
         g, f = outputs(unroll, layer, at.side), loss_of(unroll, layer, at.side)
-        return jit(lambda a: transform(g, f, a, d))(at[:3])
+        return lambda a: transform(g, f, a, d)
 
-    return run(CHUNKED, compiled), run(unrolls.scan, reference_jit)
+    return through(CHUNKED), through(unrolls.scan), at[:3]
 
 
 def fast(name, transform):
     return transform in QUICKLY.get(name, ())
 
 
+SLOWLY = {"lstm": (), "gru": ("grad of jvp",), "from_step": ()}
+"""All of an Elman cell, which stands for the others: JAX transforms the unroll."""
+
+
 def transformed() -> list:
-    """All cells with all transforms: one cell stands for the others in the slow tier."""
-    every = [(name, transform) for name in CELLS for transform in TRANSFORMS]
+    """All cells with all transforms."""
+
+    def mark(name, transform):
+        if fast(name, transform):
+            return []
+        slow = transform in SLOWLY.get(name, TRANSFORMS if name == "elman" else ())
+        return pytest.mark.slow if slow else pytest.mark.release
+
     return [
-        tiers.tier(name, fast(name, transform), (name, transform))
-        if name == "gru" or fast(name, transform)
-        else pytest.param(name, transform, marks=pytest.mark.release)
-        for name, transform in every
+        pytest.param(name, transform, marks=mark(name, transform))
+        for name in CELLS
+        for transform in TRANSFORMS
     ]
 
 
 @pytest.mark.parametrize(("name", "transform"), transformed())
 def test_equals_the_plain_loop(name, transform):
     """With masks, resets and keys."""
-    equal(*by_both(name, "both", TRANSFORMS[transform]))
+    ours, plain, at = both_ways(name, "both", TRANSFORMS[transform])
+    equal(*reference_jit(lambda a: (ours(a), plain(a)))(at))
 
 
 @pytest.mark.parametrize("transform", ["jvp", "linearize", "jvp of grad"])
 def test_not_compiled(transform):
-    equal(*by_both("elman", "plain", TRANSFORMS[transform], lambda f: f))
+    ours, plain, at = both_ways("elman", "plain", TRANSFORMS[transform])
+    equal(ours(at), reference_jit(plain)(at))
 
 
 SLOW_LAYERS = ("dropout, zoneout", "with_loss, weighted")
@@ -246,12 +263,11 @@ def test_tangents_of_layers(name):
     layer, at = problem(name, "both")
     move = (at.params, at.carry), directions((at.params, at.carry))
 
-    def run(unroll, jit):
-        return jit(
-            lambda: jax.jvp(lambda p, c: unroll(layer, p, c, at.xs, at.side), *move)
-        )()
+    def slopes(unroll, *move):
+        return jax.jvp(lambda p, c: unroll(layer, p, c, at.xs, at.side), *move)[1]
 
-    equal(run(CHUNKED, quick_jit)[1], run(unrolls.scan, reference_jit)[1])
+    both = lambda *move: (slopes(CHUNKED, *move), slopes(unrolls.scan, *move))
+    equal(*reference_jit(both)(*move))
 
 
 def test_integers_among_params_and_no_inputs():
@@ -266,45 +282,59 @@ def test_integers_among_params_and_no_inputs():
     at = arguments_of(Member(lambda: cell, None), cell, Case(T, (B,), "plain", ()))
     d = directions(at.params)
 
-    def run(unroll):
-        return jax.jvp(
-            lambda p: unroll(cell, p, at.carry, None, length=T), (at.params,), (d,)
-        )
+    def run(unroll, params):
+        run = lambda p: unroll(cell, p, at.carry, None, length=T)
+        return jax.jvp(run, (params,), (d,))
 
-    equal(run(CHUNKED)[1], run(unrolls.scan)[1])
+    equal(
+        *quick_jit(lambda p: (run(CHUNKED, p)[1], run(unrolls.scan, p)[1]))(at.params)
+    )
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 7, None])
-def test_any_chunk(chunk):
+def test_any_chunk():
     layer, at = problem("elman")
     d = directions(at[:3])
 
-    def run(unroll):
-        return jax.jvp(lambda *a: unroll(layer, *a, at.side), at[:3], d)
+    def run(unroll, *a):
+        return jax.jvp(lambda *a: unroll(layer, *a, at.side), a, d)
 
-    equal(run(functools.partial(unrolls.both_modes, chunk=chunk)), run(unrolls.scan))
+    each = [functools.partial(unrolls.both_modes, chunk=k) for k in (1, 2, 7, None)]
+    arms = *each, unrolls.scan
+    *found, want = quick_jit(lambda *a: [run(arm, *a) for arm in arms])(*at[:3])
+    for one in found:
+        equal(one, want)
 
 
 def test_in_bfloat16():
     cell = cells.gru(I, H, param_dtype=jnp.bfloat16)
-    params = cell.init(jax.random.key(0))
-    carry, xs = cell.init_carry(params, (B,)), jnp.ones((T, B, I), jnp.bfloat16)
-    out, d_out = quick_jit(
-        lambda p: jax.jvp(lambda p: CHUNKED(cell, p, carry, xs), (p,), (p,))
-    )(params)
-    chex.assert_trees_all_equal_shapes_and_dtypes(out, d_out)
-    wide = jax.tree.map(lambda a: a.astype(jnp.float64), (params, carry, xs))
-    wide_cell = cells.gru(I, H, param_dtype=jnp.float64)
-    _, want = jax.jvp(
-        lambda p: unrolls.scan(wide_cell, p, *wide[1:]), wide[:1], wide[:1]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda a: rng.normal(size=a.shape).astype(a.dtype) / 2,
+        jax.eval_shape(cell.init, jax.random.key(0)),
     )
+    carry, xs = np.zeros((B, H), jnp.bfloat16), np.ones((T, B, I), jnp.bfloat16)
+    wide = jax.tree.map(lambda a: a.astype(np.float64), (params, carry, xs))
+    wide_cell = cells.gru(I, H, param_dtype=jnp.float64)
+
+    def gradient(unroll, *at):
+        return jax.grad(lambda *a: unroll(cell, *a)[1].sum(), ALL)(*at)
+
+    @quick_jit
+    def run(at, wide):
+        slope = lambda unroll, cell, p, *at: jax.jvp(
+            lambda p: unroll(cell, p, *at), (p,), (p,)
+        )
+        by_bptt = functools.partial(unrolls.bptt, chunk=3)
+        return (
+            slope(CHUNKED, cell, *at),
+            slope(unrolls.scan, wide_cell, *wide)[1],
+            (gradient(CHUNKED, *at), gradient(by_bptt, *at)),
+        )
+
+    (out, d_out), want, alike = run((params, carry, xs), wide)
+    chex.assert_trees_all_equal_shapes_and_dtypes(out, d_out)
     assert error(d_out[1], want[1]) <= 0.1
-
-    def gradient(unroll):
-        return jax.grad(lambda *a: unroll(cell, *a)[1].sum(), ALL)(params, carry, xs)
-
-    by_bptt = gradient(functools.partial(unrolls.bptt, chunk=3))
-    chex.assert_trees_all_equal(gradient(CHUNKED), by_bptt)
+    chex.assert_trees_all_equal(*alike)
 
 
 def test_directions_are_told_apart_where_their_arguments_look_alike():
@@ -318,7 +348,7 @@ def test_directions_are_told_apart_where_their_arguments_look_alike():
         d_out = push(*d)
         return d_out, jax.linear_transpose(push, *at[1:3])(d_out)
 
-    equal(both(CHUNKED), both(unrolls.scan))
+    equal(*quick_jit(lambda: (both(CHUNKED), both(unrolls.scan)))())
     out = jax.eval_shape(lambda: unrolls.scan(cell, *at[:3]))
     alike = [a.shape for a in jax.tree.leaves((out, at[1:3]))]
     assert alike[:2] == alike[2:]
@@ -345,10 +375,19 @@ def test_a_detached_state_is_detached_in_forward_mode():
 
     layer, side = layers.recurrent(cell, detach), Side(aux=keep)
     d = directions(at[:3])
-    found = jax.jvp(lambda *a: CHUNKED(layer, *a, side), at[:3], d)
-    equal(found, jax.jvp(stopped, at[:3], d))
-    without = jax.jvp(lambda *a: CHUNKED(cell, *a), at[:3], d)
+    arms = (
+        lambda *a: CHUNKED(layer, *a, side),
+        stopped,
+        lambda *a: CHUNKED(cell, *a),
+    )
+    found, want, without = slopes(arms, at[:3], d)
+    equal(found, want)
     assert error(without[1][1], found[1][1]) > 1e-3
+
+
+def slopes(functions, at, d):
+    """`jax.jvp` of each, in one program."""
+    return quick_jit(lambda *a: [jax.jvp(f, a, d) for f in functions])(*at)
 
 
 # Wrong ones are found
@@ -362,8 +401,8 @@ def test_a_wrong_backward_of_a_cell_is_seen_in_forward_mode():
         )
     )
     d = directions(at[:3])
-    found = jax.jvp(lambda *a: CHUNKED(wrong, *a), at[:3], d)
-    want = jax.jvp(lambda *a: unrolls.scan(cell, *a), at[:3], d)
+    arms = lambda *a: CHUNKED(wrong, *a), lambda *a: unrolls.scan(cell, *a)
+    found, want = slopes(arms, at[:3], d)
     equal(found[0], want[0])
     assert error(found[1][1], want[1][1]) > 1e-3
 
@@ -406,11 +445,11 @@ def _no_tangent_of_the_first_steps(right):
 def test_wrong_tangents_are_found(mutant, monkeypatch):
     cell, at = problem("elman", "plain")
     d = directions(at[:3])
-    want = jax.jvp(lambda *a: unrolls.scan(cell, *a), at[:3], d)
     wrong = mutant(_both_modes._push)
     jax.clear_caches()
     monkeypatch.setattr(_both_modes, "_push", wrong)
-    found = jax.jvp(lambda *a: CHUNKED(cell, *a), at[:3], d)
+    arms = lambda *a: CHUNKED(cell, *a), lambda *a: unrolls.scan(cell, *a)
+    found, want = slopes(arms, at[:3], d)
     jax.clear_caches()
     equal(found[0], want[0])
     pairs = zip(jax.tree.leaves(found[1]), jax.tree.leaves(want[1]), strict=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bptt_jax import _pytrees as trees
-from bptt_jax import cells, unrolls
+from bptt_jax import cells, layers, loops, unrolls
 from bptt_jax.cells._from_step import closed_over
 from bptt_jax.types import Side
 from support.gradients import Case, arguments_of, floating, quick_jit
@@ -156,7 +156,9 @@ def test_shapes_and_dtypes(member):
 
 def test_bfloat16_computation_keeps_float32_gradients(member):
     """The numbers, and that they are finite, are in `test_gradients` and `test_unrolls`."""
-    cell = cells.in_dtype(member.make(), jnp.bfloat16)
+    cell = layers.recurrent(
+        cells.in_dtype(member.make(), jnp.bfloat16), loop=loops.step_by_step
+    )
     xs = jax.ShapeDtypeStruct((K, B, member.inputs), jnp.float32)
 
     def loss(params, xs):

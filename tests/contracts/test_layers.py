@@ -1,4 +1,7 @@
-"""The laws of layers, over every member."""
+"""The laws of layers, over every member. Through kernels they are in `test_gradients`."""
+
+import functools
+from typing import NamedTuple
 
 import chex
 import jax
@@ -8,7 +11,7 @@ import pytest
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import cells, layers, objectives
-from bptt_jax.types import Side, Weighted
+from bptt_jax.types import PyTree, Side, Weighted
 from support.gradients import (
     Case,
     arguments_of,
@@ -18,6 +21,7 @@ from support.gradients import (
     quick_jit,
 )
 from support.members import LAYERS
+from support.step_by_step import step_by_step  # noqa: F401
 
 every_layer = pytest.mark.parametrize("member", LAYERS.values(), ids=list(LAYERS))
 CASE = Case(5, (2,), "both", ())
@@ -32,62 +36,69 @@ def like(tree, seed):
     return trees.fill(tree, [jnp.asarray(d) for d in cotangents_like(tree, seed)])
 
 
-@every_layer
-def test_bwd_is_the_transpose_of_the_derivative_of_fwd(member):
-    layer = member.make()
-    params, carry, xs, side, _ = arguments_of(member, layer, CASE)
+def in_parts(layer, params, carry, xs, side, d_carry, d_ys, parts):
+    """As `fwd` and `bwd` of all steps, of some steps and then of others."""
+    kept = []
+    for part in parts:
+        at = cut(xs, *part), cut(side, *part)
+        after, ys, residuals = layer.fwd(params, carry, *at)
+        kept.append((carry, *at, ys, residuals, cut(d_ys, *part)))
+        carry = after
+    d_params, along = [], []
+    for first, x, s, ys, residuals, d in reversed(kept):
+        d_p, d_carry, *d_at = layer.bwd(params, first, x, s, ys, residuals, d_carry, d)
+        d_params.append(d_p)
+        along.insert(0, d_at)
+    ys = jnp.concatenate([k[3] for k in kept])
+    return carry, ys, (trees.add(*d_params), d_carry, *trees.join(along))
+
+
+class Sides(NamedTuple):
+    """Of the laws of `fwd` and `bwd`: values and gradients three ways."""
+
+    by_hand: PyTree
+    by_jax: PyTree
+    in_parts: PyTree
+
+
+@functools.cache
+def sides(name) -> Sides:
+    """All that the laws compare, as one program."""
+    layer = LAYERS[name].make()
+    params, carry, xs, side, T = arguments_of(LAYERS[name], layer, CASE)
 
     @quick_jit
-    def both(params, carry, xs):
+    def run(params, carry, xs):
         def fwd(params, carry, xs, targets):
             return layer.fwd(params, carry, xs, side._replace(targets=targets))[:2]
 
-        (after, ys), pull = trees.pullback(fwd, params, carry, xs, side.targets)
-        d_carry, d_ys = like(after, 1), like(ys, 2)
+        out, pull = trees.pullback(fwd, params, carry, xs, side.targets)
+        d_out = like(out[0], 1), like(out[1], 2)
         after, ys, residuals = layer.fwd(params, carry, xs, side)
-        by_hand = layer.bwd(params, carry, xs, side, ys, residuals, d_carry, d_ys)
-        return by_hand, pull((d_carry, d_ys))
+        d = layer.bwd(params, carry, xs, side, ys, residuals, *d_out)
+        parts = [(0, 2), (2, T)]
+        return Sides(
+            (after, ys, d),
+            (*out, pull(d_out)),
+            in_parts(layer, params, carry, xs, side, *d_out, parts),
+        )
 
-    by_hand, by_jax = both(params, carry, xs)
-    for (name, a), (_, b) in zip(floating(by_hand), floating(by_jax), strict=True):
-        assert error(a, b) < 1e-12, name
+    return run(params, carry, xs)
 
 
-@every_layer
-def test_some_steps_and_then_others_are_all_steps(member):
-    layer = member.make()
-    params, carry, xs, side, T = arguments_of(member, layer, CASE)
-    parts = [(0, 2), (2, T)]
-
-    @quick_jit
-    def whole(params, carry, xs):
-        after, ys, residuals = layer.fwd(params, carry, xs, side)
-        d_after, d_ys = like(after, 1), like(ys, 2)
-        d = layer.bwd(params, carry, xs, side, ys, residuals, d_after, d_ys)
-        return after, ys, d, (d_after, d_ys)
-
-    @quick_jit
-    def in_parts(params, carry, xs, d_carry, d_ys):
-        kept = []
-        for part in parts:
-            at = cut(xs, *part), cut(side, *part)
-            after, ys, residuals = layer.fwd(params, carry, *at)
-            kept.append((carry, *at, ys, residuals, cut(d_ys, *part)))
-            carry = after
-        d_params, along = [], []
-        for first, x, s, ys, residuals, d in reversed(kept):
-            d_p, d_carry, *d_at = layer.bwd(
-                params, first, x, s, ys, residuals, d_carry, d
-            )
-            d_params.append(d_p)
-            along.insert(0, d_at)
-        ys = jnp.concatenate([k[3] for k in kept])
-        return carry, ys, (trees.add(*d_params), d_carry, *trees.join(along))
-
-    *want, cotangents = whole(params, carry, xs)
-    found = in_parts(params, carry, xs, *cotangents)
+def same(found, want):
     for (name, a), (_, b) in zip(floating(found), floating(want), strict=True):
         assert error(a, b) < 1e-12, name
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_bwd_is_the_transpose_of_the_derivative_of_fwd(name):
+    same(sides(name).by_hand, sides(name).by_jax)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_some_steps_and_then_others_are_all_steps(name):
+    same(sides(name).in_parts, sides(name).by_hand)
 
 
 @every_layer

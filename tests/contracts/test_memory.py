@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from bptt_jax import Layer, Side, cells, layers, loops, models, objectives, unrolls
 from bptt_jax._jax import enable_x64
-from support import xla
+from support import tiers, xla
 from support.compiled import hlo_as_users
 from support.members import UNROLLS
 
@@ -76,20 +76,41 @@ def test_a_layer(name):
     assert units(name) <= (OLDER if xla.COPIES else LIMITS)[name]
 
 
+OF_A_KERNEL = [
+    *((name, layers.STATES) for name in LIMITS),
+    ("lstm", layers.GATES),
+]
+FAST_OF_A_KERNEL = {  # each cell, and each of what is kept with and without
+    *(("elman", layers.STATES, True), ("lstm", layers.STATES, False)),
+    *(("lstm", layers.GATES, True), ("gru", layers.STATES, False)),
+}
+
+
+def _of_a_kernel(*at) -> list:
+    return [] if at in FAST_OF_A_KERNEL else [pytest.mark.release]
+
+
 @pytest.mark.parametrize(
-    ("name", "save"),
-    [*((name, layers.STATES) for name in LIMITS), ("lstm", layers.GATES)],
+    ("name", "save", "flagged"),
+    [
+        pytest.param(*at, flagged, marks=_of_a_kernel(*at, flagged))
+        for at in OF_A_KERNEL
+        for flagged in (False, True)
+    ],
     ids=repr,
 )
-def test_a_kernel_takes_no_more(name, save):
+def test_a_kernel_takes_no_more(name, save, flagged):
     """For all of time, and with masks and resets, too; of what is kept by the rule."""
-    for flags in ((), ("mask", "resets")):
-        stepwise = units(name, save=save, flags=flags)
-        native = units(name, save=save, flags=flags, loop=loops.native)
-        assert native <= stepwise + 0.1
+    flags = ("mask", "resets") if flagged else ()
+    stepwise = units(name, save=save, flags=flags)
+    native = units(name, save=save, flags=flags, loop=loops.native)
+    assert native <= stepwise + 0.1
 
 
-@pytest.mark.parametrize(("name", "gates"), dict(lstm=4, gru=4, elman=0).items())
+@pytest.mark.parametrize(
+    ("name", "gates"),
+    [tiers.slow(at, at[0] != "gru") for at in dict(lstm=4, gru=4, elman=0).items()],
+)
 def test_what_is_kept_beside_the_states(name, gates):
     """Four numbers a unit of a gated cell; an Elman cell's gate is its output."""
     states, kept = units(name), units(name, save=layers.GATES)
@@ -133,12 +154,21 @@ def through(name: str, flags=()) -> float:
     return units("elman", UNROLLS[name].unroll, lean, flags=flags)
 
 
+def limit(name) -> float:
+    """No more than `bptt` may."""
+    return OF_UNROLLS.get(name, LIMITS["elman"]) + xla.COPIES
+
+
+@pytest.mark.parametrize("name", UNROLLS)
+def test_an_unroll_with_masks_and_resets(name):
+    assert through(name, ("mask", "resets")) <= limit(name) + SIDES_COST
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNROLLS)
 def test_an_unroll(name):
-    """No more than `bptt` may, with masks and resets and without."""
-    limit = OF_UNROLLS.get(name, LIMITS["elman"]) + xla.COPIES
-    assert through(name) <= limit
-    assert through(name, ("mask", "resets")) <= limit + SIDES_COST
+    """In the fast tier `bptt` alone: it is the layer's."""
+    assert through(name) <= limit(name)
 
 
 @pytest.mark.parametrize("name", ["elman", *LONGER])
@@ -155,7 +185,10 @@ def test_masks_and_resets_cost_nothing(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flag", ["mask", "resets"])
-@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize(
+    "name",
+    ["lstm", *(pytest.param(n, marks=pytest.mark.release) for n in ("gru", "elman"))],
+)
 def test_each_of_them_costs_nothing(name, flag):
     assert units(name, flags=(flag,)) <= units(name) + SIDES_COST
 

@@ -5,6 +5,7 @@ same at every run.
 """
 
 import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +23,18 @@ from support.members import CELLS, COMPLEX, UNROLLS
 T, B, CHUNK = 7, 3, 3
 MEMBERS = {**CELLS, **UNROLLS, **COMPLEX}
 TOLERANCE = 1e-12
+STAND_FOR_ALL = ("learned_carry", "from_step")
+"""Beside a cell with a derivation: one of JAX's, and one with a carry of its own."""
+
+
+def _tier(name) -> list:
+    if name == "lstm":
+        return []
+    return [pytest.mark.slow if name in STAND_FOR_ALL else pytest.mark.release]
+
+
 CELLS_AND_ONE = [
-    *tiers.cells(fast=("lstm",)),
+    *(pytest.param(name, marks=_tier(name)) for name in CELLS),
     tiers.slow("complex, by hand", False),
 ]
 every_cell = pytest.mark.parametrize("name", CELLS_AND_ONE)
@@ -73,16 +84,18 @@ def example(name, seed, side="plain"):
         flags = Side(mask, resets)
     else:
         flags = Side()
-    d_out = near(jax.tree.map(np.zeros_like, _outputs(name)), 1.0)
+    d_out = near(_outputs(name), 1.0)
     return cell, (params, carry, xs, flags), d_out
 
 
 @functools.cache
 def _outputs(name):
+    """Zeros of their shapes."""
     cell, params, carry = _member(name)
-    return jax.tree.map(
-        np.asarray, unrolls.bptt(cell, params, carry, np.zeros((T, B, 3)))
+    shapes = jax.eval_shape(
+        partial(unrolls.bptt, cell), params, carry, np.zeros((T, B, 3))
     )
+    return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
 
 
 def _pull(cell, chunk, params, carry, xs, side, d_out, unroll=unrolls.bptt):
@@ -97,10 +110,10 @@ pull = quick_jit(_pull, static_argnums=(0, 1), static_argnames="unroll")
 
 
 def pull_of(name):
-    return functools.partial(pull, unroll=MEMBERS[name].unroll)
+    return partial(pull, unroll=MEMBERS[name].unroll)
 
 
-@functools.partial(quick_jit, static_argnums=(0, 1))
+@partial(quick_jit, static_argnums=(0, 1))
 def pull_fresh(cell, chunk, params, xs, d_out):
     """From the cell's own initial carry: its cotangent flows to params."""
 
@@ -112,9 +125,9 @@ def pull_fresh(cell, chunk, params, xs, d_out):
     return out, back(d_out)
 
 
-@functools.partial(quick_jit, static_argnums=(0, 1))
+@partial(quick_jit, static_argnums=(0, 1))
 def pull_many(cell, chunk, *stacked):
-    return jax.vmap(functools.partial(_pull, cell, chunk))(*stacked)
+    return jax.vmap(partial(_pull, cell, chunk))(*stacked)
 
 
 def zeros(tree):
@@ -191,7 +204,7 @@ def test_time_in_two_parts(name, seed, side, k):
         jax.tree.map(lambda a, part=part: a[part], along)
         for part in (slice(k), slice(k, None))
     )
-    run = functools.partial(pull, cell, CHUNK, params)
+    run = partial(pull, cell, CHUNK, params)
     (middle, _), _ = run(carry, *early, (zeros(d_last), d_ys[:k]))
     (last, ys_2), (d_params_2, d_middle, d_xs_2) = run(
         middle, *late, (d_last, d_ys[k:])

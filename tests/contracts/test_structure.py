@@ -4,6 +4,7 @@ Each weight's gradient is one product over all steps of a stretch; a plain loop 
 differentiates has one a step.
 """
 
+import functools
 import itertools
 
 import jax
@@ -28,6 +29,7 @@ T, K, B, H = (
 FAST = ("elman", "lstm", "gru", "mgu", "from_step", "ctrnn")
 
 
+@functools.cache
 def compiled(name, unroll, steps=T, lean=False, **options) -> tuple[hlo.Module, set]:
     """The program of a gradient, and the shapes of weights and of their gates."""
     cell = CELLS[name].make(H)

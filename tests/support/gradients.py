@@ -13,11 +13,13 @@ from support.compiled import QUICK
 __all__ = [
     "QUICK",
     "Case",
+    "all_pulled_back",
     "arguments_of",
     "error",
     "floating",
     "gradients",
     "initial",
+    "of_unrolls",
     "pulled_back",
     "quick_jit",
     "worst",
@@ -31,11 +33,33 @@ def arguments_of(member: Member, layer, case: Case) -> Arguments:
     noise = member.options.get("noise", 0.3)
 
     def init(key):
-        return initial(layer, tuple(jax.random.key_data(key).tolist()))
+        if case.T > SHORT:
+            return initial(layer, tuple(jax.random.key_data(key).tolist()))
+        return _drawn(layer)
 
     with jax.numpy_dtype_promotion("standard"):  # initialisers are jax.nn's
         drawn = layer._replace(init=init)
         return arguments(drawn, case, member.inputs, member.targets, noise, seed=1)
+
+
+SHORT = 32
+"""So many steps neither explode nor vanish, whatever the weights are."""
+
+
+def _drawn(layer):
+    """Parameters by NumPy, of the size of initial ones: `init` takes long to compile."""
+    rng = np.random.default_rng(7)
+
+    def leaf(a):
+        if len(a.shape) < 2:
+            return rng.random(a.shape).astype(a.dtype)
+        return (normal(rng, a) / np.sqrt(a.shape[0])).astype(a.dtype)
+
+    shapes = jax.eval_shape(layer.init, jax.random.key(0))
+    leaves = [a.dtype for a in jax.tree.leaves(shapes)]
+    if not all(jax.numpy.issubdtype(a, jax.numpy.inexact) for a in leaves):
+        return initial(layer, (0, 1))
+    return jax.tree.map(leaf, shapes)
 
 
 def initial(layer, key: tuple[int, ...]):
@@ -86,34 +110,62 @@ def _split(tree):
 
 def pulled_back(f, *arguments, jit=True, **compiler_options) -> dict:
     """Values of f and the gradient of a random functional of them, by name of leaf."""
+    (found,) = all_pulled_back([f], *arguments, jit=jit, **compiler_options)
+    return found
+
+
+def all_pulled_back(functions, *arguments, jit=True, **compiler_options) -> list[dict]:
+    """The same of each function, in one program."""
     chosen, merge = _split(arguments)
+    names: list[list[str]] = []
 
-    def outputs(chosen):
-        return f(*merge(chosen))
+    def one(f, chosen):
+        named = []
 
-    def both(chosen, cotangents):
-        out, pull = jax.vjp(lambda c: [a for _, a in floating(outputs(c))], chosen)
-        return out, pull(cotangents)[0]
+        def outputs(chosen):
+            named[:] = floating(f(*merge(chosen)))
+            return [a for _, a in named]
 
-    shapes = jax.eval_shape(outputs, chosen)
-    both = jax.jit(both, compiler_options=compiler_options or None) if jit else both
-    values, grads = both(chosen, cotangents_like(shapes))
-    names = [f"out{name}" for name, _ in floating(shapes)]
-    names += [f"grad{name}" for name, _ in floating(arguments)]
-    return dict(zip(names, map(np.asarray, [*values, *grads]), strict=True))
+        out, pull = jax.vjp(outputs, chosen)
+        names.append([f"out{name}" for name, _ in named])
+        cotangents = cotangents_like(out)
+        if jit:  # lest XLA work with them while it compiles
+            cotangents = jax.lax.optimization_barrier(cotangents)
+        return *out, *pull(cotangents)[0]
+
+    def all_of_them(chosen):
+        names.clear()
+        return [one(f, chosen) for f in functions]
+
+    run = all_of_them
+    if jit:
+        run = jax.jit(run, compiler_options=compiler_options or None)
+    results = run(chosen)
+    of_arguments = [f"grad{name}" for name, _ in floating(arguments)]
+    return [
+        dict(zip([*outs, *of_arguments], map(np.asarray, values), strict=True))
+        for outs, values in zip(names, results, strict=True)
+    ]
 
 
 def gradients(
     layer, at: Arguments, unroll=unrolls.bptt, *, compiler_options=None, **options
 ):
     """Outputs and gradients by name, for arguments of an unroll."""
-    if at.xs is None:
-        options["length"] = at.T
+    run = functools.partial(unroll, **options)
+    (found,) = of_unrolls(layer, at, run, compiler_options=compiler_options)
+    return found
 
-    def run(params, carry, xs):
+
+def of_unrolls(layer, at: Arguments, *unrolls, compiler_options=None) -> list[dict]:
+    """`gradients` through each of them, in one program."""
+    options = dict(length=at.T) if at.xs is None else {}
+
+    def run(unroll, params, carry, xs):
         return unroll(layer, params, carry, xs, at.side, **options)
 
-    return pulled_back(run, *at[:3], **(compiler_options or {}))
+    each = [functools.partial(run, unroll) for unroll in unrolls]
+    return all_pulled_back(each, *at[:3], **(compiler_options or {}))
 
 
 def error(a, b) -> float:

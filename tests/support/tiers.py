@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.members import CELLS, COMPLEX, UNROLLS
+from support.members import CELLS, COMPLEX, LAYERS, UNROLLS
 
 SOME = ("elman", "lstm", "gru", "learned_carry", "from_step", "checkpointed")
 """One of each kind: those that the slow tier has where the full table takes long."""
@@ -20,6 +20,14 @@ def tier(name: str, fast: bool, values: tuple = ()):
 def cells(fast) -> list:
     """All cells: the given ones in the fast tier, `SOME` in the slow one."""
     return [tier(name, name in fast) for name in CELLS]
+
+
+def layers() -> list:
+    """All layers in the slow tier, but for those that are part of another."""
+    return [
+        pytest.param(n, marks=pytest.mark.release if m.part_of else pytest.mark.slow)
+        for n, m in LAYERS.items()
+    ]
 
 
 def unrolls(fast=()) -> list:
