@@ -19,6 +19,7 @@ __all__ = [
     "gradients",
     "initial",
     "pulled_back",
+    "pulled_back_by_each",
     "quick_jit",
     "worst",
 ]
@@ -86,21 +87,32 @@ def _split(tree):
 
 def pulled_back(f, *arguments, jit=True, **compiler_options) -> dict:
     """Values of f and the gradient of a random functional of them, by name of leaf."""
-    chosen, merge = _split(arguments)
+    return pulled_back_by_each([f], *arguments, jit=jit, **compiler_options)[0]
 
-    def outputs(chosen):
-        return f(*merge(chosen))
+
+def pulled_back_by_each(fs, *arguments, jit=True, **compiler_options) -> list[dict]:
+    """What `pulled_back` has of each of several functions, of one program.
+
+    Their values have the same shapes, and are pulled back by the same functional.
+    """
+    chosen, merge = _split(arguments)
+    outputs = [lambda chosen, f=f: f(*merge(chosen)) for f in fs]
 
     def both(chosen, cotangents):
-        out, pull = jax.vjp(lambda c: [a for _, a in floating(outputs(c))], chosen)
-        return out, pull(cotangents)[0]
+        found = []
+        for each in outputs:
+            out, pull = jax.vjp(lambda c: [a for _, a in floating(each(c))], chosen)  # noqa: B023
+            found.append([*out, *pull(cotangents)[0]])
+        return found
 
-    shapes = jax.eval_shape(outputs, chosen)
+    shapes = jax.eval_shape(outputs[-1], chosen)
     both = jax.jit(both, compiler_options=compiler_options or None) if jit else both
-    values, grads = both(chosen, cotangents_like(shapes))
     names = [f"out{name}" for name, _ in floating(shapes)]
     names += [f"grad{name}" for name, _ in floating(arguments)]
-    return dict(zip(names, map(np.asarray, [*values, *grads]), strict=True))
+    return [
+        dict(zip(names, map(np.asarray, leaves), strict=True))
+        for leaves in both(chosen, cotangents_like(shapes))
+    ]
 
 
 def gradients(
