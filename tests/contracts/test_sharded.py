@@ -14,8 +14,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bptt_jax import _shardings, layers, unrolls
 from bptt_jax.cells._products import outer_sum
-from support.members import ALIKE, COMBINED, COMPLEX
+from support.members import COMPLEX, LAYERS
 from support.sharded import MEMBERS, MUTANT, THROUGH, Spread, run
+from support.tiers import SOME
 from support.wholes import WHOLES
 
 KINDS = ("Auto", "Explicit")
@@ -33,7 +34,7 @@ FEW = [
 ALL = [
     Spread(name, axes="Explicit")
     for name in MEMBERS
-    if name not in {**ALIKE, **COMBINED} or name in COMPLEX
+    if name in {*SOME, *COMPLEX, *LAYERS} or name == "masked model, its loss"
 ]
 ALL += [
     Spread(name, unroll, kind, batch, axis, side)
@@ -44,8 +45,12 @@ ALL += [
     )
 ]
 ALL += [Spread("flax.linen.RNN", axes="Explicit")]
-ALL += [Spread(name, axes=kind, side="mask") for name in WHOLES for kind in KINDS]
-WHOLE = [
+ALL += [Spread(name, axes="Auto", side="mask") for name in WHOLES]
+ALL += [
+    Spread("attention", axes="Explicit", side="mask")
+]  # which gathers between loops
+WHOLE = [Spread(name, axes="Explicit", side="mask") for name in WHOLES]
+WHOLE += [
     Spread(name, unroll, kind, side=side)
     for name in MEMBERS
     for unroll in THROUGH
