@@ -29,7 +29,8 @@ UNROLLS = {
     "reverse": unrolls.reverse(unrolls.bptt),
     "scan": unrolls.scan,
 }
-FAST = [("bptt", 7, (3,)), ("bptt", 1, ()), ("bptt", 2, (2, 2))]
+CASES = [(7, (3,)), (1, ()), (2, (2, 2))]
+"""Each length and rank of a batch once; with one another they are before a release."""
 
 
 def problem(T, batch):
@@ -81,11 +82,13 @@ def reference(T, batch, backward):
 
 @pytest.mark.parametrize(
     ("name", "T", "batch"),
-    [
-        tiers.slow((name, T, batch), (name, T, batch) in FAST)
+    [tiers.slow((name, *case), name == "bptt") for name in UNROLLS for case in CASES]
+    + [
+        pytest.param(name, T, batch, marks=pytest.mark.release)
         for name in UNROLLS
         for T in (1, 2, 7)
         for batch in ((), (3,), (2, 2))
+        if (T, batch) not in CASES
     ],
 )
 def test_losses_and_gradients_are_those_of_a_plain_loop(name, T, batch):

@@ -91,16 +91,22 @@ def at_of(member: Member, layer, side: str):
 MEMBERS = {**CELLS, **LAYERS, **COMBINED}
 PLAIN = ("elman", "lstm", "gru", "from_step", "stack", "character model")
 """Those that the fast tier has without masks, resets and keys, too."""
+FULL = {*PLAIN, *tiers.SOME, *LAYERS}
+"""Those that the slow tier has so; the others before a release."""
 IN_FLOAT64 = {n for n in MEMBERS if {"float64", "in_dtype"} & set(re.split(r"\W+", n))}
 
 
 @pytest.mark.parametrize(
     ("name", "side"),
     [
-        tiers.slow((name, side), side == "both" or name in PLAIN)
-        for side in ("plain", "both")
-        for name in MEMBERS
-        if name not in IN_FLOAT64
+        *[(name, "both") for name in MEMBERS if name not in IN_FLOAT64],
+        *[
+            tiers.slow((name, "plain"), name in PLAIN)
+            if name in FULL
+            else pytest.param(name, "plain", marks=pytest.mark.release)
+            for name in MEMBERS
+            if name not in IN_FLOAT64
+        ],
     ],
 )
 def test_members(name, side):
