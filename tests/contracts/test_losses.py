@@ -135,6 +135,13 @@ def test_in_a_model_with_a_readout_and_other_options():
     assert jax.eval_shape(lambda: losses(kept)).shape == (7, 3)
 
 
+def test_a_recurrent_layer_made_with_other_options_still_gives_losses():
+    (params, carry, xs, targets, _), mask, _ = problem(7, (3,))
+    kept = layers.with_options(LAYER, save=layers.GATES)
+    at = params, carry, xs, Side(mask=mask, targets=targets)
+    assert jax.eval_shape(lambda: unrolls.bptt(kept, *at)[1]).shape == (7, 3)
+
+
 def test_losses_of_half_precision_are_float32():
     half = jnp.bfloat16
     layer = layers.with_losses(
