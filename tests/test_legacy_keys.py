@@ -22,7 +22,8 @@ from bptt_jax import (
     unrolls,
 )
 from bptt_jax.types import Batch
-from support.gradients import quick_jit
+from support import tiers
+from support.gradients import initial, quick_jit
 from support.members import CELLS, LAYERS, UNROLLS
 
 T, B, I, H = 5, 2, 3, 4
@@ -44,9 +45,10 @@ def _is_key(a):
     return jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
 
 
+NOISY = cells.zoneout(cells.elman(I, H), 0.3)
 DRAWS = layers.stack(
     layers.dropout(0.3),
-    layers.recurrent(cells.zoneout(cells.zoneout(cells.elman(I, H), 0.3), 0.2)),
+    layers.recurrent(cells.zoneout(NOISY, 0.2)),
     layers.variational_dropout(0.3, H),
 )
 XS = np.random.default_rng(0).normal(size=(T, B, I)).astype("f")
@@ -54,9 +56,9 @@ FLAGS = np.random.default_rng(1).random((2, T, B)) < 0.6
 
 
 @functools.cache
-def at():
-    params = DRAWS.init(jax.random.key(0))
-    return params, DRAWS.init_carry(params, (B,))
+def at(layer=DRAWS):
+    params = initial(layer, (0, 0))
+    return params, layer.init_carry(params, (B,))
 
 
 def side(make, **more):
@@ -67,13 +69,14 @@ def side(make, **more):
 def test_side(name):
     """With mask and resets, which wrap what the keys go to."""
     unroll = unrolls.scan if name == "scan" else UNROLLS[name].unroll
-    params, carry = at()
+    layer = DRAWS if name == "bptt" else layers.recurrent(NOISY)
+    params, carry = at(layer)
 
     @quick_jit
     def gradient(params, keys):
         def loss(params):
             s = Side(mask=FLAGS[0], resets=FLAGS[1], keys=keys)
-            return (unroll(DRAWS, params, carry, XS, s)[1] ** 2).sum()
+            return (unroll(layer, params, carry, XS, s)[1] ** 2).sum()
 
         return jax.value_and_grad(loss)(params)
 
@@ -90,21 +93,24 @@ def test_the_keys_that_are_refused():
 def test_one_step_and_one_stretch():
     params, carry = at()
     cell = cells.zoneout(cells.gru(I, H), 0.4)
-    p = cell.init(jax.random.key(0))
+    p = initial(cell, (0, 0))
     c = cell.init_carry(p, (B,))
-    same(lambda make: cell.step(p, c, (XS[0], make(SEED))))
-    same(lambda make: DRAWS.fwd(params, carry, XS, side(make, mask=FLAGS[0]))[:2])
+    step = quick_jit(lambda key: cell.step(p, c, (XS[0], key)))
+    same(lambda make: step(make(SEED)))
+    stretch = quick_jit(lambda side: DRAWS.fwd(params, carry, XS, side)[:2])
+    same(lambda make: stretch(side(make, mask=FLAGS[0])))
 
 
 @pytest.mark.parametrize("name", ["lstm", "learned_carry", "zoneout", "from_step"])
 def test_parameters(name):
-    same(lambda make: CELLS[name].make().init(make(SEED)))
-    same(lambda make: LAYERS["character model"].make().init(make(SEED)))
+    both = CELLS[name].make(), LAYERS["character model"].make()
+    init = quick_jit(lambda key: [made.init(key) for made in both])
+    same(lambda make: init(make(SEED)))
 
 
 def test_random_truncation():
-    cell = cells.gru(I, H)
-    params = cell.init(jax.random.key(0))
+    cell = cells.elman(I, H)
+    params = initial(cell, (0, 0))
     carry = cell.init_carry(params, (B,))
 
     def loss(params, **options):
@@ -123,7 +129,7 @@ EXACT = estimators.exact(MODEL, objectives.squared_error)
 
 @functools.cache
 def of_model():
-    return MODEL.init(jax.random.key(0))
+    return initial(MODEL, (0, 0))
 
 
 ESTIMATORS = {
@@ -140,8 +146,16 @@ ESTIMATORS = {
 }
 
 
-@pytest.mark.parametrize("given", ["the batch's key", "keys of its own"])
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        *[(name, "the batch's key") for name in ESTIMATORS],
+        *[
+            tiers.slow((name, "keys of its own"), name in ("exact", "stream"))
+            for name in ESTIMATORS  # the others run one of these two
+        ],
+    ],
+)
 def test_estimators(name, given):
     estimator, params = ESTIMATORS[name], of_model()
 
@@ -166,7 +180,8 @@ def test_tasks(make):
     task = make(batch=2)
     for stream in (task.train, task.held_out):
         item = stream.read(0, 1)[0]
-        same(lambda make, stream=stream, item=item: stream.batch(item, make(SEED)))
+        batch = quick_jit(functools.partial(stream.batch, item))
+        same(lambda make, batch=batch: batch(make(SEED)))
 
 
 def test_training():
@@ -185,7 +200,7 @@ def test_training():
 
 def test_generate():
     model = models.symbols(5, 3, (cells.gru(3, H),), 5, H)
-    params, tokens = model.init(jax.random.key(0)), np.array([1, 2])
+    params, tokens = initial(model, (0, 0)), np.array([1, 2])
     same(lambda make: models.generate(model, params, tokens, 6, 1.0, make(SEED)))
 
 

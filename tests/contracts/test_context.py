@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from bptt_jax import InContext, Side, cells, layers, unrolls
-from support.gradients import pulled_back, quick_jit, worst
+from support.gradients import all_pulled_back, initial, quick_jit, worst
 
 T, S, I, H = 7, 5, 3, 4
 TOLERANCE = 1e-11
@@ -74,18 +74,18 @@ STEPS = {
 
 
 def draw(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape) * 0.6)
+    return np.random.default_rng(seed).normal(size=shape) * 0.6
 
 
 def case(name, T=T, batch=(2,), side=""):
     made, shape = CELLS[name]
     context = (draw(1, *batch, *shape) if shape else
                (draw(1, *batch, H), draw(2, *batch, H)))  # fmt: skip
-    params = quick_jit(made.init)(jax.random.key(0))
+    params = initial(made, (0, 0))
     flags = np.random.default_rng(5).random((2, T, *batch))
     there = Side(
-        mask=jnp.asarray(flags[0] < 0.7) if side else None,
-        resets=jnp.asarray(flags[1] < 0.3) if side else None,
+        mask=flags[0] < 0.7 if side else None,
+        resets=flags[1] < 0.3 if side else None,
     )
     return (
         made,
@@ -125,13 +125,16 @@ def of_library(made, unroll, side, **options):
     return run
 
 
+def differ(ours, plain, at) -> tuple[float, str]:
+    """Outputs and gradients of both, of one program: the largest error and its leaf."""
+    return worst(*all_pulled_back([ours, plain], *at))
+
+
 def compared(name, unroll, *, T=T, batch=(2,), side="", layer=lambda c: c, **options):
     made, at, beside = case(name, T, batch, side)
-    found = pulled_back(of_library(layer(made), unroll, beside, **options), *at)
-    want = pulled_back(by_hand(name, beside), *at)
-    error, leaf = worst(found, want)
+    ours = of_library(layer(made), unroll, beside, **options)
+    error, leaf = differ(ours, by_hand(name, beside), at)
     assert error < TOLERANCE, leaf
-    return found
 
 
 UNROLLS = {
@@ -165,23 +168,19 @@ def test_one_for_all_examples():
     """Without the batch axes it is as parameters are."""
     made, (own, carry, xs, _), side = case("generated weights")
     at = own, carry, xs, draw(9, H, H)
-    found = pulled_back(of_library(made, unrolls.bptt, side), *at)
-    assert (
-        worst(found, pulled_back(by_hand("generated weights", side), *at))[0]
-        < TOLERANCE
-    )
+    ours = of_library(made, unrolls.bptt, side)
+    assert differ(ours, by_hand("generated weights", side), at)[0] < TOLERANCE
 
 
 def test_from_the_end():
     made, at, _ = case("attention")
     back = unrolls.reverse(unrolls.bptt)
-    found = pulled_back(of_library(made, back, Side()), *at)
 
     def flipped(own, carry, xs, context):
         carry, ys = by_hand("attention", Side())(own, carry, xs[::-1], context)
         return carry, ys[::-1]
 
-    assert worst(found, pulled_back(flipped, *at))[0] < TOLERANCE
+    assert differ(of_library(made, back, Side()), flipped, at)[0] < TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -195,7 +194,7 @@ def test_from_the_end():
 def test_within_layers(around):
     made, at, side = case("generated weights", side="both")
     layer = around(made)
-    alone = layer.init(jax.random.key(0))
+    alone = initial(layer, (0, 0))
 
     def run(own, carry, xs, context):
         params = jax.tree.unflatten(jax.tree.structure(alone), jax.tree.leaves(own))
@@ -203,9 +202,7 @@ def test_within_layers(around):
         after, ys = unrolls.bptt(layer, params, start, xs, side, context=context)
         return jax.tree.leaves(after)[0], ys
 
-    found = pulled_back(run, *at)
-    want = pulled_back(by_hand("generated weights", side), *at)
-    assert worst(found, want)[0] < TOLERANCE
+    assert differ(run, by_hand("generated weights", side), at)[0] < TOLERANCE
 
 
 def test_several_parts_that_see_it():
@@ -218,7 +215,7 @@ def test_several_parts_that_see_it():
     narrow = layers.dense(H, I)
     model = layers.stack(zone=first, scale=scale, narrow=narrow, attend=last)
     params = jax.tree.map(
-        lambda a: a.astype(float), layers.without_context(model.init(jax.random.key(0)))
+        lambda a: a.astype(float), layers.without_context(initial(model, (0, 0)))
     )
     context = draw(1, 2, H, H)
     carry = model.init_carry(params, (2,))
@@ -239,8 +236,7 @@ def test_several_parts_that_see_it():
         )
         return dict(zone=zone, scale=(), narrow=(), attend=attended), ys
 
-    found = pulled_back(functools.partial(run, unrolls.bptt), *at)
-    error, leaf = worst(found, pulled_back(plain, *at))
+    error, leaf = differ(functools.partial(run, unrolls.bptt), plain, at)
     assert error < TOLERANCE, leaf
 
 
@@ -249,17 +245,15 @@ def test_a_carry_that_is_made_of_it():
         return params.context.mean(-2)
 
     made = cells.from_step(attend, functools.partial(init, tuple(SHAPES)), begin)
-    params = made.init(jax.random.key(0))
+    params = initial(made, (0, 0))
     context, xs = draw(1, 2, S, H), draw(4, T, 2, I)
 
     def loss(unroll, context):
         whole = layers.with_context(params, context)
         return (unroll(made, whole, made.init_carry(whole, (2,)), xs)[1] ** 2).sum()
 
-    found, want = (
-        quick_jit(jax.grad(functools.partial(loss, f)))(context)
-        for f in (unrolls.bptt, unrolls.scan)
-    )
+    each = [functools.partial(loss, f) for f in (unrolls.bptt, unrolls.scan)]
+    found, want = quick_jit(lambda c: [jax.grad(f)(c) for f in each])(context)
     np.testing.assert_allclose(found, want, rtol=1e-10)
 
 
@@ -282,23 +276,15 @@ def test_truncated_cuts_states_alone():
                 total = total + (y.sum() if t >= start else 0.0)
         return total
 
-    found, want = (quick_jit(jax.grad(f))(context) for f in (loss, plain))
+    found, want = quick_jit(lambda c: [jax.grad(f)(c) for f in (loss, plain)])(context)
     np.testing.assert_allclose(found, want, rtol=1e-10)
 
 
 def test_randomly_truncated_is_right_where_nothing_is_cut():
     made, at, _ = case("attention")
-    found = pulled_back(
-        of_library(
-            made,
-            unrolls.randomly_truncated,
-            Side(),
-            mean_length=1e9,
-            key=jax.random.key(0),
-        ),
-        *at,
-    )
-    assert worst(found, pulled_back(by_hand("attention", Side()), *at))[0] < 1e-4
+    options = dict(mean_length=1e9, key=jax.random.key(0))
+    ours = of_library(made, unrolls.randomly_truncated, Side(), **options)
+    assert differ(ours, by_hand("attention", Side()), at)[0] < 1e-4
 
 
 def test_one_step_after_another():
@@ -316,9 +302,8 @@ def test_what_a_watch_sees_and_what_comes_back():
         made, *at, context=context, watch=lambda s: (unrolls.contract(s), s.d_states)
     )
     pulled = back(jnp.zeros_like(last), jnp.ones_like(ys))
-    d_own, d_context = jax.grad(
-        lambda own, c: by_hand("attention", Side())(own, carry, xs, c)[1].sum(), (0, 1)
-    )(own, context)
+    plain = lambda own, c: by_hand("attention", Side())(own, carry, xs, c)[1].sum()
+    d_own, d_context = quick_jit(jax.grad(plain, (0, 1)))(own, context)
     np.testing.assert_allclose(pulled.d_context, d_context, rtol=1e-9)
     assert pulled.d_params.context == ()
     np.testing.assert_allclose(pulled.d_params.params["w_q"], d_own["w_q"], rtol=1e-9)
@@ -329,19 +314,14 @@ def test_under_vmap_each_example_has_its_own():
     run = of_library(made, unrolls.bptt, side)
     over = jax.vmap(run, (None, 0, 1, 0), (0, 1))
     at = own, carry, xs, context
-    assert worst(pulled_back(over, *at), pulled_back(run, *at))[0] < TOLERANCE
+    assert differ(over, run, at)[0] < TOLERANCE
 
 
 def test_tangents_of_a_context():
     made, (own, carry, xs, context), _ = case("attention")
     at = [(own, carry, xs, context), (own, carry, xs, draw(8, *context.shape))]
-    found, want = (
-        quick_jit(functools.partial(jax.jvp, f))(*at)
-        for f in (
-            of_library(made, unrolls.both_modes, Side()),
-            by_hand("attention", Side()),
-        )
-    )
+    each = of_library(made, unrolls.both_modes, Side()), by_hand("attention", Side())
+    found, want = quick_jit(lambda *at: [jax.jvp(f, *at) for f in each])(*at)
     np.testing.assert_allclose(found[1][1], want[1][1], rtol=1e-9)
 
 

@@ -29,7 +29,8 @@ UNROLLS = {
     "reverse": unrolls.reverse(unrolls.bptt),
     "scan": unrolls.scan,
 }
-FAST = [("bptt", 7, (3,)), ("bptt", 1, ()), ("bptt", 2, (2, 2))]
+CASES = [(7, (3,)), (1, ()), (2, (2, 2))]
+"""Each length and rank of a batch once; with one another they are before a release."""
 
 
 def problem(T, batch):
@@ -81,11 +82,13 @@ def reference(T, batch, backward):
 
 @pytest.mark.parametrize(
     ("name", "T", "batch"),
-    [
-        tiers.slow((name, T, batch), (name, T, batch) in FAST)
+    [tiers.slow((name, *case), name == "bptt") for name in UNROLLS for case in CASES]
+    + [
+        pytest.param(name, T, batch, marks=pytest.mark.release)
         for name in UNROLLS
         for T in (1, 2, 7)
         for batch in ((), (3,), (2, 2))
+        if (T, batch) not in CASES
     ],
 )
 def test_losses_and_gradients_are_those_of_a_plain_loop(name, T, batch):
@@ -130,6 +133,13 @@ def test_in_a_model_with_a_readout_and_other_options():
     np.testing.assert_allclose(quick_jit(lambda: losses(judged))(), want, rtol=1e-10)
     kept = layers.with_options(judged, save=layers.GATES)
     assert jax.eval_shape(lambda: losses(kept)).shape == (7, 3)
+
+
+def test_a_recurrent_layer_made_with_other_options_still_gives_losses():
+    (params, carry, xs, targets, _), mask, _ = problem(7, (3,))
+    kept = layers.with_options(LAYER, save=layers.GATES)
+    at = params, carry, xs, Side(mask=mask, targets=targets)
+    assert jax.eval_shape(lambda: unrolls.bptt(kept, *at)[1]).shape == (7, 3)
 
 
 def test_losses_of_half_precision_are_float32():

@@ -19,6 +19,7 @@ from bptt_jax import (
     objectives,
     unrolls,
 )
+from support.gradients import initial, quick_jit
 
 MODEL = layers.recurrent(cells.elman(2, 5, param_dtype=jnp.float64))
 EXACT = estimators.exact(MODEL, objectives.squared_error)
@@ -29,10 +30,15 @@ KEY = jax.random.key(0)
 def setting():
     rng = np.random.default_rng(0)
     xs, targets = rng.normal(size=(12, 3, 2)), rng.normal(size=(12, 3, 5))
-    batch = Batch(
-        jnp.asarray(xs, jnp.float64), Side(targets=jnp.asarray(targets, jnp.float64))
-    )
-    return MODEL.init(jax.random.key(1)), batch
+    return initial(MODEL, (0, 1)), Batch(xs, Side(targets=targets))
+
+
+def biases(*estimators, **options):
+    """Of each beside the exact one, of one program."""
+    at = *setting(), KEY
+    return quick_jit(
+        lambda: [diagnose.bias(e, EXACT, *at, **options) for e in estimators]
+    )()
 
 
 def of(unroll, **options):
@@ -41,7 +47,7 @@ def of(unroll, **options):
 
 
 def test_the_exact_gradient_has_none():
-    found = diagnose.bias(of(unrolls.scan), EXACT, *setting(), KEY)
+    (found,) = biases(of(unrolls.scan))
     np.testing.assert_allclose(found, (1, 0, 1), atol=1e-5)
 
 
@@ -84,7 +90,7 @@ def constant(value):
     ],
 )
 def test_figures_where_squares_leave_the_range(dtype, size):
-    params = [jnp.zeros(90, dtype), jnp.zeros(10, dtype)]
+    params = [np.zeros(90, dtype), np.zeros(10, dtype)]
     for factor, cosine in ((0.5, 1), (-2, -1)):
         pair = constant(factor * size), constant(size)
         found = diagnose.bias(*pair, params, None, KEY)
@@ -97,10 +103,8 @@ def test_figures_where_squares_leave_the_range(dtype, size):
 
 
 def test_longer_windows_are_nearer():
-    errors = [
-        float(diagnose.bias(of(unrolls.truncated, window=w), EXACT, *setting(), KEY)[1])
-        for w in (1, 4, 12)
-    ]
+    cut = [of(unrolls.truncated, window=w) for w in (1, 4, 12)]
+    errors = [float(found.relative_error) for found in biases(*cut)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-5 < 1e-2 < errors[1]
 
@@ -113,10 +117,9 @@ def test_a_scaled_gradient_and_one_of_the_other_sign():
 
         return Estimator(EXACT.init, grad)
 
-    found = diagnose.bias(scaled(2.0), EXACT, *setting(), KEY)
-    np.testing.assert_allclose(found, (1, 1, 2), rtol=1e-5)
-    found = diagnose.bias(scaled(-1.0), EXACT, *setting(), KEY)
-    np.testing.assert_allclose(found, (-1, 2, 1), rtol=1e-5)
+    twice, back = biases(scaled(2.0), scaled(-1.0))
+    np.testing.assert_allclose(twice, (1, 1, 2), rtol=1e-5)
+    np.testing.assert_allclose(back, (-1, 2, 1), rtol=1e-5)
 
 
 def test_the_error_of_an_unbiased_estimator_falls_with_draws():
@@ -128,14 +131,9 @@ def test_the_error_of_an_unbiased_estimator_falls_with_draws():
         objectives.squared_error,
         unroll=functools.partial(unrolls.randomly_truncated, mean_length=4),
     )
-    few, many = (
-        float(diagnose.bias(random, EXACT, *setting(), KEY, draws=n).relative_error)
-        for n in (10, 1000)
-    )
+    few, many = (float(biases(random, draws=n)[0].relative_error) for n in (10, 1000))
     assert many < 0.5 * few
-    short = diagnose.bias(
-        of(unrolls.truncated, window=4), EXACT, *setting(), KEY, draws=2
-    )
+    (short,) = biases(of(unrolls.truncated, window=4), draws=2)
     assert many < 0.5 * float(short.relative_error)
 
 

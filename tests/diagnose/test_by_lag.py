@@ -20,6 +20,8 @@ from bptt_jax import (
     unrolls,
 )
 from support import watching
+from support.gradients import quick_jit
+from support.reference import reference_jit
 
 LOSS = objectives.squared_error
 KEY = jax.random.key(0)
@@ -43,8 +45,8 @@ LINEAR = layers.recurrent(
 
 def linear_batch(steps):
     rng = np.random.default_rng(1)
-    side = Side(targets=jnp.asarray(rng.normal(size=(steps, 2, 3))))
-    return Batch(jnp.asarray(rng.normal(size=(steps, 2, 3))), side)
+    side = Side(targets=rng.normal(size=(steps, 2, 3)))
+    return Batch(rng.normal(size=(steps, 2, 3)), side)
 
 
 @pytest.mark.parametrize("ragged", [False, True])
@@ -55,9 +57,14 @@ def test_norms_are_those_of_a_loop(ragged):
     found = diagnose.by_lag(model, LOSS, params, batch, lags=3)
 
     zeros, vectors = watching.zeros_after("lstm", params, batch), []
-    for t in (3, 6):
-        last = lambda z, t=t: watching.losses_of_loop("lstm", params, batch, z)[t]
-        d = jax.jit(jax.grad(last))(zeros)
+
+    @reference_jit
+    def slopes(zeros):
+        losses = lambda z: watching.losses_of_loop("lstm", params, batch, z)
+        _, back = jax.vjp(lambda z: jnp.stack([losses(z)[t] for t in (3, 6)]), zeros)
+        return [back(row)[0] for row in jnp.eye(2)]
+
+    for t, d in zip((3, 6), slopes(zeros), strict=True):
         flat = [
             np.concatenate([np.asarray(a) for a in jax.tree.leaves(d[t - k])], -1)
             for k in range(3)
@@ -79,28 +86,39 @@ def test_linear_network_decays_at_its_radius():
     found = diagnose.by_lag(LINEAR, LOSS, params, batch, lags=24)
     phi = np.asarray(found.norms)
     np.testing.assert_allclose(phi[1:] / phi[:-1], RHO, rtol=1e-10)
-    for rate in (diagnose.fitted_rate, diagnose.largest_rate, diagnose.quantile_rate):
-        np.testing.assert_allclose(rate(found.norms, 2), RHO, rtol=1e-9)
-    left = diagnose.remainder(found.norms, jnp.float64(RHO), 2)
+    rates = diagnose.fitted_rate, diagnose.largest_rate, diagnose.quantile_rate
+
+    @quick_jit
+    def figures(norms):
+        left = diagnose.remainder(norms, jnp.float64(RHO), 2)
+        return [rate(norms, 2) for rate in rates], left, diagnose.horizon(norms)
+
+    each, left, horizon = figures(found.norms)
+    np.testing.assert_allclose(each, RHO, rtol=1e-9)
     np.testing.assert_allclose(left[5], phi[0] * RHO**5 / (1 - RHO), rtol=1e-10)
     np.testing.assert_allclose(left[0], phi[0] / (1 - RHO), rtol=1e-10)
     share = 1 - RHO ** np.arange(1, 25)
     want = 1 + np.argmax(share / share[-1] >= 0.95)
-    assert int(diagnose.horizon(found.norms)) == want
+    assert int(horizon) == want
 
 
 def test_what_is_left_out_is_within_the_bound():
     """The bias gradient of a linear network, with I_t = 1, truncated at K lags."""
     batch, params = linear_batch(40), watching.params_of(LINEAR)
-    targets = Weighted(batch.side.targets, (jnp.arange(40) == 39).astype(float))
+    targets = Weighted(batch.side.targets, (np.arange(40) == 39).astype(float))
     batch = batch._replace(side=Side(targets=targets))
     found = diagnose.by_lag(LINEAR, LOSS, params, batch, lags=40)
     bias = diagnose.relative_bias(found.norms, found.sums, jnp.float64(RHO))
-    total = estimators.exact(LINEAR, LOSS).grad(params, (), batch, KEY)[1]["b"]
-    for K in (5, 10, 20):
-        cut = functools.partial(unrolls.truncated, window=K)
-        short = estimators.exact(LINEAR, LOSS, unroll=cut)
-        got = short.grad(params, (), batch, KEY)[1]["b"]
+    windows = 5, 10, 20
+
+    @quick_jit
+    def gradients(params):
+        cuts = [functools.partial(unrolls.truncated, window=K) for K in windows]
+        each = [estimators.exact(LINEAR, LOSS, unroll=u) for u in (unrolls.bptt, *cuts)]
+        return [e.grad(params, (), batch, KEY)[1]["b"] for e in each]
+
+    total, *short = map(np.asarray, gradients(params))
+    for K, got in zip(windows, short, strict=True):
         off = np.linalg.norm(got - total) / np.linalg.norm(total)
         assert 1e-6 < off <= float(bias[K - 1]), K
     K = int(diagnose.window(found.norms, found.sums, tolerance=0.3))
@@ -140,7 +158,8 @@ def test_adaptive_is_truncation_by_the_chosen_window(tolerance, window):
     cut = functools.partial(unrolls.truncated, window=2 * window, stride=window)
     if window == 8:
         cut = unrolls.bptt
-    want = estimators.exact(LINEAR, LOSS, unroll=cut).grad(params, (), batch, KEY)[1]
+    exact = quick_jit(estimators.exact(LINEAR, LOSS, unroll=cut).grad)
+    want = exact(params, (), batch, KEY)[1]
     for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
     assert [int(state.age), int(grad(params, state, batch, KEY)[2].age)] == [1, 2]
@@ -168,7 +187,7 @@ def test_a_batch_of_padding_chooses_nothing():
     grad, taken = jax.jit(estimator.grad), []
     state = estimator.init(params, batch)
     for real in (True, True, False):
-        mask = jnp.full((16, 2), real)
+        mask = np.full((16, 2), real)
         padded = batch._replace(side=batch.side._replace(mask=mask))
         _, _, state, _, metrics = grad(params, state, padded, KEY)
         taken.append(int(metrics["window"]))

@@ -22,7 +22,7 @@ from support import watching
 from support.reference import reference_jit
 
 LOSS = objectives.squared_error
-I, O, T = watching.I, watching.O, watching.T
+I, O, T = watching.I, watching.O, 4
 dense = functools.partial(layers.dense, param_dtype=jnp.float64)
 
 
@@ -34,7 +34,7 @@ def norms(d_states) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["lstm", "from_step"])
 def test_they_are_the_norms_of_gradient_flow(name):
-    model, batch = watching.model(name), watching.batch(ragged=True)
+    model, batch = watching.model(name), watching.batch(ragged=True, steps=T)
     params = watching.params_of(model)
     found = diagnose.flows(model, LOSS, params, batch)
     called = dict(lstm="[0] lstm", from_step="[0]")[name]
@@ -89,7 +89,7 @@ def loss_of(pooled: bool, params, batch, mask, weights, zeros):
     ahead = looped(CELLS[1], params[1][0], hs, mask, second)
     back = looped(CELLS[2], params[1][1], hs[::-1], mask[::-1], third[::-1])[::-1]
     hs = jnp.concatenate([ahead, back], -1)
-    goals = batch.side.targets
+    goals, weights = map(jnp.asarray, (batch.side.targets, weights))
     if pooled:  # the last real step, which a weight counts at
         at = mask.shape[0] - 1 - mask[::-1].argmax(0), jnp.arange(mask.shape[1])
         hs, goals, mask = hs[at][None], goals[at][None], mask.any(0)[None]
@@ -103,9 +103,9 @@ def loss_of(pooled: bool, params, batch, mask, weights, zeros):
 def test_parts_of_sections(pooled):
     """Of both directions and of a part after a pool, with padding and weights."""
     model = sections([wholes.last()] if pooled else [])
-    batch = watching.batch(ragged=True)
+    batch = watching.batch(ragged=True, steps=T)
     rng = np.random.default_rng(4)
-    weights = jnp.asarray(0.5 + rng.random((T, 2)))
+    weights = 0.5 + rng.random((T, 2))
     mask, goals = batch.side.mask, batch.side.targets
     side = Side(mask=mask, targets=Weighted(goals, weights))
     params = watching.params_of(model)
@@ -113,7 +113,7 @@ def test_parts_of_sections(pooled):
     after = "[3] elman" if pooled else "[2] elman"
     assert list(found) == ["[0] elman", "[1][0] gru", "[1][1] elman", after]
 
-    zeros = [jnp.zeros((T, 2, n)) for n in (4, 3, 3, 2)]
+    zeros = [np.zeros((T, 2, n)) for n in (4, 3, 3, 2)]
     loss = functools.partial(loss_of, pooled, params, batch, mask, weights)
     for got, d in zip(
         found.values(), reference_jit(jax.grad(loss))(zeros), strict=True
@@ -130,7 +130,7 @@ def test_an_unroll_that_nothing_passes_by_is_refused():
 
 @pytest.mark.parametrize("unroll", [unrolls.both_modes, unrolls.checkpointed])
 def test_through_other_unrolls(unroll):
-    batch = watching.batch()
+    batch = watching.batch(steps=T)
     params = watching.params_of(sections([]))
     found, want = (
         diagnose.flows(sections([], run), LOSS, params, batch)

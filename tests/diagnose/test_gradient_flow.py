@@ -21,6 +21,7 @@ from bptt_jax import (
 from support import watching
 from support.changed import with_parts
 from support.complex_cells import BY_HAND
+from support.gradients import initial, quick_jit
 from support.reference import reference_jit
 
 LOSS = objectives.squared_error
@@ -30,7 +31,7 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("name", ["lstm", "elman", "from_step"])
 def test_is_the_gradient_of_a_zero_added_to_each_state(name, ragged):
-    model, batch = watching.model(name), watching.batch(ragged)
+    model, batch = watching.model(name), watching.batch(ragged, steps=4)
     params = watching.params_of(model)
     flow = diagnose.gradient_flow(model, LOSS, params, batch, chunk=3)
 
@@ -50,7 +51,7 @@ def test_is_the_gradient_of_a_zero_added_to_each_state(name, ragged):
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_does_not_depend_on_the_chunk(steps):
-    model, batch = watching.model(), watching.batch(steps=steps)
+    model, batch = watching.model("elman"), watching.batch(steps=steps)
     params = watching.params_of(model)
     one, default = (
         diagnose.contributions(model, LOSS, params, batch, chunk=k) for k in (1, None)
@@ -60,11 +61,11 @@ def test_does_not_depend_on_the_chunk(steps):
 
 
 def test_gradients_are_those_of_the_estimator():
-    model, batch = watching.model(), watching.batch(ragged=True)
+    model, batch = watching.model(), watching.batch(ragged=True, steps=4)
     params = watching.params_of(model)
-    want = estimators.exact(model, LOSS).grad(params, (), batch, KEY)[1]
+    want = quick_jit(estimators.exact(model, LOSS).grad)(params, (), batch, KEY)[1]
     for f in (diagnose.gradient_flow, diagnose.contributions):
-        got = f(model, LOSS, params, batch).grads
+        got = f(model, LOSS, params, batch, chunk=3).grads
         for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-12)
 
@@ -162,11 +163,11 @@ def test_a_layer_without_a_state_is_refused():
 def test_flow_norms_and_lags_of_complex_states():
     """Moduli throughout: against the same in plain loops over what JAX gives."""
     model, T, B = layers.recurrent(BY_HAND), 5, 2
-    params = jax.tree.map(lambda a: a.astype(complex), BY_HAND.init(KEY))
+    params = jax.tree.map(lambda a: a.astype(complex), initial(BY_HAND, (0, 0)))
     rng = np.random.default_rng(0)
-    xs = jnp.asarray(rng.normal(size=(T, B, 3)))
-    batch = Batch(xs, Side(targets=jnp.asarray(rng.normal(size=(T, B, 4)))))
-    carry = BY_HAND.init_carry(params, (B,))
+    xs = rng.normal(size=(T, B, 3))
+    batch = Batch(xs, Side(targets=rng.normal(size=(T, B, 4))))
+    carry = np.zeros((B, 4), complex)
 
     def losses(params, added):
         state, found = carry, []
@@ -185,14 +186,21 @@ def test_flow_norms_and_lags_of_complex_states():
         _, ys = unrolls.scan(BY_HAND, params, state, xs[t:])
         return ((ys - batch.side.targets[t:]) ** 2).sum(-1)
 
-    zeros = jnp.zeros((T, B, 4), complex)
-    d_params = jax.grad(lambda p: losses(p, zeros).mean())(params)
+    @reference_jit
+    def plain(params, zeros):
+        """Gradients of the mean, of later losses by a state, of the last by all; states."""
+        d_params = jax.grad(lambda p: losses(p, zeros).mean())(params)
+        rest = jax.grad(lambda s: losses_from(s, 2).sum())(states_after(1)) / (T * B)
+        d_last = jax.grad(lambda z: losses(params, z)[-1].sum())(zeros)
+        return d_params, rest, d_last, [states_after(t) for t in range(T - 1)]
+
+    zeros = np.zeros((T, B, 4), complex)
+    d_params, rest, d_last, after = jax.tree.map(np.asarray, plain(params, zeros))
     found = diagnose.contributions(model, LOSS, params, batch, chunk=2)
     for name, want in d_params.items():
         np.testing.assert_allclose(found.grads[name], want, atol=1e-13)
         assert jnp.isrealobj(found.norms[0][name])
-        assert found.norms[0][name].sum() >= jnp.abs(found.grads[name]).max()
-    rest = jax.grad(lambda s: losses_from(s, 2).sum())(states_after(1)) / (T * B)
+        assert np.sum(found.norms[0][name]) >= np.abs(found.grads[name]).max()
     np.testing.assert_allclose(found.d_states[0][1], rest, atol=1e-13)
     norms = diagnose.state_norms(found.d_states[0])
     assert jnp.isrealobj(norms)
@@ -200,8 +208,7 @@ def test_flow_norms_and_lags_of_complex_states():
         norms, np.linalg.norm(found.d_states[0], axis=-1), rtol=1e-12
     )
     later = diagnose.by_lag(model, LOSS, params, batch, lags=T)
-    last = lambda z: losses(params, z)[-1].sum()
-    slopes = np.linalg.norm(jax.grad(last)(zeros), axis=-1).mean(1)[::-1]
+    slopes = np.linalg.norm(d_last, axis=-1).mean(1)[::-1]
     np.testing.assert_allclose(later.norms[1:], slopes[1:], rtol=1e-10)
     assert jnp.isrealobj(later.norms)
     assert jnp.isrealobj(later.sums)
@@ -209,10 +216,7 @@ def test_flow_norms_and_lags_of_complex_states():
     assert np.isfinite(omega.value)
     assert jnp.isrealobj(omega.value)
     (activity,) = diagnose.activity(model, params, batch)
-    states = [np.asarray(carry)]
-    for x in xs[:-1]:
-        states.append(np.asarray(BY_HAND.step(params, states[-1], x)[0]))
-    states = np.stack(states)
+    states = np.stack([carry, *after])
     np.testing.assert_allclose(activity.state_norms, np.linalg.norm(states, axis=-1))
     np.testing.assert_allclose(activity.means, states.mean((0, 1)))
     np.testing.assert_allclose(activity.deviations, states.std((0, 1)))
@@ -229,14 +233,14 @@ def backward(hook, cell=LINEAR, aux=None, steps=6):
     """The cotangents of the inputs of one long pull from the last state."""
     params = watching.params_of(cell)
     carry = cell.init_carry(params, (2,))
-    xs = jnp.asarray(np.random.default_rng(3).normal(size=(steps, 2, 3)))
+    xs = np.random.default_rng(3).normal(size=(steps, 2, 3))
     layer = layers.recurrent(cell, on_d_carry=hook)
 
     def last(params, xs):
         carry_, _ = unrolls.bptt(layer, params, carry, xs, Side(aux=aux))
         return sum(jnp.vdot(a, a) for a in jax.tree.leaves(carry_))
 
-    return jax.grad(last, (0, 1))(params, xs), (params, carry, xs)
+    return quick_jit(jax.grad(last, (0, 1)))(params, xs), (params, carry, xs)
 
 
 def test_clip_d_carry_is_that_of_a_loop():
@@ -279,15 +283,18 @@ RANGES = {  # 100 units of that size: their squares leave the range of the dtype
 @pytest.mark.parametrize("dtype", RANGES)
 def test_clip_d_carry_in_every_dtype(dtype):
     """Where squares overflow or vanish; a complex gradient keeps its direction."""
-    for size in RANGES[dtype]:
-        d = dict(h=jnp.full(90, size, dtype), c=jnp.full(10, -size, dtype))
-        for max_norm in (abs(size) / 2, abs(size) * 100):
-            hook = layers.clip_d_carry(max_norm)
-            got = jax.jit(lambda d, hook=hook: hook(d, None))(d)  # compiled as one
-            for a, b in zip(*map(jax.tree.leaves, (got, clipped(d, max_norm)))):  # noqa: B905
-                assert a.dtype == dtype
-                eps = float(jnp.finfo(dtype).eps)
-                np.testing.assert_allclose(np.asarray(a, complex), b, rtol=4 * eps)
+    cases = [
+        (dict(h=np.full(90, size, dtype), c=np.full(10, -size, dtype)), max_norm)
+        for size in RANGES[dtype]
+        for max_norm in (abs(size) / 2, abs(size) * 100)
+    ]
+    hooks = [layers.clip_d_carry(max_norm) for _, max_norm in cases]
+    each = jax.jit(lambda ds: [f(d, None) for f, d in zip(hooks, ds, strict=True)])
+    for (d, max_norm), got in zip(cases, each([d for d, _ in cases]), strict=True):
+        for a, b in zip(*map(jax.tree.leaves, (got, clipped(d, max_norm)))):  # noqa: B905
+            assert a.dtype == dtype
+            eps = float(jnp.finfo(dtype).eps)
+            np.testing.assert_allclose(np.asarray(a, complex), b, rtol=4 * eps)
 
 
 def test_clip_d_carry_of_states_of_two_dtypes():
@@ -305,10 +312,15 @@ def test_the_norm_of_zeros_is_zero(dtype):
 
 def test_clip_d_carry_of_a_zero_has_a_derivative():
     hook = layers.clip_d_carry(1.0)
-    grad = jax.grad(lambda d: (hook(d, None) ** 2).sum())(jnp.zeros(3))
+    along = np.arange(3.0)  # it is the identity there
+
+    @quick_jit
+    def derivatives(d, along):
+        grad = jax.grad(lambda d: (hook(d, None) ** 2).sum())(d)
+        return grad, jax.jvp(lambda d: hook(d, None), (d,), (along,))[1]
+
+    grad, tangent = derivatives(np.zeros(3), along)
     np.testing.assert_array_equal(grad, 0)
-    along = jnp.arange(3.0)  # it is the identity there
-    _, tangent = jax.jvp(lambda d: hook(d, None), (jnp.zeros(3),), (along,))
     np.testing.assert_array_equal(tangent, along)
 
 
@@ -326,9 +338,10 @@ def test_scale_d_carry_rounds_the_product_and_not_the_factor():
 
 @pytest.mark.parametrize("dtype", RANGES)
 def test_state_norms_in_every_dtype(dtype):
+    norms = jax.jit(diagnose.state_norms)
     for size in RANGES[dtype]:
-        d = jnp.full((3, 100), size, dtype), jnp.full((3, 44), size, dtype)
-        found = jax.jit(diagnose.state_norms)(d)
+        d = np.full((3, 100), size, dtype), np.full((3, 44), size, dtype)
+        found = norms(d)
         assert found.dtype == (jnp.float64 if "64" in dtype[-3:] and dtype != "complex64"
                                or dtype == "complex128" else jnp.float32)  # fmt: skip
         exact = abs(complex(np.asarray(d[0])[0, 0])) * 12
@@ -345,7 +358,7 @@ def test_scale_d_carry_discounts_by_lag():
 @pytest.mark.parametrize("blocked", [True, False])
 def test_h_detach_blocks_the_way_through_h(blocked):
     cell = watching.cell("lstm")
-    aux = jnp.full(6, blocked).at[-1].set(False)  # the last state's own cotangent stays
+    aux = np.arange(6) < (5 if blocked else 0)  # the last state's own cotangent stays
     (got, _), (params, carry, xs) = backward(layers.h_detach, cell, aux)
 
     def last(params):
@@ -355,7 +368,7 @@ def test_h_detach_blocks_the_way_through_h(blocked):
             state, _ = cell.step(params, state._replace(h=h), x)
         return sum(jnp.vdot(a, a) for a in jax.tree.leaves(state))
 
-    want = jax.grad(last)(params)
+    want = reference_jit(jax.grad(last))(params)
     for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
 

@@ -312,7 +312,7 @@ EDITS = (
             "steps pulled back from the beginning",
             "scan(step, d_carry, (coeffs, d_ys), reverse=True)",
             "scan(step, d_carry, (coeffs, d_ys))",
-            original("elman"),
+            original("elman, in a loop"),
         ),
         (
             "what is kept is of the state before the step",

@@ -84,7 +84,11 @@ def how(item) -> str:
     """How the programs of a test are compiled, a key of `OPTIONS`."""
     tier = item.config.option.markexpr
     said = os.environ.get(VARIABLE)
-    fast = "not slow" in tier or tier == "smoke" or (tier in ("slow", "release") and said == QUICKLY)
+    fast = (
+        "not slow" in tier
+        or tier == "smoke"
+        or (tier in ("slow", "release") and said == QUICKLY)
+    )
     if not fast or said == AS_USERS:
         return AS_USERS
     mark = item.get_closest_marker("compiled")

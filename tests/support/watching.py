@@ -50,20 +50,20 @@ def model(name: str = "lstm"):
 
 def params_of(layer, seed=1):
     with jax.numpy_dtype_promotion("standard"):
-        return jax.tree.map(jnp.asarray, initial(layer, (0, seed)))
+        return initial(layer, (0, seed))
 
 
 def batch(ragged: bool = False, steps: int = T, examples: int = B, seed=0) -> Batch:
     rng = np.random.default_rng(seed)
     xs = rng.normal(size=(steps, examples, I))
-    side = Side(targets=jnp.asarray(rng.normal(size=(steps, examples, O))))
+    side = Side(targets=rng.normal(size=(steps, examples, O)))
     if ragged:
         mask, resets = np.ones((2, steps, examples), bool)
         mask[-2:, 0] = False
         resets = rng.random((steps, examples)) < 0.3
         xs[-2:, 0] = np.nan
-        side = side._replace(mask=jnp.asarray(mask), resets=jnp.asarray(resets))
-    return Batch(jnp.asarray(xs), side)
+        side = side._replace(mask=mask, resets=resets)
+    return Batch(xs, side)
 
 
 def zeros_after(name: str, params, batch: Batch):
