@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from support import apart
+
 ROOT = pathlib.Path(__file__).parent.parent
 HERE = ["bptt_jax", "bptt_jax remat", "lax.scan", "flax.linen.RNN"]  # extra: dev
 
@@ -39,17 +41,33 @@ def test_a_short_run(tmp_path):
     assert out.with_suffix(".png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--only", "theano"], "expected some of"),
-        (["--shapes", "9"], "from 1 to 8"),
-    ],
-)
-def test_what_is_not_there_is_named(options, message):
-    done = run("-m", "benchmarks.run", *options)
+REFUSED = {
+    "benchmarks.run --only theano": "expected some of",
+    "benchmarks.run --shapes 9": "from 1 to 8",
+    "benchmarks.allocations --rounds 0": "--rounds: expected at least 1, got 0",
+    "benchmarks.data_wait --rounds 0": "--rounds: expected at least 1, got 0",
+    "benchmarks.japanese_vowels --rounds 0": "--rounds: expected at least 1, got 0",
+}
+
+
+@pytest.fixture(scope="module")
+def ended():
+    """What becomes of the commands that are refused, and of code."""
+    commands = {words: ["-m", *words.split()] for words in REFUSED}
+    return apart.run(
+        {
+            **commands,
+            "disagreement": ["-c", DISAGREEMENT],
+            "workers": ["-c", WORKERS],
+        }
+    )
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_is_not_there_is_named(words, ended):
+    done = ended[words]
     assert done.returncode == 1
-    assert message in done.stderr
+    assert REFUSED[words] in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -85,9 +103,8 @@ assert reached["time of LSTM under remat to that without"] == "1.50, a"
 """
 
 
-def test_disagreement_is_seen_and_figures_are_those_of_the_rows():
-    done = run("-c", DISAGREEMENT)
-    assert done.returncode == 0, done.stderr
+def test_disagreement_is_seen_and_figures_are_those_of_the_rows(ended):
+    assert ended["disagreement"].returncode == 0, ended["disagreement"].stderr
 
 
 @pytest.mark.slow
@@ -185,19 +202,13 @@ def test_the_notebooks_program_beside_torchs(tmp_path):
         assert 0 < case["accuracy"][0] <= 1
 
 
-@pytest.mark.parametrize("name", ["allocations", "data_wait", "japanese_vowels"])
-def test_rounds_are_checked(name):
-    done = run("-m", f"benchmarks.{name}", "--rounds", "0")
-    assert done.returncode == 1
-    assert "--rounds: expected at least 1, got 0" in done.stderr
-
-
-def test_what_the_client_of_workers_holds_does_not_grow():
-    """With what is done already: its memory by quarters of the groups."""
-    code = """
+WORKERS = """
 from benchmarks import workers
 held = workers.megabytes(400, 4)
 assert max(held[2:]) < 1.1 * max(held[:2]), held
 """
-    done = run("-c", code)
-    assert done.returncode == 0, done.stderr
+
+
+def test_what_the_client_of_workers_holds_does_not_grow(ended):
+    """With what is done already: its memory by quarters of the groups."""
+    assert ended["workers"].returncode == 0, ended["workers"].stderr

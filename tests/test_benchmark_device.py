@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from support import apart
+
 ROOT = pathlib.Path(__file__).parent.parent
 STANDARD = "lstm (2, 24, 3, 8)"  # of a dry run
 BPTT = ["bptt_jax", "bptt_jax, rolled", "bptt_jax, one graph"]
@@ -76,8 +78,33 @@ def test_a_dry_run_of_each_kind(tmp_path):
     assert "no time in it means anything" in page
 
 
-def test_without_a_gpu_it_says_so(tmp_path):
-    done = run("-m", "benchmarks.device", "--out", str(tmp_path / "device.json"))
+REFUSED = {
+    "--seconds -1": "--seconds: expected a number of at least 0, got -1.0",
+    "--dry-run --only fortran": "--only: expected words of names of races",
+}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("device") / "device.json"
+
+
+@pytest.fixture(scope="module")
+def ended(out):
+    """What becomes of the commands that are refused, and of code."""
+    command = ["-m", "benchmarks.device", "--out", str(out)]
+    return apart.run(
+        {
+            "": command,
+            **{words: [*command, *words.split()] for words in REFUSED},
+            "page": ["-c", PAGE],
+            "bodies": ["-c", BODIES],
+        }
+    )
+
+
+def test_without_a_gpu_it_says_so(ended, out):
+    done = ended[""]
     assert done.returncode == 2
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -87,25 +114,14 @@ def test_without_a_gpu_it_says_so(tmp_path):
     ]
     assert len(said) == 1, done.stderr
     assert said[0].startswith("no NVIDIA GPU (JAX has cpu alone); --dry-run runs")
-    assert [*tmp_path.iterdir()] == []
+    assert [*out.parent.iterdir()] == []
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--seconds", "-1"], "--seconds: expected a number of at least 0, got -1.0"),
-        (
-            ["--dry-run", "--only", "fortran"],
-            "--only: expected words of names of races",
-        ),
-    ],
-)
-def test_what_is_not_understood_is_named(options, message, tmp_path):
-    done = run(
-        "-m", "benchmarks.device", "--out", str(tmp_path / "device.json"), *options
-    )
+@pytest.mark.parametrize("options", REFUSED)
+def test_what_is_not_understood_is_named(options, ended):
+    done = ended[options]
     assert done.returncode != 0
-    assert message in done.stderr
+    assert REFUSED[options] in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -337,9 +353,8 @@ assert report.line(b) == (
 """
 
 
-def test_the_page_says_what_the_figures_say():
-    done = run("-c", PAGE)
-    assert done.returncode == 0, done.stderr
+def test_the_page_says_what_the_figures_say(ended):
+    assert ended["page"].returncode == 0, ended["page"].stderr
 
 
 BODIES = """
@@ -378,6 +393,5 @@ assert _unrolled.LONGEST == 16
 """
 
 
-def test_bodies_are_as_long_as_is_said():
-    done = run("-c", BODIES)
-    assert done.returncode == 0, done.stderr
+def test_bodies_are_as_long_as_is_said(ended):
+    assert ended["bodies"].returncode == 0, ended["bodies"].stderr

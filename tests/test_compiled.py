@@ -42,6 +42,13 @@ def test_the_slow_tier_is_as_users_compile():
     assert options() == {}
 
 
+@pytest.mark.slow
+@compiled.always_quick
+def test_some_of_it_is_always_quick():
+    asked = os.environ.get(compiled.VARIABLE) == compiled.AS_USERS
+    assert options() == ({} if asked else compiled.QUICK)
+
+
 def test_a_process_of_a_test_compiles_in_the_same_way(request):
     code = OPTIONS + "print(sorted(made.env_option_overrides))"
     path = os.pathsep.join(filter(None, sys.path))

@@ -1,14 +1,11 @@
 """Experiments run in their quick mode, and their results are what their pages say."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
-from support.compiled import QUICK
+from support import apart, compiled
 
 FOLDER = pathlib.Path(__file__).parent.parent / "experiments"
 EXPERIMENTS = sorted(path.parent for path in FOLDER.glob("*/run.py"))
@@ -30,19 +27,19 @@ def test_results_and_page_are_there(folder):
         assert f"({name})" in page, f"{name} is not on the page"
 
 
-# most of the time of a quick mode is the compiler's
-FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items())
+# what they set before JAX starts, or never put back, is for each process
+WIDE = {"influence_balancing", "vanishing_gradient"}
+DEVICES = {"learning_rate_sweep"}
+OTHERS = {folder.name for folder in EXPERIMENTS} - WIDE - DEVICES
 
 
 @pytest.mark.slow
-@every_experiment
-def test_quick_mode_runs(folder, tmp_path):
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
-    done = subprocess.run(
-        [sys.executable, folder / "run.py", "--quick"],
-        cwd=tmp_path, capture_output=True, text=True,
-        env=os.environ | {"XLA_FLAGS": flags},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout
+@pytest.mark.parametrize(
+    "names", [WIDE, DEVICES, OTHERS], ids=["wide", "devices", "others"]
+)
+def test_quick_modes_run(names, tmp_path):
+    programs = {n: [str(FOLDER / n / "run.py"), "--quick"] for n in sorted(names)}
+    for name, done in apart.run(programs, tmp_path, **compiled.FLAGS).items():
+        assert done.returncode == 0, (name, done.stderr[-3000:])
+        assert done.stdout, name
     assert not list(tmp_path.iterdir())

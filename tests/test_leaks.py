@@ -20,7 +20,7 @@ PAGE, MEGABYTE = 4096, 2**20
 @functools.cache
 def training():
     """A jitted step `(state, batch) -> state`, and the first state."""
-    model = models.features((cells.lstm(I, H),), 2, H)
+    model = models.features((cells.elman(I, H),), 2, H)
     estimator = estimators.stream(model, objectives.squared_error)
     optimizer = optax.adam(1e-3)
 

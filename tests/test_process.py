@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from bptt_jax import cli
+from support import compiled
 from support.kept_programs import ENVIRONMENT
 from support.training import TESTS
 
@@ -122,7 +123,12 @@ def test_importing_every_module_and_a_failed_read_change_nothing():
         [sys.executable, "-c", BEFORE_AND_AFTER],
         capture_output=True,
         text=True,
-        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
+        env={
+            **os.environ,
+            **ENVIRONMENT,
+            **compiled.environment(),
+            "PYTHONPATH": path,
+        },
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [{}, {}]

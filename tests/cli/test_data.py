@@ -19,7 +19,10 @@ from bptt_jax.cli._settings import Settings
 from support.training import listing, start
 
 NAMED = ("--sequence", "who", "--time", "at", "--target", "kind")
-SMALL = "--lr 0.02 --hidden 8 --batch 4 --steps 25 --evaluate-every 10 --checkpoint-every 5".split()
+SMALL = (
+    "--cell elman --lr 0.02 --hidden 8 --batch 4 --steps 25 --evaluate-every 10 "
+    "--checkpoint-every 5"
+).split()
 
 
 def command(*arguments) -> str:
@@ -177,7 +180,7 @@ def test_a_forecast_by_name(tmp_path, monkeypatch):
     options = ("--time", "month", "--target", "sales", "--horizon", "6")
     shown = command("train", "--data", "months.csv", *options, *SMALL)
     assert "held out: " in shown
-    config = json.loads((tmp_path / "runs/months-lstm/config.json").read_text())
+    config = json.loads((tmp_path / "runs/months-elman/config.json").read_text())
     assert config["data"]["horizon"] == 6
 
 
@@ -185,7 +188,7 @@ def test_a_forecast_by_name(tmp_path, monkeypatch):
 def test_a_sweep_on_a_table(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_sweep, "_devices", lambda out: None)
     monkeypatch.chdir(tmp_path)
-    options = (*NAMED, *SMALL[2:6], "--steps", "4", "--lanes", "1")
+    options = (*NAMED, *SMALL[:2], *SMALL[4:8], "--steps", "4", "--lanes", "1")
     path = walks(tmp_path / "walks,1:2.csv")
     words = ("sweep", "--data", path, *options, "--lr", "1e-3,1e-2", "--out", "s")
     assert "2 settings, 0 diverged" in command(*words)
@@ -263,12 +266,12 @@ def test_the_best_by_a_metric(tmp_path):
     [
         (
             "--bidirectional --pool last",
-            "wholes.ends(layers.recurrent(cells.lstm(2, 8))",
+            "wholes.ends(layers.recurrent(cells.elman(2, 8))",
         ),
         pytest.param("--pool mean --remat", "wholes.mean()", marks=pytest.mark.slow),
         pytest.param(
             "--bidirectional --layers 2 --dropout 0.1 --pool attention --unroll scan",
-            "wholes.bidirectional(layers.recurrent(cells.lstm(16, 8)), unroll=scan)",
+            "wholes.bidirectional(layers.recurrent(cells.elman(16, 8)), unroll=scan)",
             marks=pytest.mark.release,
         ),
     ],

@@ -14,7 +14,7 @@ SIGNALS = [RNG.normal(size=(n, 2)) for n in RNG.integers(3, 9, 40)]
 
 def constant(task, bias):
     """A model whose outputs are its bias, and its parameters."""
-    model = models.features((cells.gru(task.n_in, 4),), task.n_out, 4)
+    model = models.features((cells.elman(task.n_in, 4),), task.n_out, 4)
     params = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
     leaves, form = jax.tree.flatten(params)
     (at,) = [i for i, a in enumerate(leaves) if a.shape == (task.n_out,)]

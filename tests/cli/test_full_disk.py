@@ -14,6 +14,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from bptt_jax import cli, train
+from support import compiled
+from support.kept_programs import ENVIRONMENT
 
 PATHS = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "JAX_PLATFORMS": "cpu"}
 OPTIONS = (
@@ -87,13 +89,18 @@ def own_mounts() -> bool:
     return subprocess.run(tried, capture_output=True).returncode == 0
 
 
-SCRIPT = """
-disk=$1; size=$2; shift 2
-mount -t tmpfs -o size=$size tmpfs $disk
-"$@"; echo status $?
-mount -o remount,size=40m $disk
-"$@"; echo status $?
-cp $disk/run/metrics.jsonl $disk/..
+PROGRAM = """
+import shutil, subprocess, sys
+from support import compiled
+from bptt_jax import cli
+
+disk, size, *words = sys.argv[1:]
+mount = lambda *options: subprocess.run(["mount", *options, disk], check=True)
+mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs")
+print("status", cli.main(words))
+mount("-o", "remount,size=40m")
+print("status", cli.main(words))
+shutil.copy(f"{disk}/run/metrics.jsonl", f"{disk}/..")
 """
 
 
@@ -126,14 +133,14 @@ def test_with_room_again_the_same_command_goes_on(tmp_path, whole, size, file):
     """Wherever it is full: in a save, which of its threads fails first is chance."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    program = [sys.executable, "-m", "bptt_jax", "train", *OPTIONS]
+    words = ["train", *OPTIONS, "--out", disk / "run"]
     if file == "tensorboard":
         pytest.importorskip("tensorboardX")
-        program.append("--tensorboard")
+        words.append("--tensorboard")
     done = subprocess.run(
-        ["unshare", "-rm", "bash", "-c", SCRIPT, "-", disk, size, *program, "--out",
-         disk / "run"],
-        capture_output=True, text=True, env=os.environ | PATHS,
+        ["unshare", "-rm", sys.executable, "-c", PROGRAM, disk, size, *words],
+        capture_output=True, text=True,
+        env={**os.environ, **PATHS, **ENVIRONMENT, **compiled.environment()},
     )  # fmt: skip
     assert done.stdout.count("status") == 2
     assert "status 2" in done.stdout

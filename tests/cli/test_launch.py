@@ -11,6 +11,7 @@ import time
 import pytest
 
 from bptt_jax import _files, cli, sweep
+from support import compiled
 
 LIMIT = 150  # seconds; what hangs is killed
 SWEEP = (
@@ -24,7 +25,7 @@ def started(launch: tuple, out: pathlib.Path, steps: int, **environment):
     return subprocess.Popen(
         [sys.executable, "-m", "bptt_jax", *map(str, command)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, env=os.environ | environment,
+        start_new_session=True, env=os.environ | compiled.FLAGS | environment,
     )  # fmt: skip
 
 
@@ -132,7 +133,11 @@ def trained(out: pathlib.Path, *options, launch: tuple = ()) -> list[dict]:
         out,
     ]
     done = subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, timeout=LIMIT
+        [*map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env=os.environ | compiled.FLAGS,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("held out") >= 1

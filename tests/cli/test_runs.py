@@ -42,7 +42,7 @@ def walks(path, n=24, names=FEATURES, labels=True, seed=0):
 def trained(settings, out):
     """As `bptt-jax train` leaves a folder, without its screen."""
     task = own_of(settings).task
-    model = models.features(cells.gru(task.n_in, 6), task.n_out, 6)
+    model = models.features(cells.elman(task.n_in, 6), task.n_out, 6)
     estimator = estimators.exact(model, task.objective)
     run = train.run(task, model, estimator, optax.adam(1e-2), OPTIONS, out)
     config = dict(
@@ -99,9 +99,9 @@ def test_all_about_a_run(folder, there, capsys):
     before = listing(folder)
     shown = command(capsys, "show", "run")
     run = there[0]
-    assert "model: models.features(cells.gru(2, 6), 2, 6)" in shown
-    assert "parameters: 182" in shown
-    assert sum(a.size for a in jax.tree.leaves(run.params)) == 182
+    assert "model: models.features(cells.elman(2, 6), 2, 6)" in shown
+    assert "parameters: 68" in shown
+    assert sum(a.size for a in jax.tree.leaves(run.params)) == 68
     assert "classes: 2: fast, slow" in shown
     assert "updates: 4 of 4" in shown
     assert f"held-out loss: {run.best.held_out:.4g} at step" in shown

@@ -12,6 +12,7 @@ import pytest
 from bptt_jax import cli, sweep
 from bptt_jax.cli import _cluster, _sweep
 from bptt_jax.cli._lists import split
+from support import compiled
 
 TINY = (
     "sweep", "--task", "adding", "--hidden", "4", "--length", "8", "--batch", "3",
@@ -149,7 +150,7 @@ def test_a_sweep_from_the_command_line(capsys, tmp_path, monkeypatch):
 
 def test_what_the_command_line_trains_can_be_sent(tmp_path, monkeypatch):
     """To threads, which unpickle it as Dask's workers do; the table is the same."""
-    options = ("--cell", "gru,elman", "--lr", "0.1,0.01")
+    options = ("--cell", "irnn,elman", "--lr", "0.1,0.01")
     assert cli.main([*TINY, *options, "--out", f"{tmp_path}/plain"]) == 0
     threads = concurrent.futures.ThreadPoolExecutor(1)
     wanted = contextlib.nullcontext(threads)
@@ -161,6 +162,7 @@ def test_what_the_command_line_trains_can_be_sent(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@compiled.as_users  # as the workers do
 def test_a_sweep_on_the_workers_of_dask(capsys, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     options = ("--lr", "0.1,0.01")

@@ -1,10 +1,9 @@
-"""`Batch.context`: a model that sees it is the model that has it among its inputs."""
+"""`Batch.context`: a model that sees it is the model that has it among its inputs.
+
+That it is spread over devices as the batch is: `test_data_parallel.py`.
+"""
 
 import functools
-import os
-import subprocess
-import sys
-import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +23,6 @@ from bptt_jax import (
     unrolls,
     wholes,
 )
-from support import compiled
 from support.gradients import quick_jit
 
 T, B, I, H = 8, 3, 2, 4
@@ -179,65 +177,3 @@ def test_symbols_are_drawn_in_a_context():
         if t:
             want.append(logits.argmax(-1).astype(jnp.int32))
     np.testing.assert_array_equal(found, want)
-
-
-PROGRAM = """
-import jax, jax.numpy as jnp, numpy as np
-jax.config.update("jax_num_cpu_devices", 2)
-jax.config.update("jax_enable_x64", True)
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from bptt_jax import Batch, InContext, Side, cells, estimators, objectives, unrolls
-
-def step(params, h, x):
-    w, weights = params
-    h = jnp.tanh(jnp.einsum("bi,io->bo", x, w) + jnp.einsum("bi,bio->bo", h, weights))
-    return h, h
-
-def init(key):
-    return InContext(jax.random.normal(key, (3, 4)))
-
-cell = cells.from_step(step, init, lambda p, batch: jnp.zeros((*batch, 4)))
-params = cell.init(jax.random.key(0))
-xs, ts = (jax.random.normal(jax.random.key(i), (7, 6, n)) for i, n in ((1, 3), (2, 4)))
-weights = jax.random.normal(jax.random.key(3), (6, 4, 4))
-
-mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
-one = estimators.exact(cell, objectives.squared_error)
-two = estimators.data_parallel(one, mesh)
-at = params, (), Batch(xs, Side(targets=ts), weights), jax.random.key(5)
-a, b = jax.jit(one.grad)(*at), jax.jit(two.grad)(*at)
-for x, y in zip(jax.tree.leaves(a[:2]), jax.tree.leaves(b[:2]), strict=True):
-    np.testing.assert_allclose(x, y, rtol=1e-11, atol=1e-13)
-
-def loss(params, carry, xs, weights):
-    _, ys = unrolls.bptt(cell, params, carry, xs, chunk=3, context=weights)
-    return (ys * ys).sum()
-
-carry = jnp.zeros((6, 4))
-want = jax.jit(jax.grad(loss, (0, 2, 3)))(params, carry, xs, weights)
-for kind in (AxisType.Auto, AxisType.Explicit):
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
-    put = lambda a, *axes: jax.device_put(a, NamedSharding(mesh, PartitionSpec(*axes)))
-    with jax.set_mesh(mesh):
-        spread = put(params), put(carry, "data"), put(xs, None, "data"), put(weights, "data")
-        found = jax.jit(jax.grad(loss, (0, 2, 3)))(*spread)
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-11, atol=1e-13)
-    assert found[2].sharding.spec[:1] == ("data",), (kind, found[2].sharding)
-print("right")
-"""
-
-
-def test_it_is_spread_as_the_batch_is():
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM)],
-        env={
-            **os.environ,
-            **compiled.environment(),
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.strip() == "right", done.stderr[-3000:]

@@ -83,7 +83,7 @@ def test_what_is_no_filter(how, message):
         models.filtered(jnp.zeros(V), **how)
 
 
-MODEL = models.symbols(V, 3, cells.gru(3, 4), V, 4)
+MODEL = models.symbols(V, 3, cells.elman(3, 4), V, 4)
 
 
 def params():

@@ -61,7 +61,7 @@ def test_formula(name):
 def test_each_step_alone(name):
     """Any number of batch axes, and a step's loss knows of no other step."""
     _, targets = MEMBERS[name]
-    f = getattr(objectives, name)
+    f = quick_jit(getattr(objectives, name))
     whole = f(jnp.asarray(YS), jnp.asarray(targets))
     for k in range(K):
         one = f(jnp.asarray(YS[k, 0])[None], jnp.asarray(targets[k, 0])[None])
@@ -74,7 +74,7 @@ def test_at_least_float32(name, dtype):
     formula, targets = MEMBERS[name]
     ys = jnp.asarray(YS, dtype)
     kind = jnp.float32 if targets.dtype == np.float64 else targets.dtype
-    found = getattr(objectives, name)(ys, jnp.asarray(targets, kind))
+    found = quick_jit(getattr(objectives, name))(ys, jnp.asarray(targets, kind))
     assert found.dtype == jnp.float32
     # the formula of the rounded outputs, to the rounding of float32
     expected = formula(np.asarray(ys, "d"), np.asarray(jnp.asarray(targets, kind)))

@@ -21,7 +21,7 @@ from bptt_jax import (
 from bptt_jax.types import Weighted
 
 N, T, B = 5, 4, 2
-MODEL = models.symbols(N, 3, (cells.gru(3, 4),), N, 4)
+MODEL = models.symbols(N, 3, (cells.elman(3, 4),), N, 4)
 LOSS = layers.with_loss(MODEL, objectives.softmax_cross_entropy)
 TABLE = layers.embedding(N, 3)
 RIGHT = np.array([[0, 1], [2, 3], [4, 1], [3, 0]], np.int32)
@@ -84,20 +84,20 @@ def test_every_way_to_a_model_refuses_it():
     assert np.isnan(flow.loss)  # compiled: traced
 
 
+@jax.jit
+def rows_and_gradient(params, tokens, cotangents):
+    def run(params):
+        return unrolls.bptt(TABLE, params, (), tokens)[1]
+
+    ys, pull = jax.vjp(run, params)
+    return ys, pull(cotangents)[0]
+
+
 @pytest.mark.parametrize("bad", BAD)
 def test_a_traced_symbol_is_nan_and_touches_no_row(bad):
     params = params_of(TABLE)
     cotangents = np.random.default_rng(0).normal(size=(T, B, 3))
-
-    @jax.jit
-    def both(params, tokens):
-        def run(params):
-            return unrolls.bptt(TABLE, params, (), tokens)[1]
-
-        ys, pull = jax.vjp(run, params)
-        return ys, pull(jnp.asarray(cotangents))[0]
-
-    ys, grads = both(params, with_bad(bad))
+    ys, grads = rows_and_gradient(params, with_bad(bad), cotangents)
     rows, want = np.asarray(params["embedding"])[RIGHT], np.zeros((N, 3))
     outside = np.zeros((T, B), bool)
     outside[2, 1] = True
@@ -172,10 +172,18 @@ def test_a_loss_within_a_stack_and_of_ones_own_refuses_it():
         return objectives.softmax_cross_entropy(ys, targets["labels"])
 
     head = layers.with_loss(layers.dense(4, N), mine)
-    net = layers.stack(layers.embedding(N, 3), layers.recurrent(cells.gru(3, 4)), head)
+    net = layers.stack(
+        layers.embedding(N, 3), layers.recurrent(cells.elman(3, 4)), head
+    )
     params, side = params_of(net), Side(targets=dict(labels=with_bad(-1)))
     with pytest.raises(ValueError, match=r"labels: .* got -1 at \[2, 1\]"):
         unrolls.bptt(net, params, carry_of(net, params), RIGHT, side)
+
+
+@jax.jit
+@jax.grad
+def gradient_of_logits(logits, labels):
+    return objectives.softmax_cross_entropy(logits, labels).sum()
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -183,10 +191,9 @@ def test_a_traced_target_makes_its_loss_and_the_gradient_nan(bad):
     params = params_of(LOSS)
     found = jax.jit(losses)(params, with_bad(bad))
     np.testing.assert_array_equal(np.isnan(found), [0, 0, 1, 0])
-    logits = jnp.asarray(np.random.default_rng(0).normal(size=(T, B, N)))
-    of = lambda ys, labels: objectives.softmax_cross_entropy(ys, labels).sum()
-    d_ys = jax.jit(jax.grad(of))(logits, with_bad(bad))
-    want = np.array(jax.grad(of)(logits, RIGHT))
+    logits = np.random.default_rng(0).normal(size=(T, B, N))
+    d_ys = gradient_of_logits(logits, with_bad(bad))
+    want = np.array(gradient_of_logits(logits, RIGHT))
     want[2, 1] = np.nan
     np.testing.assert_allclose(d_ys, want, rtol=1e-12)
 

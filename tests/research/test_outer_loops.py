@@ -16,7 +16,7 @@ from bptt_jax.types import Batch, Side
 from support.gradients import error, quick_jit
 
 T, B, I, H, O = 6, 8, 3, 4, 2
-CELL = cells.gru(I, H, param_dtype=jnp.float64)
+CELL = cells.elman(I, H, param_dtype=jnp.float64)
 MODEL = models.features((CELL,), O, H)
 CHUNKED = functools.partial(unrolls.bptt, chunk=4)
 TOLERANCE = 1e-10

@@ -4,15 +4,22 @@ Most of what a test on an empty cache takes is XLA's compiler at work, and hardl
 on how well it works: the numbers of a derivation, what is refused, what is written. Compiled
 quickly the same programs take a third of the time. What is about the compiler's own work is
 marked: `as_users`, or `hlo_as_users` where the program is looked at (operations, memory,
-exchanges) and not what the processor makes of it. The slow and the release tier, and all of a
-run with `BPTT_JAX_COMPILED=as-users`, are compiled as users compile; with `quick` in that
-variable the slow tier is compiled as the fast one is (what compares a run in this process with
-one in another must not be). Kernels of `loops.native` are compiled in the same way, but for the
-tests that are about them (`tests/native`).
+exchanges) and not what the processor makes of it. The slow and the release tier, but for the
+folders that are `always_quick`, and all of a run with `BPTT_JAX_COMPILED=as-users`, are
+compiled as users compile; with `quick` in that variable all of these tiers is compiled as
+the fast one is. Kernels of `loops.native` are compiled in the same way, but for the tests
+that are about them (`tests/native`).
+
+A program of its own is compiled as here, so that its run can be compared with one in this
+process, where it runs as
+
+    python -m support.compiled MODULE ARGUMENT …
 """
 
 import contextlib
 import os
+import runpy
+import sys
 from typing import Any
 
 import jax
@@ -30,6 +37,10 @@ QUICK = dict(MACHINE_CODE)
 if jax.__version_info__ < (0, 11):  # JAX 0.12 has no such option any more
     QUICK["xla_cpu_use_fusion_emitters"] = False
 
+_FLAGS = [f"--{name}={str(value).lower()}" for name, value in QUICK.items()]
+FLAGS = {"XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS]).strip()}
+"""The environment of a process that compiles quickly and imports nothing of the tests."""
+
 VARIABLE = "BPTT_JAX_COMPILED"
 AS_USERS, HLO_AS_USERS, QUICKLY = "as-users", "hlo-as-users", "quick"
 OPTIONS = {AS_USERS: {}, HLO_AS_USERS: MACHINE_CODE, QUICKLY: QUICK}
@@ -37,6 +48,14 @@ OF_USERS = kernels.LEVEL
 
 as_users = pytest.mark.compiled(AS_USERS)
 hlo_as_users = pytest.mark.compiled(HLO_AS_USERS)
+always_quick = pytest.mark.compiled(QUICKLY)
+"""In the slow tier, too."""
+
+
+def make_always_quick(item) -> None:
+    """A test that is not marked otherwise; for folders about what runs, is told and written."""
+    if item.get_closest_marker("compiled") is None:
+        item.add_marker(always_quick)
 
 
 class _Compiler:
@@ -73,6 +92,9 @@ _compiler = _Compiler()
 def quickly():
     """For a test of any tier whose programs are many and run but a moment."""
     before, level = _compiler.how, kernels.LEVEL
+    if before == QUICKLY:
+        yield
+        return
     _compiler.be(QUICKLY)
     jax.clear_caches()
     yield
@@ -84,14 +106,12 @@ def how(item) -> str:
     """How the programs of a test are compiled, a key of `OPTIONS`."""
     tier = item.config.option.markexpr
     said = os.environ.get(VARIABLE)
-    fast = (
-        "not slow" in tier
-        or tier == "smoke"
-        or (tier in ("slow", "release") and said == QUICKLY)
-    )
-    if not fast or said == AS_USERS:
-        return AS_USERS
     mark = item.get_closest_marker("compiled")
+    fast = "not slow" in tier or tier == "smoke"
+    fast = fast or (tier in ("slow", "release") and said == QUICKLY)
+    always = mark is not None and mark.args[0] == QUICKLY
+    if not (fast or always) or said == AS_USERS:
+        return AS_USERS
     return mark.args[0] if mark else QUICKLY
 
 
@@ -110,8 +130,10 @@ def keep_also_small_ones() -> None:
 
 
 def environment() -> dict[str, str]:
-    """For a process of a test, which then compiles in the same way.
-
-    It has to import this module.
-    """
+    """For a process of a test that imports this module: it compiles in the same way."""
     return {VARIABLE: _compiler.how}
+
+
+if __name__ == "__main__":
+    module, *sys.argv[1:] = sys.argv[1:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -27,8 +27,7 @@ STAYS = (
     "native/test_disk.py::test_another_process_compiles_nothing",
     "sweep/test_run.py::test_killed_and_continued",
     "test_process.py::test_importing_every_module_and_a_failed_read_change_nothing",
-    "train/test_kill.py::test_killed_three_times",
-    "train/test_record.py::test_another_process_finds_the_same",
+    "train/test_kill.py::test_killed",
     # whole trainings and sweeps, and the first pages of who comes new
     "sweep/test_run.py::test_a_configuration_is_trained_as_by_itself",
     "sweep/test_run.py::test_batches_without_a_real_step_count_as_nothing",

@@ -115,7 +115,7 @@ def records() -> dict[str, dict]:
 
 
 def start(module: str, *arguments, **options) -> subprocess.Popen:
-    """`python -m module arguments`, its stdout and stderr read as text."""
+    """`python -m module arguments`, compiled as here; its output is read as text."""
     environment = {
         **os.environ,
         **ENVIRONMENT,
@@ -124,25 +124,29 @@ def start(module: str, *arguments, **options) -> subprocess.Popen:
         "PYTHONUNBUFFERED": "1",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        [sys.executable, "-m", "support.compiled", module, *map(str, arguments)],
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         text=True,
         env=environment,
     )
 
 
+def trained(folder: pathlib.Path, seed: int, steps: int, **more) -> str:
+    """What a run comes to."""
+    options = train.RunOptions(
+        updates=steps, per_dispatch=2, evaluate_every=6, checkpoint_every=4,
+        evaluate_batches=2, keep=2,
+    )  # fmt: skip
+    done = text().run(folder, options, seed=seed, **more)
+    return " ".join(outcome(folder, done.state))
+
+
 def main(out: str, seed: str, steps: str) -> None:
     def tell(position, losses):
         print(position)
 
-    options = train.RunOptions(
-        updates=int(steps), per_dispatch=2, evaluate_every=6, checkpoint_every=4,
-        evaluate_batches=2, keep=2,
-    )  # fmt: skip
-    folder = pathlib.Path(out)
     progress = train.Progress(updates=tell, message=print)
-    done = text().run(folder, options, seed=int(seed), progress=progress)
-    print(*outcome(folder, done.state))
+    print(trained(pathlib.Path(out), int(seed), int(steps), progress=progress))
 
 
 if __name__ == "__main__":

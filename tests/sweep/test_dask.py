@@ -12,9 +12,10 @@ import time
 import pytest
 
 from bptt_jax import sweep, train
+from support import compiled
 from support.sweeping import SPACE, at_fault, descent, go, steps_made, told_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, compiled.as_users]  # as the workers do
 
 OPTIONS = dict(steps=120, evaluate_every=20, lanes=2, checkpoint_seconds=0.0)
 GROUPS = -(-SPACE.size // 2)

@@ -92,7 +92,7 @@ def test_rungs_are_a_barrier(tmp_path):
 def test_static_choices_and_functions_of_ones_own(tmp_path):
     """A lambda, and what it closes over, travel; each choice is a program of its own."""
     task = tasks.adding(batch=2, T=6)
-    kinds = dict(elman=cells.elman, gru=cells.gru)
+    kinds = dict(elman=cells.elman, indrnn=cells.indrnn)
 
     def one(kind):
         model = models.features((kinds[kind](2, 3),), 1, 3)

@@ -294,7 +294,7 @@ def test_the_held_out_part_changes_no_bit_of_training(targets, own):
 
 def test_padding_changes_no_bit_of_a_gradient():
     task = made(standardise=True)
-    model = models.features((cells.gru(3, 5),), 3, 5)
+    model = models.features((cells.elman(3, 5),), 3, 5)
     estimator = estimators.bucketed(
         estimators.exact(model, task.objective), task.train.buckets
     )
@@ -502,7 +502,7 @@ def test_a_loss_of_the_loop_is_in_the_unit_of_the_baselines():
     """A readout of zeros is the mean of what was standardised."""
     ys, w = [RNG.normal(2, 3, n) for n in LENGTHS], RNG.random(101)
     task = made(targets=ys, standardise=True, held_out=0.3, weights=w)
-    model = models.features((cells.gru(3, 4),), 1, 4)
+    model = models.features((cells.elman(3, 4),), 1, 4)
     params = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
     stream = task.held_out
     losses = train.evaluator(model, task.objective, stream.batch, False, stream.buckets)
@@ -719,7 +719,7 @@ def test_buckets_change_nothing_but_rounding(tmp_path):
         train=task.train._replace(buckets=()),
         held_out=task.held_out._replace(buckets=()),
     )
-    model = models.features((cells.gru(2, 4),), 2, 4)
+    model = models.features((cells.elman(2, 4),), 2, 4)
     estimator = estimators.exact(model, task.objective)
     found = [
         train.run(each, model, estimator, optax.sgd(1e-1), train.RunOptions(updates=10),
@@ -734,7 +734,7 @@ def test_buckets_change_nothing_but_rounding(tmp_path):
 @pytest.mark.slow
 def test_a_sweep_reads_it_in_one_order(tmp_path):
     task = tasks.arrays(*sums_up(), batch=20, held_out=0.25)
-    model = models.features((cells.gru(2, 4),), 2, 4)
+    model = models.features((cells.elman(2, 4),), 2, 4)
     estimator = estimators.exact(model, task.objective)
     one = sweep.training(task, model, estimator, lambda lr: optax.sgd(lr))
     space = sweep.grid(lr=[1e-1, 1e-2], seed=range(2))

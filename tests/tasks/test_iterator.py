@@ -125,7 +125,7 @@ def made(make, **options):
 
 
 def job(task):
-    model = models.features((cells.gru(F, 4),), 2, 4)
+    model = models.features((cells.elman(F, 4),), 2, 4)
     return task, model, estimators.exact(model, task.objective), optax.adam(1e-2)
 
 

@@ -34,7 +34,7 @@ def outputs(task, model, params):
 
 
 def of(task):
-    model = models.features((cells.gru(task.n_in, 4),), task.n_out, 4)
+    model = models.features((cells.elman(task.n_in, 4),), task.n_out, 4)
     params = model.init(jax.random.key(0))
     ys, targets, weights = outputs(task, model, params)
     return train.evaluate(task, model, params), ys, targets, weights
@@ -90,7 +90,7 @@ def test_errors_of_numbers_are_in_the_unit_of_the_data(standardise):
 def test_symbols_that_are_predicted():
     symbols = RNG.integers(0, 5, (40, 6))
     task = tasks.arrays(symbols, batch=7, held_out=0.4)
-    model = models.symbols(5, 3, (cells.gru(3, 4),), 5, 4)
+    model = models.symbols(5, 3, (cells.elman(3, 4),), 5, 4)
     found = train.evaluate(task, model, model.init(jax.random.key(0)))
     assert list(found) == ["loss", "bits per symbol", "perplexity", "accuracy"]
     assert found["bits per symbol"] == pytest.approx(found["loss"] / math.log(2))
@@ -102,7 +102,7 @@ def test_bits_per_character_of_a_text_in_utf_8(tmp_path):
     path.write_text("grün über die Höhe fällt Öl, schön wär's; " * 90, encoding="utf-8")
     task = tasks.text_file(path, batch=4, T=20)
     assert list(task.metrics) == ["bits per character", "perplexity"]
-    model = models.symbols(task.n_in, 3, (cells.gru(3, 4),), task.n_out, 4)
+    model = models.symbols(task.n_in, 3, (cells.elman(3, 4),), task.n_out, 4)
     found = train.evaluate(task, model, model.init(jax.random.key(0)), batches=2)
     bits = tasks.bits(task.held_out, [found["loss"]] * 2)
     assert found["bits per character"] == pytest.approx(bits, rel=1e-5)
@@ -135,7 +135,7 @@ def test_ones_own_of_windows_is_given_numbers():
 
 
 def of_windows(task):
-    model = models.features((cells.gru(1, 4),), 3, 4)
+    model = models.features((cells.elman(1, 4),), 3, 4)
     return train.evaluate(task, model, model.init(jax.random.key(0)))
 
 

@@ -98,11 +98,11 @@ def test_a_held_out_part_with_other_names_is_refused():
 def model():
     return layers.stack(
         kinds=layers.inputs(
-            sound=cells.gru(2, 5),
+            sound=cells.elman(2, 5),
             sign=layers.embedding(6, 3),
             light=layers.dense(3, 2),
         ),
-        whole=cells.gru(10, 6),
+        whole=cells.elman(10, 6),
         out=layers.dense(6, 2),
     )
 

@@ -151,7 +151,7 @@ def test_what_can_write_itself_is_kept_and_read_again(tokenizer, tmp_path):
 @pytest.mark.slow
 def test_a_run_keeps_its_tokenizer(tmp_path):
     task = tasks.text(PARTS, batch=B, T=T, tokenizer=of_sentencepiece())
-    model = models.symbols(task.n_in, 4, (cells.gru(4, 4),), task.n_out, 4)
+    model = models.symbols(task.n_in, 4, (cells.elman(4, 4),), task.n_out, 4)
     estimator = estimators.stream(model, task.objective)
     options = train.RunOptions(updates=2, final_batches=2)
     for _ in range(2):  # one that goes on writes nothing
@@ -166,7 +166,7 @@ def test_a_run_keeps_its_tokenizer(tmp_path):
     )
     assert len((tmp_path / "run.json").read_text()) < len(TEXT)  # the text is not in it
     other = tasks.text(PARTS, batch=B, T=T, tokenizer=of_tiktoken())
-    model = models.symbols(other.n_in, 4, (cells.gru(4, 4),), other.n_out, 4)
+    model = models.symbols(other.n_in, 4, (cells.elman(4, 4),), other.n_out, 4)
     estimator = estimators.stream(model, other.objective)
     train.run(
         other, model, estimator, optax.sgd(0.1), options, tmp_path, overwrite=True,

@@ -250,7 +250,7 @@ def test_figures_of_a_model_are_in_the_unit_of_the_data(
     columns = slice(None) if targets is None else targets
     width = 2 if targets is None else 1
     bias = RNG.normal(size=(3, width))
-    model = models.features((cells.gru(2, 4),), task.n_out, 4)
+    model = models.features((cells.elman(2, 4),), task.n_out, 4)
     params = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
     of_readout = [a.shape == (task.n_out,) for a in jax.tree.leaves(params)]
     assert sum(of_readout) == 1
@@ -277,7 +277,7 @@ def test_a_loss_of_ones_own():
 
     task = made(walks(), objective=absolute)
     assert (task.n_out, task.baselines) == (6, {})
-    model = models.features((cells.gru(2, 4),), 6, 4)
+    model = models.features((cells.elman(2, 4),), 6, 4)
     params = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
     found = train.evaluate(task, model, params)
     assert found["loss"] == pytest.approx(6 * found["MAE"], rel=1e-5)

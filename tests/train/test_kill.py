@@ -1,12 +1,13 @@
 """Processes: killed at any moment and started again; two with one seed."""
 
+import functools
 import random
 import signal
 import time
 
 import pytest
 
-from support.training import start
+from support.training import start, trained
 
 STEPS = 24
 
@@ -21,14 +22,11 @@ def finish(*arguments) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The outcome of a run that nothing has stopped, by number of steps."""
-    made = {}
+    """The outcome, here, of a run that nothing has stopped, by number of steps."""
 
+    @functools.cache
     def outcome(steps):
-        if steps not in made:
-            out = tmp_path_factory.mktemp("whole")
-            made[steps] = finish(out / "run", 0, steps)[-1]
-        return made[steps]
+        return trained(tmp_path_factory.mktemp("whole") / "run", 0, steps)
 
     return outcome
 
@@ -57,8 +55,10 @@ def killed_and_continued(out, steps, kills, whole, seed) -> None:
     assert finish(out, 0, steps)[-1] == whole(steps)
 
 
-def test_killed_three_times(whole, tmp_path):
-    killed_and_continued(tmp_path / "run", STEPS, 3, whole, seed=0)
+@pytest.mark.parametrize("kills", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_killed(kills, whole, tmp_path):
+    """First before there is a checkpoint."""
+    killed_and_continued(tmp_path / "run", STEPS, kills, whole, seed=0)
 
 
 @pytest.mark.release
@@ -67,12 +67,12 @@ def test_killed_twenty_five_times(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_with_one_seed(whole, tmp_path):
+def test_another_process_with_the_same_seed(whole, tmp_path):
     assert finish(tmp_path / "run", 0, STEPS)[-1] == whole(STEPS)
 
 
 @pytest.mark.slow
 def test_another_seed(whole, tmp_path):
-    metrics, state = finish(tmp_path / "run", 1, STEPS)[-1].split()
+    metrics, state = trained(tmp_path / "run", 1, STEPS).split()
     assert metrics not in whole(STEPS)
     assert state not in whole(STEPS)

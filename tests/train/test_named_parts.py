@@ -12,7 +12,7 @@ from bptt_jax import cells, estimators, export, layers, models, tasks, train
 def test_a_run_with_names_is_there_again(tmp_path):
     task = tasks.adding(batch=4, T=6)
     layer = layers.stack(
-        second=cells.gru(2, 4), first=cells.gru(4, 4), dense=layers.dense(4, 1)
+        second=cells.elman(2, 4), first=cells.elman(4, 4), dense=layers.dense(4, 1)
     )
     mask = dict(second=False, first=True, dense=False)
     optimizer = optax.chain(optax.sgd(0.1), optax.masked(optax.set_to_zero(), mask))
@@ -46,14 +46,14 @@ def test_it_is_exported_as_the_model_without_names(tmp_path):
     pytest.importorskip("onnx")
     task = tasks.arrays(np.ones((8, 5, 3)), np.arange(8.0), batch=4)
     named = layers.stack(
-        second=cells.gru(3, 4), first=cells.gru(4, 4), dense=layers.dense(4, 1)
+        second=cells.elman(3, 4), first=cells.elman(4, 4), dense=layers.dense(4, 1)
     )
     params = named.init(jax.random.key(0))
     files = []
     for model, of in (
         (named, params),
         (
-            models.features((cells.gru(3, 4), cells.gru(4, 4)), 1, 4),
+            models.features((cells.elman(3, 4), cells.elman(4, 4)), 1, 4),
             tuple(params[name] for name in ("second", "first", "dense")),
         ),
     ):

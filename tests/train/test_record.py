@@ -15,7 +15,6 @@ import pytest
 from jax.extend.core import Primitive
 
 from bptt_jax import cells, estimators, models, tasks, train
-from bptt_jax._jax import enable_x64
 from bptt_jax.train import _record
 from bptt_jax.train._fingerprint import digest, fingerprint
 from support.training import HIDDEN, adding, listing, records, start
@@ -92,6 +91,7 @@ def of_objective():
     return job._replace(task=task, estimator=estimators.exact(job.model, objective))
 
 
+@functools.cache
 def rated(rate):
     clip = optax.clip_by_global_norm(1.0)
     return adding()._replace(optimizer=optax.chain(clip, optax.rmsprop(rate)))
@@ -173,13 +173,14 @@ def test_another_run_is_refused_and_nothing_is_changed(name, made):
     assert listing(made[0]) == before
 
 
-def test_a_run_in_another_width_of_numbers_is_another(made):
-    assert not jax.config.jax_enable_x64
-    with (
-        enable_x64(True),
-        pytest.raises(ValueError, match=r"jax_enable_x64 False \(now True\)"),
-    ):
-        adding().run(made[0], OPTIONS)
+def test_a_run_in_another_width_of_numbers_is_another(made, tmp_path):
+    out = pathlib.Path(shutil.copytree(made[0], tmp_path / "run"))
+    record = json.loads((out / _record.FILE).read_text())["made"]
+    assert not record["options"]["jax_enable_x64"]
+    wide = record["options"] | dict(jax_enable_x64=True)
+    edited(out, made=record | dict(options=wide))
+    with pytest.raises(ValueError, match=r"jax_enable_x64 True \(now False\)"):
+        adding().run(out, OPTIONS)
 
 
 def test_where_something_lies_in_memory_is_no_part_of_a_program():
@@ -208,8 +209,12 @@ def test_the_text_of_a_program_does_not_show_its_constants():
     assert fingerprint(jax.jit(of(one)), x) != fingerprint(jax.jit(of(other)), x)
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_same(monkeypatch):
-    """Whatever its order of sets, and wherever its functions lie."""
+    """Whatever its order of sets, and wherever its functions lie.
+
+    That it goes on with a run of another one is in `test_kill.py`.
+    """
     monkeypatch.setenv("PYTHONHASHSEED", "7")
     process = start("support.training", "records")
     said, errors = process.communicate()
@@ -312,6 +317,7 @@ def test_another_structure_is_no_damage(other, differs, made, tmp_path):
     assert listing(out) == before
 
 
+@functools.cache
 def scheduled(steps):
     return rated(optax.cosine_decay_schedule(1e-2, steps))
 

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import pathlib
+import shutil
 
 import pytest
 
@@ -26,6 +27,15 @@ def whole(tmp_path_factory):
         return outcome(out, JOBS[name]().run(out, OPTIONS).state)
 
     return made
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that was stopped after three dispatches, to be copied."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(KeyboardInterrupt):
+        JOBS["text, stream"]().run(out, OPTIONS, progress=interrupted(3))
+    return out
 
 
 def interrupted(after: int) -> train.Progress:
@@ -88,13 +98,13 @@ def metrics_end_with(path: pathlib.Path, more: bytes) -> None:
     "more",
     [b'{"step": 7, "lo', b'{"step": 7, "loss": 1.0}\n', b"\xff\n", b"7\n", b"{}\n"],
 )
-def test_what_was_written_after_the_checkpoint_is_written_again(more, whole, tmp_path):
-    job = JOBS["text, stream"]()
-    with pytest.raises(KeyboardInterrupt):
-        job.run(tmp_path, OPTIONS, progress=interrupted(3))
-    metrics_end_with(tmp_path / "metrics.jsonl", more)
-    done = job.run(tmp_path, OPTIONS)
-    assert outcome(tmp_path, done.state) == whole("text, stream")
+def test_what_was_written_after_the_checkpoint_is_written_again(
+    more, stopped, whole, tmp_path
+):
+    out = pathlib.Path(shutil.copytree(stopped, tmp_path / "run"))
+    metrics_end_with(out / "metrics.jsonl", more)
+    done = JOBS["text, stream"]().run(out, OPTIONS)
+    assert outcome(out, done.state) == whole("text, stream")
 
 
 def test_a_longer_plan_goes_on(tmp_path):

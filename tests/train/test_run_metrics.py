@@ -1,5 +1,6 @@
 """The figures of a run: in its file, in what is told and in what is returned."""
 
+import functools
 import json
 
 import numpy as np
@@ -16,6 +17,7 @@ OPTIONS = train.RunOptions(
 )  # fmt: skip
 
 
+@functools.cache
 def with_metrics() -> Job:
     square = lambda ys, targets: ((ys - targets) ** 2).sum(-1)
     metrics = {
@@ -82,7 +84,7 @@ def test_a_run_begun_without_goes_on_with_them(whole, tmp_path):
 def test_a_sweep_has_them_in_its_table(tmp_path):
     signals = np.random.default_rng(0).normal(size=(40, 5, 2))
     task = tasks.arrays(signals, signals.sum((1, 2)) > 0, batch=8, held_out=0.4)
-    model = models.features((cells.gru(2, 4),), task.n_out, 4)
+    model = models.features((cells.elman(2, 4),), task.n_out, 4)
     estimator = estimators.exact(model, task.objective)
     space = sweep.grid(lr=[1e-3, 1e-2])
     one = sweep.training(task, model, estimator, lambda lr: optax.adam(lr))

@@ -108,7 +108,7 @@ def test_refused(said, error, match, tmp_path):
 def signs():
     signals = np.random.default_rng(0).normal(size=(40, 5, 2))
     task = tasks.arrays(signals, signals.sum((1, 2)) > 0, batch=8, held_out=0.4)
-    model = models.features((cells.gru(2, 4),), task.n_out, 4)
+    model = models.features((cells.elman(2, 4),), task.n_out, 4)
     estimator = estimators.exact(model, task.objective)
     return sweep.training(task, model, estimator, lambda lr: optax.adam(lr))
 

@@ -21,7 +21,7 @@ def task():
 
 def test_a_run_of_sections_is_trained_loaded_and_predicts(tmp_path):
     xs, labels, given = task()
-    model = models.sections(wholes.ends(cells.gru(2, 8)), layers.dense(16, 2))
+    model = models.sections(wholes.ends(cells.elman(2, 8)), layers.dense(16, 2))
     exact = estimators.exact(model, given.objective)
     options = train.RunOptions(updates=40, evaluate_every=20)
     done = train.run(given, model, exact, optax.adam(2e-2), options, tmp_path)
@@ -62,7 +62,8 @@ def test_a_sweep_of_sections(tmp_path):
         estimators.exact(model, given.objective),
         lambda lr: optax.adam(lr),
     )
-    found = sweep.run(training, sweep.grid(lr=[1e-3, 1e-2]), steps=10, out=tmp_path)
+    rates = sweep.grid(lr=[1e-3, 1e-2])
+    found = sweep.run(training, rates, steps=10, lanes=2, out=tmp_path)
     rows = found.table.to_pylist()
     assert {row["lr"] for row in rows} == {1e-3, 1e-2}
     assert all(np.isfinite(row["held_out"]) for row in rows)

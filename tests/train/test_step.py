@@ -41,8 +41,13 @@ def items(job, n=N):
     return [jax.tree.map(lambda a, i=i: jnp.asarray(a[i]), read) for i in range(n)]
 
 
+def as_numpy(a) -> np.ndarray:
+    is_key = jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(a) if is_key else a)
+
+
 def equal(a, b) -> bool:
-    same = jax.tree.map(lambda x, y: bool((x == y).all()), a, b)
+    same = jax.tree.map(lambda x, y: np.array_equal(*map(as_numpy, (x, y))), a, b)
     return all(jax.tree.leaves(same))
 
 
