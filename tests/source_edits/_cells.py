@@ -344,6 +344,12 @@ EDITS = (
     *edits(
         "cells/_output.py",
         (
+            "outputs that are no leaves of the carry",
+            "if any(not isinstance(i, int) for i in found):",
+            "if any(i is None for i in found):",
+            "test_small_print.py",
+        ),
+        (
             "two calls of one program are one",
             "if within is None or handed_on else (i, *within)",
             "if within is None or handed_on else within",
