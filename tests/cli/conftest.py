@@ -1,8 +1,3 @@
-"""Tests in this folder keep all compiled programs, also for the next module of it."""
+"""Tests in this folder keep all compiled programs, where they are kept on disk."""
 
-from support.compiled import make_always_quick
-from support.kept_programs import few_programs, kept_programs, own_programs  # noqa: F401
-
-
-def pytest_itemcollected(item):
-    make_always_quick(item)
+from support.kept_programs import kept_programs  # noqa: F401

@@ -5,7 +5,7 @@ on how well it works: the numbers of a derivation, what is refused, what is writ
 quickly the same programs take a third of the time. What is about the compiler's own work is
 marked: `as_users`, or `hlo_as_users` where the program is looked at (operations, memory,
 exchanges) and not what the processor makes of it. The slow and the release tier, but for the
-folders that are `always_quick`, and all of a run with `BPTT_JAX_COMPILED=as-users`, are
+folders `ALWAYS_QUICK`, and all of a run with `BPTT_JAX_COMPILED=as-users`, are
 compiled as users compile; with `quick` in that variable all of these tiers is compiled as
 the fast one is. Kernels of `loops.native` are compiled in the same way, but for the tests
 that are about them (`tests/native`).
@@ -50,12 +50,8 @@ as_users = pytest.mark.compiled(AS_USERS)
 hlo_as_users = pytest.mark.compiled(HLO_AS_USERS)
 always_quick = pytest.mark.compiled(QUICKLY)
 """In the slow tier, too."""
-
-
-def make_always_quick(item) -> None:
-    """A test that is not marked otherwise; for folders about what runs, is told and written."""
-    if item.get_closest_marker("compiled") is None:
-        item.add_marker(always_quick)
+ALWAYS_QUICK = "cli", "export", "models", "research", "sweep", "tasks", "train"
+"""Folders of tests about what runs, is told and is written: where they are not marked."""
 
 
 class _Compiler:
@@ -109,10 +105,9 @@ def how(item) -> str:
     mark = item.get_closest_marker("compiled")
     fast = "not slow" in tier or tier == "smoke"
     fast = fast or (tier in ("slow", "release") and said == QUICKLY)
-    always = mark is not None and mark.args[0] == QUICKLY
-    if not (fast or always) or said == AS_USERS:
-        return AS_USERS
-    return mark.args[0] if mark else QUICKLY
+    asked = mark.args[0] if mark else QUICKLY
+    always = asked == QUICKLY and (mark or item.path.parent.name in ALWAYS_QUICK)
+    return asked if (fast or always) and said != AS_USERS else AS_USERS
 
 
 def before(item) -> None:
