@@ -39,9 +39,9 @@ def test_bounds_are_what_is_tested():
 
 def test_the_lowest_versions_are_run():
     text = (ROOT / ".ci" / "run").read_text()
-    assert "-c .ci/lowest" in text
+    assert 'lowest python3 ".[dev]" -c .ci/lowest' in text
     (listed,) = re.findall(r"^interfaces=\((.*?)^\)", text, re.DOTALL | re.MULTILINE)
-    runs = re.split(r"-c \.ci/lowest|\$second\" -m venv", text)
+    runs = re.split(r"\$work/(?:lowest|second)/bin/activate", text)
     assert [run.count('tests "${interfaces[@]}"') for run in runs] == [0, 1, 1]
     paths = re.findall(r"tests/[\w/.{},]+", listed)
     named = [

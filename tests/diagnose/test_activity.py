@@ -38,7 +38,9 @@ def test_gates_are_those_of_the_equations():
 def test_forced_gates_and_dead_units():
     cell = watching.cell("lstm")
     params = watching.params_of(cell)
-    open_forget = params | dict(b=params["b"].at[4:8].set(50.0).at[:4].set(-50.0))
+    b = params["b"].copy()
+    b[:4], b[4:8] = -50.0, 50.0
+    open_forget = params | dict(b=b)
     (found,) = diagnose.activity(layers.recurrent(cell), open_forget, watching.batch())
     np.testing.assert_array_equal(found.high["f"], 1.0)
     np.testing.assert_array_equal(found.low["i"], 1.0)
