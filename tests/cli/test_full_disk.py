@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from bptt_jax import cli, train
-from support import compiled
+from support import compiled, tiers
 from support.kept_programs import ENVIRONMENT
 
 PATHS = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "JAX_PLATFORMS": "cpu"}
@@ -89,18 +89,13 @@ def own_mounts() -> bool:
     return subprocess.run(tried, capture_output=True).returncode == 0
 
 
-PROGRAM = """
-import shutil, subprocess, sys
-from support import compiled
-from bptt_jax import cli
-
-disk, size, *words = sys.argv[1:]
-mount = lambda *options: subprocess.run(["mount", *options, disk], check=True)
-mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs")
-print("status", cli.main(words))
-mount("-o", "remount,size=40m")
-print("status", cli.main(words))
-shutil.copy(f"{disk}/run/metrics.jsonl", f"{disk}/..")
+SCRIPT = """
+disk=$1; size=$2; shift 2
+mount -t tmpfs -o size=$size tmpfs $disk
+"$@"; echo status $?
+mount -o remount,size=40m $disk
+"$@"; echo status $?
+cp $disk/run/metrics.jsonl $disk/..
 """
 
 
@@ -112,33 +107,33 @@ def whole(tmp_path_factory):
     return (out / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not own_mounts(), reason="no mounts of one's own")
 @pytest.mark.skipif(resource.getpagesize() != 4096, reason="a file takes more")
 @pytest.mark.parametrize(
     ("size", "file"),
     [
-        ("4k", "config.json"),
-        ("8k", "run.json"),
-        ("12k", "metrics.jsonl"),
-        ("12k", "tensorboard"),
-        ("100k", "checkpoint"),
-        ("300k", "checkpoint"),
-        ("400k", "checkpoint"),
-        ("450k", "checkpoint"),
-        ("500k", "checkpoint"),
+        tiers.slow(("4k", "config.json"), False),
+        tiers.slow(("8k", "run.json"), False),
+        tiers.slow(("12k", "metrics.jsonl"), False),
+        tiers.slow(("12k", "tensorboard"), False),
+        tiers.slow(("100k", "checkpoint"), False),
+        tiers.slow(("400k", "checkpoint"), False),
+        tiers.slow(("500k", "checkpoint"), False),
+        pytest.param("300k", "checkpoint", marks=pytest.mark.release),
+        pytest.param("450k", "checkpoint", marks=pytest.mark.release),
     ],
 )
 def test_with_room_again_the_same_command_goes_on(tmp_path, whole, size, file):
     """Wherever it is full: in a save, which of its threads fails first is chance."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    words = ["train", *OPTIONS, "--out", disk / "run"]
+    program = [sys.executable, "-m", "support.compiled", "bptt_jax", "train", *OPTIONS]
     if file == "tensorboard":
         pytest.importorskip("tensorboardX")
-        words.append("--tensorboard")
+        program.append("--tensorboard")
     done = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-c", PROGRAM, disk, size, *words],
+        ["unshare", "-rm", "bash", "-c", SCRIPT, "-", disk, size, *program, "--out",
+         disk / "run"],
         capture_output=True, text=True,
         env={**os.environ, **PATHS, **ENVIRONMENT, **compiled.environment()},
     )  # fmt: skip

@@ -135,7 +135,7 @@ def test_arrays_and_shapes_give_one_plan_and_it_prints_as_a_table():
 
 def test_states_alone_are_kept_where_there_is_no_room_for_gates():
     """And the plan says so; what it predicts is what XLA takes."""
-    layer, *shapes = setting(cells.lstm, 8, 400, 64, 128, False)
+    layer, *shapes = setting(cells.lstm, 8, 400, 64, 128, True)
     whole = functools.partial(unrolls.bptt, chunk=20)
     lean = layers.with_options(layer, save=layers.STATES)
     room = temp(lean, *shapes, whole)

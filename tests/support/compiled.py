@@ -20,12 +20,19 @@ import contextlib
 import os
 import runpy
 import sys
+import types
 from typing import Any
 
 import jax
 import pytest
 
-from bptt_jax.native import _compiled as kernels
+from bptt_jax import native
+
+if native.is_installed():  # it is not where programs for other devices are compiled
+    from bptt_jax.native import _compiled as kernels
+else:
+    kernels = types.SimpleNamespace(LEVEL=2)
+OF_USERS = kernels.LEVEL
 
 MACHINE_CODE: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
@@ -44,7 +51,6 @@ FLAGS = {"XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS]).strip
 VARIABLE = "BPTT_JAX_COMPILED"
 AS_USERS, HLO_AS_USERS, QUICKLY = "as-users", "hlo-as-users", "quick"
 OPTIONS = {AS_USERS: {}, HLO_AS_USERS: MACHINE_CODE, QUICKLY: QUICK}
-OF_USERS = kernels.LEVEL
 
 as_users = pytest.mark.compiled(AS_USERS)
 hlo_as_users = pytest.mark.compiled(HLO_AS_USERS)

@@ -7,7 +7,7 @@ import numpy as np
 
 from bptt_jax import cells, layers, loops
 from bptt_jax.loops import _native
-from bptt_jax.native import Counts, Kinds, native_step
+from bptt_jax.native import Counts, Kinds, NativeStep, flat
 from support import frames
 from support.gradients import error
 
@@ -60,7 +60,7 @@ class Made:
         p, c, l, x = (jax.tree.leaves(tree) for tree in (params, carry, lags, xs))
         self.sums = len(jax.tree.leaves(wanted[2]))
         counts = Counts(len(p), len(c), len(l), self.sums)
-        self.step = native_step(program, Kinds(counts, len(batch), reverse))
+        self.step = NativeStep(flat(program), Kinds(counts, len(batch), reverse))
         self.params = p
         self.arguments = [np.asarray(a) for a in (*self.step.extras(p), *c, *x, *l)]
         self.wanted = [np.asarray(a) for a in jax.tree.leaves(wanted)]
