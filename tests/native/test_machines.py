@@ -8,7 +8,7 @@ import llvmlite.binding as llvm
 import pytest
 
 from bptt_jax import cells, layers, unrolls
-from bptt_jax.native import _compiled, _step
+from bptt_jax.native import Counts, Kinds, _compiled, _step, native_step
 from bptt_jax.native._machine import Machine
 from support import frames, native, tiers
 from support.stretches import CELLS, Made
@@ -106,6 +106,21 @@ def test_code_for_avx2_is_right(on, name, batch, reverse):
         found, whole = made.run(pool=pool)
         assert made.is_right(found)
         assert whole
+
+
+def test_a_step_is_written_once_for_each_machine(on):
+    step = lambda w, h, x: (jax.numpy.tanh(h @ w + x), h)
+    shapes = [jax.ShapeDtypeStruct(a, "float32") for a in ((4, 4), (2, 4), (2, 4))]
+
+    def made():
+        program = jax.make_jaxpr(lambda *a: step(*a))(*shapes)  # anew each time
+        return native_step(program, Kinds(Counts(1, 1), 1))
+
+    on(AVX2)
+    here = made()
+    assert made() is here
+    on(AVX512)
+    assert (here.lanes, made().lanes) == (8, 16)
 
 
 def test_without_a_fused_multiply_add_there_is_no_kernel(on):

@@ -196,7 +196,7 @@ EDITS = (
             "a kernel for one processor is taken for another",
             "return _of(alike, kinds, this_machine())",
             "return _of(alike, kinds, None)",
-            "native/test_machines.py",
+            "native/test_machines.py::test_a_step_is_written_once_for_each_machine",
         ),
     ),
 )
