@@ -215,7 +215,7 @@ EDITS = (
             "the loss is compared whatever the score",
             "return self.score.worth(figures[self.score.name or LOSS])",
             "return self.score.worth(figures[LOSS])",
-            "train/test_score.py::test_the_greatest_is_the_best",
+            "train/test_score.py",
         ),
     ),
     *edits(
