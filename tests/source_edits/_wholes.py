@@ -69,7 +69,7 @@ EDITS = (
             "both directions draw the same noise",
             "layers.of_part(side, i)",
             "side",
-            KEYS,
+            "models/test_sections.py::test_the_two_directions_drop_different_features",
         ),
         (
             "both directions run ahead",
