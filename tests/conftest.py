@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """A tenth of the time went to looking for garbage among what tracing makes."""
+    """Else much time goes to looking for garbage among what tracing makes."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

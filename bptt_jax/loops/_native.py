@@ -218,9 +218,8 @@ def _reason(cell: Cell, save: Save, leaves: tuple, structure) -> str | None:
     params, carry, inputs = structure.unflatten(leaves)
     outputs = output_leaves(cell, carry)
 
-    def keep(
-        params, carry, u, gates, after
-    ):  # as a layer does: the step is then the same
+    def keep(params, carry, u, gates, after):
+        # as a layer does: the step is then the one that runs
         states = [a for i, a in enumerate(jax.tree.leaves(after)) if i not in outputs]
         return states, save.keep(cell, params, carry, u, gates, after)
 

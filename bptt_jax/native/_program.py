@@ -188,8 +188,8 @@ def described(program: Program) -> Described | None:
             return v.shape, str(v.dtype), np.asarray(v.value).tobytes()
         return numbers.setdefault(v, len(numbers))
 
-    values = [c for e in program.equations for c in e.inputs if isinstance(c, Constant)]
-    if any(isinstance(c.value, Tracer) for c in values):
+    read = [*(v for e in program.equations for v in e.inputs), *program.results]
+    if any(isinstance(v, Constant) and isinstance(v.value, Tracer) for v in read):
         return None
     inputs = [(v.shape, str(v.dtype)) for v in program.inputs]
     equations = [

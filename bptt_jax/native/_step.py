@@ -226,7 +226,7 @@ def native_step(program: core.ClosedJaxpr, kinds: Kinds) -> NativeStep | str:
 
 
 @functools.lru_cache(maxsize=256)
-def _of(described: Described, kinds: Kinds, machine: Machine) -> NativeStep:
+def _of(alike: Described, kinds: Kinds, machine: Machine) -> NativeStep:
     """The same step for what is asked, traced and lowered in turn, a program each time."""
     del machine  # its code is for this one
-    return NativeStep(described.program, kinds)
+    return NativeStep(alike.program, kinds)

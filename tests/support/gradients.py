@@ -43,7 +43,7 @@ def arguments_of(member: Member, layer, case: Case) -> Arguments:
 
 
 SHORT = 32
-"""So many steps neither explode nor vanish, whatever the weights are."""
+"""So few steps neither explode nor vanish with weights of this size."""
 
 
 def _drawn(layer):
