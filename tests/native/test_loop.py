@@ -169,6 +169,21 @@ def test_a_gradient_is_two_kernels():
     assert kernels(functools.partial(loss, layer), *at) == 1
 
 
+def test_a_gradient_writes_three_steps(monkeypatch):
+    """Forward, its way back as it is asked for, and without what nobody takes of it."""
+    written, init = [], _step.NativeStep.__init__
+
+    def counted(step, program, kinds):
+        written.append(kinds.reverse)
+        init(step, program, kinds)
+
+    monkeypatch.setattr(_step.NativeStep, "__init__", counted)
+    layer, *at = made(hidden=17)  # of which no other test's step is kept
+    for _ in range(2):
+        jax.jit(jax.grad(functools.partial(loss, layer))).lower(*at)
+    assert written == [False, True, True]
+
+
 @pytest.mark.parametrize("stored", [True, False], ids=("stored", "computed"))
 def test_bfloat16_is_computed_in_float32(stored):
     """A sum of 300 steps that bfloat16 has no room for; and what comes out is rounded once."""
