@@ -23,7 +23,14 @@ try:
 except ImportError:  # before 0.8
     from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
 
-__all__ = ["enable_x64", "held_program", "scan_operands", "to_varying", "varying_axes"]
+__all__ = [
+    "bind",
+    "enable_x64",
+    "held_program",
+    "scan_operands",
+    "to_varying",
+    "varying_axes",
+]
 
 
 # the results of these are the results of the program they hold
@@ -40,6 +47,14 @@ def held_program(eqn: Any) -> ClosedJaxpr | None:
     if found is None or hasattr(found, "consts"):
         return found
     return ClosedJaxpr(found, ())
+
+
+def bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
+    """The results of an equation, the rules of what it holds included."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    held, params = params if isinstance(params, tuple) else ((), params)  # before 0.9
+    found = eqn.primitive.bind(*held, *operands, **params)
+    return list(found) if eqn.primitive.multiple_results else [found]
 
 
 def scan_operands(args: Sequence[Any], params: dict[str, Any]) -> list[list[Any]]:

@@ -28,6 +28,7 @@ from bptt_jax.layers._save import (
     NOTHING,
     STATES,
     by_shapes,
+    some_gates,
 )
 from bptt_jax.layers._sections import sections as sections
 from bptt_jax.layers._stack import keys_of as keys_of
@@ -68,6 +69,7 @@ __all__ = [
     "remat",
     "residual",
     "scale_d_carry",
+    "some_gates",
     "stack",
     "summed",
     "time_distributed",

@@ -35,7 +35,7 @@ FACTORIES: dict[str, Callable] = {
         "layers",
         layers,
         "clip_d_carry dense dropout embedding in_turn inputs layer_norm made recurrent remat "
-        "residual scale_d_carry settled stack time_distributed variational_dropout "
+        "residual scale_d_carry settled some_gates stack time_distributed variational_dropout "
         "with_loss with_losses with_options",
     ),
     **_of("models", models, "bidirectional features sections symbols"),

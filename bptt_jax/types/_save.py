@@ -2,6 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
+from bptt_jax._factory import record
 from bptt_jax.types._cell import Cell
 from bptt_jax.types._pytree import PyTree
 
@@ -57,6 +58,7 @@ class SaveCoeffs(Protocol):
     ) -> PyTree: ...
 
 
+@record
 class Save(NamedTuple):
     """What is kept of each step for the way back, beside its state.
 

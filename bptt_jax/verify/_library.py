@@ -360,6 +360,14 @@ LAYERS: dict[str, Member] = {
         lambda: layers.recurrent(_lstm(), save=layers.GATES, loop=loops.step_by_step),
         reference=in_numpy.lstm(),
     ),
+    "recurrent, some gates kept": Member(
+        lambda: layers.recurrent(
+            cells.gru(3, 4),
+            save=layers.some_gates("r", "z"),
+            loop=loops.step_by_step,
+        ),
+        reference=in_numpy.gru(),
+    ),
     "recurrent, coefficients kept": Member(
         lambda: layers.recurrent(cells.gru(3, 4), save=layers.COEFFICIENTS),
         reference=in_numpy.gru(),

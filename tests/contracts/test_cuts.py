@@ -12,6 +12,7 @@ import pytest
 
 from bptt_jax import _pytrees as trees
 from bptt_jax import cells
+from bptt_jax.layers._columns import completed
 from bptt_jax.types import Cell, Outer, PyTree, Sum
 from support import tiers
 from support.changed import with_parts
@@ -141,6 +142,26 @@ def close(a, b, rtol=1e-12):
 def test_gates_of_a_stretch_at_once_are_those_step_by_step(name):
     cell, params, *_, gates = stretch(name)
     close(parts(cell)(params, given(name)).gates, gates)
+
+
+@each
+def test_gates_are_completed_from_every_other_one(name):
+    """Of which the rest is made, where it is made of gates."""
+    cell, params, xs, _, carries, _, gates = stretch(name)
+    leaves, structure = jax.tree.flatten(gates)
+
+    @quick_jit
+    def both(params, carries, xs, leaves):
+        def again(params, carries, xs):
+            return cell.vjp.gates(params, carries, cell.vjp.project(params, xs))
+
+        def known(n):
+            some = [a if i % 2 == n else None for i, a in enumerate(leaves)]
+            return completed(again, (params, carries, xs), structure.unflatten(some))
+
+        return known(0), known(1)
+
+    close(both(params, carries, xs, leaves), (gates, gates))
 
 
 @each
