@@ -127,7 +127,7 @@ class _Run:
         )
         least, most = PANEL
         room = min(max(least, weights // 4), most)
-        self.panel = max(6, min(48, room // max(1, row) // 6 * 6))
+        self.panel = max(6, min(48, room // max(1, row) // 6 * 6))  # at most
         self.deep = max(self.panel, DEEP)
         self.starts, start = {}, 0
         for buffer, n in self.strides.items():
@@ -152,7 +152,14 @@ class _Run:
         self.area = b.inttoptr(aligned, PTR)
         self.model = model
         self.bases = self.addresses(pointers)
-        loop(b, first, last, self.panel, lambda start: self.of_panel(start, last))
+        # Panels of about as many rows each, an even number: none is left that is lower than a
+        # tile, for which every weight would be read once more.
+        rows = b.sub(last, first)
+        of = _ceiling(b, rows, _ceiling(b, rows, number(self.panel)))
+        height = b.mul(_ceiling(b, of, number(2)), number(2))
+        panels = _ceiling(b, rows, height)
+        at = lambda i: b.add(first, b.mul(i, height))
+        loop(b, number(0), panels, 1, lambda i: self.of_panel(at(i), height, last))
         b.ret_void()
         return self.scratch
 
@@ -202,13 +209,11 @@ class _Run:
 
     # ---- a panel
 
-    def of_panel(self, start, last) -> None:
+    def of_panel(self, start, height, last) -> None:
         b = self.b
         left = b.sub(last, start)
         self.start = start
-        self.height = b.select(
-            b.icmp_signed("<", left, number(self.panel)), left, number(self.panel)
-        )
+        self.height = b.select(b.icmp_signed("<", left, height), left, height)
         carries = [self.leaf("carry", i) for i in range(len(self.operands.carry))]
         here = [self.place(c) for c in carries]
         there = [self.place(c._replace(kind="next")) for c in carries]
@@ -234,7 +239,7 @@ class _Run:
                 self.stage(stage)
             return [*self.next, *self.carry]
 
-        blocks = b.sdiv(b.add(self.steps, b.sub(most, number(1))), most)
+        blocks = _ceiling(b, self.steps, most)
         places = loop(b, number(0), blocks, 1, block, [*here, *there])
         for c, place in zip(carries, places, strict=False):
             self.copy(self.external(c, "next"), place, c)
@@ -468,6 +473,11 @@ class _Lanes:
         return elementwise(
             b, node, operands, [self.run.plan.nodes[i].dtype for i in node.operands]
         )
+
+
+def _ceiling(b, n, m):
+    """n over m, rounded up; n of at least 1."""
+    return b.sdiv(b.add(n, b.sub(m, number(1))), m)
 
 
 def _bool(buffer: Buffer) -> bool:

@@ -175,7 +175,7 @@ FAULTS = {
 
 OF_THE_RUNTIME = {
     "a row is left out where rows are not a multiple of a tile": lambda t: replaced(
-        t, r"icmp sge i64 (%\"[^\"]+\"), 1\b", r"icmp sge i64 \1, 2", 0
+        t, r"icmp sge i64 (%\"[^\"]+\"), 3\b", r"icmp sge i64 \1, 4", 0
     ),
     "a product forgets its first number": lambda t: replaced(
         t, r"phi  ?i64 \[0, (%\"[^\"]+\")\](?=[^}]*fma)", r"phi i64 [1, \1]", 0
