@@ -181,8 +181,8 @@ def recurrent(
         `unrolls.bptt` alone: `unrolls.scan` is differentiated by JAX.
       loop: how the two recurrences are run, see `bptt_jax.loops`; None: the first that
         supports the case.
-      save: what is kept for the way back, `layers.STATES`, `GATES`, `COEFFICIENTS` or
-        `NOTHING`; the gradient is the same; None: `GATES` or `STATES`, by the shapes, see
+      save: what is kept for the way back, `layers.STATES`, `GATES`, `some_gates`,
+        `COEFFICIENTS` or `NOTHING`; the gradient is the same; None: by the shapes, see
         `layers.by_shapes`.
 
     Returns:
