@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-from support import compilations, compiled, durations, smoke
+from support import compilations, compiled, durations, slow, smoke
 
 _cleared = [0]
 """How many programs had been compiled when the last ones were let go."""
@@ -19,6 +19,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    slow.mark(items)
     smoke.mark(items)
 
 

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from support import durations, smoke
+from support import durations, slow, smoke
 
 TESTS = pathlib.Path(__file__).parent
 
@@ -74,6 +74,23 @@ def test_the_table_is_read_as_it_is_written():
     written = durations.text(seconds)
     assert written == "7.2 a.py::e\n1.5 a.py::b[c d]\n"
     assert durations.read(written) == {"a.py::e": 7.2, "a.py::b[c d]": 1.5}
+
+
+def test_the_list_of_slow_ones_names_tests_that_are_there():
+    assert slow.listed()
+    assert [test for test in slow.listed() if gone(test)] == []
+
+
+def test_listed_ones_are_slow(request):
+    listed = slow.listed()
+    each = [item for item in request.session.items if item.nodeid in listed]
+    assert all(item.get_closest_marker("slow") for item in each)
+
+
+def test_the_list_is_of_long_ones_that_nothing_needs():
+    stays = f"tests/{durations.STAYS[0]}"
+    table = {"tests/a.py::b": 0.6, "tests/a.py::c": 0.4, "tests/a.py::d": 0.7, stays: 9.0}
+    assert slow.chosen(table, {"tests/a.py::d"}) == ["tests/a.py::b"]
 
 
 def test_smoke_is_of_tests_that_are_there():

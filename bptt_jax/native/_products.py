@@ -13,7 +13,7 @@ block for each tile's columns, in which k is the slower index: a tile reads it f
 A multiply-add takes some cycles, in each of which others can begin: a tile of few rows has few
 sums, so with less rows than a tile has it is as wide as several blocks,
 
-    (3)  R · v · u >= 8                            u blocks side by side
+    (3)  R · v · u <= 8                            u blocks side by side: 1, 2, 4
 
 and of more rows none are left that have no tile of nearly so many (`_heights`).
 
@@ -108,7 +108,7 @@ def define_product(module: ir.Module, scalar, machine: Machine) -> ir.Function:
 def _abreast(R: int, v: int) -> int:
     """u of (3)."""
     u = 1
-    while R * v * u < SUMS:
+    while 2 * R * v * u <= SUMS:
         u *= 2
     return u
 
