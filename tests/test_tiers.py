@@ -89,7 +89,12 @@ def test_listed_ones_are_slow(request):
 
 def test_the_list_is_of_long_ones_that_nothing_needs():
     stays = f"tests/{durations.STAYS[0]}"
-    table = {"tests/a.py::b": 0.6, "tests/a.py::c": 0.4, "tests/a.py::d": 0.7, stays: 9.0}
+    table = {
+        "tests/a.py::b": 0.6,
+        "tests/a.py::c": 0.4,
+        "tests/a.py::d": 0.7,
+        stays: 9.0,
+    }
     assert slow.chosen(table, {"tests/a.py::d"}) == ["tests/a.py::b"]
 
 

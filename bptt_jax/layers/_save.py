@@ -118,6 +118,10 @@ NOTHING = Save("layers.NOTHING", _never, _never)
 
 
 WORTH = 160  # multiply-adds for each number kept, that it takes to compute it again
+LITTLE, OF_LITTLE = (
+    2**15,
+    100,
+)  # numbers of a step; what each is worth where they are no more
 ROOM = 2  # numbers kept for each number of the state
 
 
@@ -127,7 +131,8 @@ def by_shapes(cell: Cell, params: PyTree, carry: PyTree, xs: PyTree) -> Save:
     Gates are kept where, for each example and step,
 
         (1)  the multiply-adds that computing them again takes are at least 160 for each
-             number kept: of an LSTM and a GRU I + H >= 160
+             number kept, or 100 where a step of all examples keeps no more than 32,768: of
+             an LSTM and a GRU I + H >= 160, or 100
         (2)  the numbers kept are at most twice those of the state: all 4H of an LSTM, of a
              GRU's 4H r and z. Where not all are, those that spare most.
 
@@ -166,7 +171,8 @@ def _by_shapes(cell: Cell, structure, shapes: tuple) -> Save:
         return STATES
     spared = _spared(cell, *one, choices)
     save = max(choices, key=spared.__getitem__)
-    return save if spared[save] >= WORTH * sizes[save] else STATES  # (1)
+    worth = WORTH if sizes[save] > LITTLE else OF_LITTLE
+    return save if spared[save] >= worth * sizes[save] else STATES  # (1)
 
 
 def _kept_of_a_step(cell: Cell, params: PyTree, carry: PyTree, x: PyTree) -> PyTree:

@@ -93,16 +93,33 @@ def test_where_not_all_gates_have_room_those_are_kept_that_spare_most():
     assert chosen(cells.lstm(64, 128), n_in=64) == layers.GATES
 
 
+MANY = 4096  # examples, of which a step keeps more than 32,768 numbers
+
+
 @pytest.mark.parametrize(
-    ("n_in", "units", "kept"), [(32, 128, True), (31, 128, False), (160, 0, False)]
+    ("n_in", "units", "examples", "kept"),
+    [
+        (32, 128, MANY, True),
+        (31, 128, MANY, False),
+        (36, 64, 1, True),
+        (35, 64, 1, False),
+        (158, 2, MANY, True),  # wide inputs are worth as much
+    ],
 )
-def test_gates_are_kept_where_each_number_spares_160_multiply_adds(n_in, units, kept):
-    lstm, gru = cells.lstm(n_in, units or 2), cells.gru(n_in, units or 2)
-    if not units:  # wide inputs of two units are worth as much
-        assert chosen(lstm, n_in=n_in) == layers.GATES
-        return
-    assert chosen(lstm, n_in=n_in) == (layers.GATES if kept else layers.STATES)
-    assert chosen(gru, n_in=n_in) == (KEPT if kept else layers.STATES)
+def test_gates_are_kept_where_each_number_spares_so_many_multiply_adds(
+    n_in, units, examples, kept
+):
+    """160, and 100 of few numbers."""
+    lstm, gru = cells.lstm(n_in, units), cells.gru(n_in, units)
+    batch = (examples,)
+    assert chosen(lstm, batch, n_in) == (layers.GATES if kept else layers.STATES)
+    assert chosen(gru, batch, n_in) == (KEPT if kept else layers.STATES)
+
+
+def test_what_is_little_is_counted_over_all_examples():
+    lstm = cells.lstm(64, 64)
+    assert chosen(lstm, (128,), 64) == layers.GATES  # 4 numbers a unit: 2**15
+    assert chosen(lstm, (129,), 64) == layers.STATES
 
 
 def test_batches_of_any_rank_keep_the_same():

@@ -53,22 +53,33 @@ ALL += [
 ALL += [Spread("flax.linen.RNN", axes="Explicit")]
 ALL += [Spread(name, axes="Auto", side="mask") for name in WHOLES]
 ALL += [Spread("attention", axes="Explicit", side="mask")]  # gathers between loops
-WHOLE = [Spread(name, axes="Explicit", side="mask") for name in WHOLES]
-WHOLE += [Spread("lstm", unroll, "Auto", (32, 2), 0, "both") for unroll in THROUGH]
-WHOLE += [
-    Spread(name, unroll, kind, side=side)
-    for name in MEMBERS
+WHOLE = {
+    unroll: [
+        Spread("lstm", unroll, "Auto", (32, 2), 0, "both"),
+        *(
+            Spread(name, unroll, kind, side=side)
+            for name in MEMBERS
+            for kind in KINDS
+            for side in ("plain", "both")
+        ),
+    ]
     for unroll in THROUGH
-    for kind in KINDS
-    for side in ("plain", "both")
+}
+WHOLE["whole sequences"] = [
+    Spread(name, axes="Explicit", side="mask") for name in WHOLES
 ]
-GROUPS = [(4, FEW, "few"), (4, ALL, "all"), (2, FEW, "all"), (4, WHOLE, "whole")]
-GROUPS += [(2, WHOLE, "whole")]
+GROUPS = [(4, FEW, "few"), (4, ALL, "all"), (2, FEW, "all")]
+GROUPS += [(n, some, f"whole, {name}") for n in (4, 2) for name, some in WHOLE.items()]
 UNITS = [
     Spread(name, units=2)
     for name in ("elman", "lstm, gate axis", "gru, gate axis", "lstm")
 ]
-TIERS = {"few": (), "all": pytest.mark.slow, "whole": pytest.mark.release}
+
+
+def tier(name: str) -> tuple:
+    if name.startswith("whole"):  # some hundred programs each
+        return pytest.mark.release, pytest.mark.timeout(3600)
+    return {"few": (), "all": (pytest.mark.slow,)}[name]
 
 
 def wrong(case: Spread, result: dict, devices: int) -> list[str]:
@@ -114,7 +125,7 @@ def measured(devices: int, cases: list[Spread]) -> list[dict]:
 
 @pytest.mark.parametrize(
     ("devices", "cases"),
-    [pytest.param(n, c, marks=TIERS[t], id=f"{n}, {t}") for n, c, t in GROUPS],
+    [pytest.param(n, c, marks=tier(t), id=f"{n}, {t}") for n, c, t in GROUPS],
 )
 def test_only_sums_are_exchanged_and_each_device_does_its_share(devices, cases):
     results = measured(devices, cases)

@@ -169,7 +169,7 @@ def descent(f):
     def run(params, carry, xs):
         def step(params, x):
             d = jax.grad(f)(params, carry, x)
-            return jax.tree.map(lambda p, g: p - 0.1 * g, params, d), None
+            return jax.tree.map(lambda p, g: p - 0.01 * g, params, d), None
 
         return jax.lax.scan(step, params, jnp.stack([xs, xs[::-1]]))[0]
 
@@ -240,7 +240,7 @@ def of_nets(g, params, carry, xs):
 def two_steps_down(g, params, carry, xs):
     for x in (xs, xs[::-1]):
         d = g(params, carry, x)[1][0]
-        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, d)
+        params = jax.tree.map(lambda p, g: p - 0.01 * g, params, d)
     return params
 
 

@@ -102,6 +102,35 @@ def test_through_every_unroll(name, unroll):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
 
+POOLS = dict(
+    last=wholes.last,
+    mean=wholes.mean,
+    attention_pool=partial(wholes.attention_pool, 3, param_dtype=jnp.float64),
+)
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_a_pool_reads_no_padding(name):
+    """What comes before it may leave anything there."""
+    rng, pool = np.random.default_rng(4), POOLS[name]()
+    with jax.numpy_dtype_promotion("standard"):
+        params = pool.init(jax.random.key(0))
+    mask = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 1, 0]], bool).T
+    ys = np.where(mask[..., None], rng.normal(size=(5, 2, 3)), 0)
+
+    @quick_jit
+    def gradient(params, ys):
+        def loss(params, ys):
+            return (pool.apply(params, ys, Side(mask=mask))[0] ** 2).sum()
+
+        return jax.value_and_grad(loss, (0, 1))(params, ys)
+
+    wanted = gradient(params, ys)
+    found = gradient(params, np.where(mask[..., None], ys, np.nan))
+    assert np.isfinite(wanted[0])
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
 @pytest.mark.parametrize("name", [tiers.slow(n, n == "ends") for n in WHOLES])
 def test_gradients_are_those_of_differences(name):
     """Of all arguments, with random cotangents of the outputs and of the final carry."""

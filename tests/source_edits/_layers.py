@@ -280,7 +280,7 @@ EDITS = (
         ),
         (
             "gates kept whatever they spare",
-            "return save if spared[save] >= WORTH * sizes[save] else STATES  # (1)",
+            "return save if spared[save] >= worth * sizes[save] else STATES  # (1)",
             "return save",
             "contracts/test_save.py",
         ),

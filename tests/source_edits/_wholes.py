@@ -45,7 +45,7 @@ EDITS = (
             "a pool that reads the padding",
             "ys = ys if side.mask is None else trees.only(side.mask, ys)",
             "ys = ys",
-            ALONE,
+            "contracts/test_wholes.py::test_a_pool_reads_no_padding",
         ),
     ),
     *edits(
