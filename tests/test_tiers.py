@@ -87,15 +87,14 @@ def test_listed_ones_are_slow(request):
     assert all(item.get_closest_marker("slow") for item in each)
 
 
-def test_the_list_is_of_long_ones_that_nothing_needs():
+def test_the_list_is_of_long_ones_that_no_fault_names():
+    a, b, c, d = (f"tests/a.py::{name}" for name in ("a", "b[1]", "c", "d"))
     stays = f"tests/{durations.STAYS[0]}"
-    table = {
-        "tests/a.py::b": 0.6,
-        "tests/a.py::c": 0.4,
-        "tests/a.py::d": 0.7,
-        stays: 9.0,
-    }
-    assert slow.chosen(table, {"tests/a.py::d"}) == ["tests/a.py::b"]
+    table = {a: 0.6, b: 0.7, c: 0.4, d: 0.7, stays: 9.0}
+    assert slow.chosen(table, {"a.py::b"}) == [a, d]
+    assert slow.chosen(table, {"a.py"}) == []
+    written = sorted(slow.listed())
+    assert slow.chosen(dict.fromkeys(written, slow.MOST), slow.named()) == written
 
 
 def test_smoke_is_of_tests_that_are_there():

@@ -131,7 +131,7 @@ def by_shapes(cell: Cell, params: PyTree, carry: PyTree, xs: PyTree) -> Save:
     Gates are kept where, for each example and step,
 
         (1)  the multiply-adds that computing them again takes are at least 160 for each
-             number kept, or 100 where a step of all examples keeps no more than 32,768: of
+             number kept, or 100 where a step of all examples keeps no more than 16,384: of
              an LSTM and a GRU I + H >= 160, or 100
         (2)  the numbers kept are at most twice those of the state: all 4H of an LSTM, of a
              GRU's 4H r and z. Where not all are, those that spare most.

@@ -93,7 +93,7 @@ def test_where_not_all_gates_have_room_those_are_kept_that_spare_most():
     assert chosen(cells.lstm(64, 128), n_in=64) == layers.GATES
 
 
-MANY = 4096  # examples, of which a step keeps more than 32,768 numbers
+MANY = 4096  # examples, of which a step keeps more than 16,384 numbers
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_gates_are_kept_where_each_number_spares_so_many_multiply_adds(
 
 def test_what_is_little_is_counted_over_all_examples():
     lstm = cells.lstm(64, 64)
-    assert chosen(lstm, (128,), 64) == layers.GATES  # 4 numbers a unit: 2**15
-    assert chosen(lstm, (129,), 64) == layers.STATES
+    assert chosen(lstm, (64,), 64) == layers.GATES  # 4 numbers a unit: 2**14
+    assert chosen(lstm, (65,), 64) == layers.STATES
 
 
 def test_batches_of_any_rank_keep_the_same():

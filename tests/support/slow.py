@@ -1,22 +1,21 @@
 """Tests that run in the slow tier because of what they take, by a committed list.
 
-    cd tests && python -m support.slow mutants.json     writes slow.txt
+    cd tests && python -m support.slow        writes slow.txt, by durations.txt
 
-The fast tier is for whoever has changed something and waits. A test of it that takes more than
-`MOST` seconds by the table of durations runs in the slow tier, but for
+The fast tier is for whoever has changed something and waits. A test of it that takes `MOST`
+seconds or more by the table of durations runs in the slow tier, but for
 
-    those that find a fault of `source_edits` first (what `source_mutants.py` wrote),
+    those that a fault of `source_edits` names, itself or by its whole file, as what finds it,
     those of `support.durations.STAYS`, whole ways through the library.
 
 Where a test is slow by itself it says so with a mark.
 """
 
-import json
 import pathlib
-import sys
 
 import pytest
 
+from source_edits import EDITS
 from support import durations
 
 FILE = pathlib.Path(__file__).parents[1] / "slow.txt"
@@ -36,28 +35,29 @@ def mark(items) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-def chosen(table: dict[str, float], finds: set[str]) -> list[str]:
+def chosen(table: dict[str, float], named: set[str]) -> list[str]:
     """Of the table those that are to run in the slow tier.
 
     Args:
       table: seconds by test.
-      finds: tests that find a fault.
+      named: files and tests that faults name.
     """
 
     def may(test):
-        stays = test.removeprefix("tests/").startswith(durations.STAYS)
-        return test not in finds and not stays
+        name = test.removeprefix("tests/")
+        of_a_fault = {name.partition("::")[0], name.partition("[")[0]} & named
+        return not of_a_fault and not name.startswith(durations.STAYS)
 
     return sorted(test for test, s in table.items() if s >= MOST and may(test))
 
 
-def main(written: list[str]) -> None:
-    found = [json.loads(pathlib.Path(file).read_text("utf-8")) for file in written]
-    finds = {each["caught"] for one in found for each in one.values() if each["caught"]}
-    table = durations.read(durations.FILE.read_text(encoding="utf-8"))
-    names = set(chosen(table, finds)) | (listed() - finds if FILE.exists() else set())
-    FILE.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
+def named() -> set[str]:
+    """What all faults name: `a.py`, `a.py::test_b`."""
+    return {test.partition("[")[0] for edit in EDITS for test in edit.first}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    table = durations.read(durations.FILE.read_text(encoding="utf-8"))
+    before = dict.fromkeys(listed() if FILE.exists() else (), MOST)  # not in the table
+    names = chosen(before | table, named())
+    FILE.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
