@@ -118,10 +118,8 @@ NOTHING = Save("layers.NOTHING", _never, _never)
 
 
 WORTH = 160  # multiply-adds for each number kept, that it takes to compute it again
-LITTLE, OF_LITTLE = (
-    2**15,
-    100,
-)  # numbers of a step; what each is worth where they are no more
+LITTLE = 2**14  # numbers that a step keeps of all examples
+OF_LITTLE = 100  # what each is worth where they are no more
 ROOM = 2  # numbers kept for each number of the state
 
 

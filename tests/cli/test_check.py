@@ -79,7 +79,7 @@ def test_before_and_while(monkeypatch, capsys):
     racks = verify.CELLS, verify.LAYERS, verify.UNROLLS, verify.WHOLES
     count = sum(map(len, racks))
     count -= sum(bool(member.alike) for member in verify.CELLS.values())
-    assert said[0] == f"{count} members, about 17 minutes (--quick: less)"
+    assert said[0] == f"{count} members, about 18 minutes (--quick: less)"
     assert said[12].startswith(f"12 of {count}, cells: ")
     _, said = check(monkeypatch, capsys, "--quick")
     count -= sum(
