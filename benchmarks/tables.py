@@ -341,6 +341,26 @@ def saves() -> str:
     return table(rows) + "\n\n" + _about(result)
 
 
+def kept() -> str:
+    """What the rule keeps, over states alone, and both over another checkout."""
+    result = read(RESULTS / "against-avx2.json")
+    rows = {}
+    for name, case in result["cases"].items():
+        found = case["rows"]
+        one = {"over states": "", "over states: memory": ""}
+        over = lambda a, b, found=found: "{:.2f} ({:.2f})".format(
+            *(found[a][of] / found[b][of] for of in ("min", "median"))
+        )
+        if found["here"]["temp"] != found["STATES"]["temp"]:
+            one["over states"] = over("here", "STATES")
+            memory = found["here"]["temp"] / found["STATES"]["temp"]
+            one["over states: memory"] = f"{memory:.2f}"
+        one["over before"] = over("here", "other")
+        rows[name] = one
+    about = f"Before: {result['other'][:7]}; "
+    return table(rows) + "\n\n" + about + _about(result)
+
+
 def allocations() -> str:
     """Glibc told to keep memory: times faster than as it is (medians), page faults."""
     if not (RESULTS / "allocations.json").exists():
@@ -462,10 +482,11 @@ PAGES = {
         forward_mode,
         drop_in,
         saves,
+        kept,
         data_wait,
         japanese_vowels,
     ),  # fmt: skip
-    "docs/decisions/0016-what-is-kept.md": (saves,),
+    "docs/decisions/0016-what-is-kept.md": (saves, kept),
     "docs/choosing-an-unroll.md": (unrolls, memory),
     "docs/memory-of-a-process.md": (allocations,),
     "docs/scaling.md": (workers, search, processes, on_paper),
