@@ -24,14 +24,13 @@ POINTWISE = frozenset("add add_any sub mul neg convert_element_type".split())
 
 
 class Range(NamedTuple):
-    """Numbers start to stop along an axis."""
+    """Numbers start to stop along an axis; None in its place: all there are."""
 
     axis: int
     start: int
     stop: int
 
 
-WHOLE = None
 Asked = dict[Any, Range | None]  # of each variable that is
 
 
@@ -69,24 +68,24 @@ def _asked(eqns: list, results: list, held: dict) -> Asked:
             return
         part = _both(asked[v], part) if v in asked else part
         all_of_it = part and part[1:] == (0, v.aval.shape[part.axis])
-        asked[v] = WHOLE if all_of_it else part
+        asked[v] = None if all_of_it else part
 
     for v in results:
-        ask(v, WHOLE)
+        ask(v, None)
     for eqn in reversed(eqns):
         rule = _rule(eqn)
         for n, out in enumerate(eqn.outvars):
             if out in asked:
-                asked[out] = asked[out] if rule else WHOLE
+                asked[out] = asked[out] if rule else None
                 for i, v in enumerate(eqn.invars):
-                    ask(v, rule(eqn, n, asked[out])[i] if rule else WHOLE)
+                    ask(v, rule(eqn, n, asked[out])[i] if rule else None)
     return asked
 
 
 def _both(a: Range | None, b: Range | None) -> Range | None:
     """What holds two ranges."""
-    if a is WHOLE or b is WHOLE or a.axis != b.axis:
-        return WHOLE
+    if a is None or b is None or a.axis != b.axis:
+        return None
     return Range(a.axis, min(a.start, b.start), max(a.stop, b.stop))
 
 
@@ -117,8 +116,8 @@ def _on_range(eqn, operands: list, part: Range | None):
     if name in ("slice", "split"):
         axis = params["axis"] if name == "split" else _cut(eqn)[0]
         (a,) = operands  # this range of it
-        return a if part is WHOLE or part.axis == axis else _part(a, WHOLE, part)
-    if name == "broadcast_in_dim" and part is not WHOLE:
+        return a if part is None or part.axis == axis else _part(a, None, part)
+    if name == "broadcast_in_dim" and part is not None:
         shape = list(params["shape"])
         shape[part.axis] = part.stop - part.start
         params = params | dict(shape=tuple(shape))
@@ -135,7 +134,7 @@ def _read(held: dict, v):
 
 def _part(a, there: Range | None, part: Range | None):
     """A range of a value, of which a range is there."""
-    if part in (there, WHOLE):
+    if part is None or part == there:
         return a
     start = there.start if there else 0
     return lax.slice_in_dim(a, part.start - start, part.stop - start, axis=part.axis)
@@ -164,7 +163,7 @@ def _pointwise(eqn, n, part):
 
     def of(v):
         wide = part and v.aval.ndim and v.aval.shape[part.axis] == shape[part.axis]
-        return part if wide else WHOLE
+        return part if wide else None
 
     return [of(v) for v in eqn.invars]
 
@@ -172,23 +171,23 @@ def _pointwise(eqn, n, part):
 def _product(eqn, n, part):
     x, w = (v.aval for v in eqn.invars)
     (of_x, of_w), (batch_x, batch_w) = eqn.params["dimension_numbers"]
-    if part is WHOLE or part.axis < len(batch_x):
+    if part is None or part.axis < len(batch_x):
         return [part and part._replace(axis=of[part.axis]) for of in (batch_x, batch_w)]
     free = [(0, i) for i in range(x.ndim) if i not in (*of_x, *batch_x)]
     free += [(1, i) for i in range(w.ndim) if i not in (*of_w, *batch_w)]
     which, axis = free[part.axis - len(batch_x)]
-    found: list = [WHOLE, WHOLE]
+    found: list = [None, None]
     found[which] = part._replace(axis=axis)
     return found
 
 
 def _broadcast(eqn, n, part):
     (v, *_), axes = eqn.invars, eqn.params["broadcast_dimensions"]
-    if part is WHOLE or part.axis not in axes:
-        return [WHOLE] * len(eqn.invars)
+    if part is None or part.axis not in axes:
+        return [None] * len(eqn.invars)
     axis = axes.index(part.axis)
     wide = v.aval.shape[axis] == eqn.outvars[0].aval.shape[part.axis]
-    return [part._replace(axis=axis) if wide else WHOLE]
+    return [part._replace(axis=axis) if wide else None]
 
 
 def _split(eqn, n, part):
@@ -199,7 +198,7 @@ def _split(eqn, n, part):
 
 def _within(cut: Range, part: Range | None) -> Range:
     """Of what is cut, a part; all of it if that is along another axis."""
-    if part is WHOLE or part.axis != cut.axis:
+    if part is None or part.axis != cut.axis:
         return cut
     return Range(cut.axis, cut.start + part.start, cut.start + part.stop)
 

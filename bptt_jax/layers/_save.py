@@ -13,6 +13,7 @@ States that are outputs are kept once, as outputs. Gradients are the same.
 import functools
 import itertools
 import math
+from typing import Any
 
 import jax
 
@@ -64,7 +65,9 @@ def _only(names: tuple[str, ...], gates: PyTree) -> PyTree:
     def of(node):
         if not isinstance(node, Gates):
             return None
-        named = {n: a if n in names else None for n, a in node.named.items()}
+        named: dict[str, Any] = {
+            n: a if n in names else None for n, a in node.named.items()
+        }
         return Gates(named, jax.tree.map(lambda _: None, node.rest))
 
     return jax.tree.map(of, gates, is_leaf=lambda node: isinstance(node, Gates))

@@ -307,8 +307,8 @@ EDITS = (
         ),
         (
             "ranges of two axes taken for those of one",
-            "if a is WHOLE or b is WHOLE or a.axis != b.axis:",
-            "if a is WHOLE or b is WHOLE:",
+            "if a is None or b is None or a.axis != b.axis:",
+            "if a is None or b is None:",
             "contracts/test_save.py",
         ),
         (
@@ -337,7 +337,7 @@ EDITS = (
         ),
         (
             "a number along an axis taken for all of them",
-            "return [part._replace(axis=axis) if wide else WHOLE]",
+            "return [part._replace(axis=axis) if wide else None]",
             "return [part._replace(axis=axis)]",
             "contracts/test_save.py",
         ),
