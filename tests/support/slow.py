@@ -6,9 +6,11 @@ The fast tier is for whoever has changed something and waits. A test of it that 
 seconds or more by the table of durations runs in the slow tier, but for
 
     those that a fault of `source_edits` names, itself or by its whole file, as what finds it,
-    those of `support.durations.STAYS`, whole ways through the library.
+    those of `support.durations.STAYS`, whole ways through the library,
+    those of `support.smoke`.
 
-Where a test is slow by itself it says so with a mark.
+They are marked `listed`, too: where only a part of the tests runs (other versions), these are
+among it. Where a test is slow by itself it says so with a mark.
 """
 
 import pathlib
@@ -16,7 +18,7 @@ import pathlib
 import pytest
 
 from source_edits import EDITS
-from support import durations
+from support import durations, smoke
 
 FILE = pathlib.Path(__file__).parents[1] / "slow.txt"
 MOST = 0.5
@@ -33,6 +35,7 @@ def mark(items) -> None:
     for item in items:
         if item.nodeid in slow:
             item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.listed)
 
 
 def chosen(table: dict[str, float], named: set[str]) -> list[str]:
@@ -45,8 +48,10 @@ def chosen(table: dict[str, float], named: set[str]) -> list[str]:
 
     def may(test):
         name = test.removeprefix("tests/")
-        of_a_fault = {name.partition("::")[0], name.partition("[")[0]} & named
-        return not of_a_fault and not name.startswith(durations.STAYS)
+        (file, _, rest), whole = name.partition("::"), name.partition("[")[0]
+        is_smoke = rest.partition("[")[0] in smoke.SMOKE.get(file, ())
+        stays = is_smoke or name.startswith(durations.STAYS)
+        return not stays and not {file, whole} & named
 
     return sorted(test for test, s in table.items() if s >= MOST and may(test))
 
