@@ -52,7 +52,7 @@ def held_program(eqn: Any) -> ClosedJaxpr | None:
 def bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
     """The results of an equation, the rules of what it holds included."""
     params = eqn.primitive.get_bind_params(eqn.params)
-    held, params = params if isinstance(params, tuple) else ((), params)  # before 0.9
+    held, params = params if isinstance(params, tuple) else ((), params)  # older JAX
     found = eqn.primitive.bind(*held, *operands, **params)
     return list(found) if eqn.primitive.multiple_results else [found]
 
