@@ -41,8 +41,11 @@ def test_the_lowest_versions_are_run():
     text = (ROOT / ".ci" / "run").read_text()
     assert 'lowest python3 ".[dev]" -c .ci/lowest' in text
     (listed,) = re.findall(r"^interfaces=\((.*?)^\)", text, re.DOTALL | re.MULTILINE)
+    (too,) = re.findall(r"^too=\((.*?)\)", text, re.MULTILINE)
+    assert "not slow or listed" in too  # those of tests/slow.txt, too
     runs = re.split(r"\$work/(?:lowest|second)/bin/activate", text)
-    assert [run.count('tests "${interfaces[@]}"') for run in runs] == [0, 1, 1]
+    theirs = 'tests "${too[@]}" "${interfaces[@]}"'
+    assert [run.count(theirs) for run in runs] == [0, 1, 1]
     paths = re.findall(r"tests/[\w/.{},]+", listed)
     named = [
         path
