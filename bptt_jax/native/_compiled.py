@@ -75,7 +75,7 @@ def runtime_text() -> str:
     module.triple = this_machine().triple
     for scalar in (ir.FloatType(), ir.DoubleType()):
         define_product(module, scalar, this_machine())
-    return str(module) + handle()
+    return str(module) + handle(module.triple)
 
 
 @functools.cache

@@ -9,6 +9,9 @@ returned. Nobody waits: with a pool of one thread, or none, it is only slower.
 Sums over rows: the first task adds to the result, each other to an area of its own, and the
 last one that ends adds these up in the order of tasks, so bits depend on how many tasks there
 are and on nothing else. Of several models each is one task's.
+
+XLA's memory is fresh at every call where it is large: glibc gives it back each time. On Linux
+results, and what tasks have for themselves, are asked for in large pages before they are written.
 """
 
 import functools
@@ -24,6 +27,31 @@ LEAST = 4  # rows of a task
 # task, sums of a model, merge, where sums go, areas, their size; pointers…
 HEADER = 14
 HANDLE = "bptt_jax_handle"
+
+LARGE = 1 << 21  # bytes of a large page, a power of 2
+LARGE_PAGES = """
+declare i32 @madvise(ptr, i64, i32)
+
+; large pages for what will be written to: memory that is fresh at a call is then mapped 2 MB at a
+; fault and not 4 kB (where the system offers it; if not, nothing changes)
+define internal void @large(ptr %p, i64 %bytes) {
+  %data = ptrtoint ptr %p to i64
+  %end = add i64 %data, %bytes
+  %up = add i64 %data, BELOW
+  %from = and i64 %up, -LARGE
+  %to = and i64 %end, -LARGE
+  %length = sub i64 %to, %from
+  %some = icmp sgt i64 %length, 0
+  br i1 %some, label %ask, label %done
+ask:
+  %at = inttoptr i64 %from to ptr
+  %ignored = call i32 @madvise(ptr %at, i64 %length, i32 14) ; MADV_HUGEPAGE
+  br label %done
+done:
+  ret void
+}
+"""
+NO_LARGE_PAGES = "define internal void @large(ptr %p, i64 %bytes) { ret void }"
 
 TEXT = """
 declare ptr @malloc(i64)
@@ -196,6 +224,56 @@ done:
   ret void
 }
 
+; bytes of a buffer's numbers; 0 where they are no floats that kernels store
+define internal i64 @bytes(ptr %buffer) {
+  %at = getelementptr i8, ptr %buffer, i64 16
+  %kind = load i32, ptr %at
+  %rank = call i64 @word(ptr %buffer, i64 4)
+  %dims = call ptr @link(ptr %buffer, i64 5)
+  switch i32 %kind, label %other [
+    i32 11, label %single
+    i32 12, label %double
+    i32 16, label %half
+  ]
+single: ; F32
+  br label %head
+double: ; F64
+  br label %head
+half: ; BF16
+  br label %head
+other:
+  ret i64 0
+head:
+  %i = phi i64 [ 0, %single ], [ 0, %double ], [ 0, %half ], [ %next, %body ]
+  %n = phi i64 [ 4, %single ], [ 8, %double ], [ 2, %half ], [ %more, %body ]
+  %go = icmp slt i64 %i, %rank
+  br i1 %go, label %body, label %done
+body:
+  %dim = call i64 @word(ptr %dims, i64 %i)
+  %more = mul i64 %n, %dim
+  %next = add i64 %i, 1
+  br label %head
+done:
+  ret i64 %n
+}
+
+define internal void @enlarge(ptr %buffers, i64 %n) {
+  br label %head
+head:
+  %i = phi i64 [ 0, %0 ], [ %next, %body ]
+  %go = icmp slt i64 %i, %n
+  br i1 %go, label %body, label %done
+body:
+  %buffer = call ptr @link(ptr %buffers, i64 %i)
+  %data = call ptr @link(ptr %buffer, i64 3)
+  %bytes = call i64 @bytes(ptr %buffer)
+  call void @large(ptr %data, i64 %bytes)
+  %next = add i64 %i, 1
+  br label %head
+done:
+  ret void
+}
+
 define internal i64 @attribute(ptr %frame, i64 %i) {
   %attributes = call ptr @link(ptr %frame, i64 20)
   %one = call ptr @link(ptr %attributes, i64 %i)
@@ -309,6 +387,7 @@ begun:
   call void @put(ptr %job, i64 9, i64 %sums)
   call void @tie(ptr %job, i64 10, ptr %merge)
   %areas = getelementptr i8, ptr %job, i64 %head_bytes
+  call void @large(ptr %areas, i64 %areas_size)
   call void @tie(ptr %job, i64 12, ptr %areas)
   call void @put(ptr %job, i64 13, i64 %area_size)
   %arguments = call ptr @link(ptr %frame, i64 9)
@@ -317,6 +396,7 @@ begun:
   %place_r = getelementptr ptr, ptr %place, i64 %n_arguments
   call void @gather(ptr %arguments, i64 %n_arguments, ptr %place)
   call void @gather(ptr %results, i64 %n_results, ptr %place_r)
+  call void @enlarge(ptr %results, i64 %n_results)
   %final = sub i64 %n_results, 1
   %sums_at = call ptr @link(ptr %place_r, i64 %final)
   call void @tie(ptr %job, i64 11, ptr %sums_at)
@@ -441,10 +521,14 @@ def entry(
     return _filled(ENTRY, values)
 
 
-def handle() -> str:
-    """The text of what all entries call."""
+def handle(triple: str) -> str:
+    """The text of what all entries call, on a system that LLVM's triple names."""
+    values = dict(
+        HEADER=HEADER, NEWEST=version()[1], LEAST=LEAST, HANDLE=HANDLE,
+        LARGE=LARGE, BELOW=LARGE - 1,
+    )  # fmt: skip
     return _filled(
-        TEXT, dict(HEADER=HEADER, NEWEST=version()[1], LEAST=LEAST, HANDLE=HANDLE)
+        TEXT + (LARGE_PAGES if "linux" in triple else NO_LARGE_PAGES), values
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bptt_jax import cells
 from bptt_jax._jax import enable_x64
 from bptt_jax.native import _compiled
 from bptt_jax.native._handler import LEAST
@@ -270,6 +271,41 @@ def test_a_fault_in_the_generated_code_is_seen(fault):
     told, _ = case.run(text, arguments=poisoned)
     hidden = not np.isnan(told[0][6]).all()
     assert not case.is_right(found) or not whole or hidden
+
+
+ADVISE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int)
+
+
+@pytest.mark.skipif("linux" not in _compiled.this_machine().triple, reason="not Linux")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_results_are_asked_for_in_large_pages(dtype):
+    """Whole pages of 2 MB within results, whatever their dtype is; of nothing else any."""
+    asked = []
+
+    @ADVISE
+    def madvise(at, length, advice):
+        asked.append((at, length, advice))
+        return -1  # of a kernel that has none
+
+    runtime = replaced(
+        _compiled.runtime_text(),
+        r"call i32 @madvise",
+        f"call i32 inttoptr (i64 {ctypes.cast(madvise, ctypes.c_void_p).value} to ptr)",
+    )
+    with enable_x64(dtype == np.float64):
+        cell = cells.elman(3, 64, param_dtype=dtype)
+        case = Made(cell, (8,), 2200, False, dtype, 0.05)
+        found, whole = case.run(pool=frames.Pool(threads=2), runtime=runtime)
+    assert whole
+    assert case.is_right(found, 1e-4)
+    page = 2**21
+    large = [
+        (a.ctypes.data, a.ctypes.data + a.nbytes) for a in found if a.nbytes > page
+    ]
+    inside = [(-(-first // page) * page, last // page * page) for first, last in large]
+    assert len(large) == 2
+    assert asked == [(first, last - first, 14) for first, last in inside]
+    assert all(length > 0 for _, length, _ in asked)
 
 
 def test_the_interface_is_asked_for_its_version():

@@ -10,6 +10,7 @@ from bptt_jax.native import _compiled
 
 GUARD = 64  # bytes before and after each buffer
 PATTERN = 0xA5
+KINDS = {"float32": 11, "float64": 12, "bfloat16": 16}  # as the interface numbers them
 _numbers = itertools.count()
 _kept: list = []
 
@@ -159,9 +160,16 @@ def call(
     made = [Guarded(np.full(a.shape, 77, a.dtype)) for a in results]
 
     def pointers(buffers):
-        each = [(ctypes.c_int64 * 6)(48, 0, 0, g.address, 0, 0) for g in buffers]
+        dims = [(ctypes.c_int64 * g.like.ndim)(*g.like.shape) for g in buffers]
+        each = [
+            (ctypes.c_int64 * 6)(
+                48, 0, KINDS.get(g.like.dtype.name, 0), g.address, g.like.ndim,
+                ctypes.addressof(n),
+            )
+            for g, n in zip(buffers, dims, strict=True)
+        ]  # fmt: skip
         table = (ctypes.c_int64 * max(1, len(each)))(*map(ctypes.addressof, each))
-        return table, each
+        return table, [*each, *dims]
 
     values = (ctypes.c_int64 * 4)(
         models, int(pool.threads is not None or pool.refuses), rows, steps
