@@ -288,8 +288,6 @@ def processes() -> str:
 
 def workers() -> str:
     """What the client of a sweep over workers takes, by quarters of its groups."""
-    if not (RESULTS / "workers.json").exists():
-        return "No run is committed yet: numbers are to be taken on a quiet machine."
     result = read(RESULTS / "workers.json")
     names = ("first quarter", "second", "third", "last")
     rows = {
@@ -306,8 +304,6 @@ def workers() -> str:
 
 def search() -> str:
     """Optuna's samplers at equal budget: the best held-out error, seed by seed."""
-    if not (RESULTS / "search.json").exists():
-        return "No run is committed yet."
     result = read(RESULTS / "search.json")
     rows = {
         name: {f"seed {i}": f"{each[-1]:.4g}" for i, each in enumerate(of)}
@@ -362,9 +358,7 @@ def kept() -> str:
 
 
 def allocations() -> str:
-    """Glibc told to keep memory: times faster than as it is (medians), page faults."""
-    if not (RESULTS / "allocations.json").exists():
-        return "No run is committed yet: numbers are to be taken on a quiet machine."
+    """Glibc told to keep memory, or to take large pages: times faster than as it is."""
     result = read(RESULTS / "allocations.json")
     rows: dict = {}
     for case in result["cases"]:
@@ -382,13 +376,13 @@ def allocations() -> str:
     return table(rows) + "\n\n" + about + _about(result)
 
 
-OF_ALLOCATIONS = dict(as_it_is="as it is", kept="three", one_arena="all four")
+OF_ALLOCATIONS = dict(
+    as_it_is="as it is", kept="three", one_arena="all four", large_pages="large pages"
+)
 
 
 def data_wait() -> str:
     """The share of a training's time in which its loop waits for data."""
-    if not (RESULTS / "data_wait.json").exists():
-        return "No run is committed yet: numbers are to be taken on a quiet machine."
     result = read(RESULTS / "data_wait.json")
     rows = {
         f"`tasks.{name}`: {case['what']}": {
@@ -409,8 +403,6 @@ def data_wait() -> str:
 
 def japanese_vowels() -> str:
     """One seed of the notebook's program, beside the usual one in PyTorch."""
-    if not (RESULTS / "japanese_vowels.json").exists():
-        return "No run is committed yet: numbers are to be taken on a quiet machine."
     result = read(RESULTS / "japanese_vowels.json")
     rows = {
         name: {

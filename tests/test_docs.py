@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import pathlib
 import re
 import subprocess
@@ -11,8 +10,7 @@ import sys
 import jax
 import pytest
 
-from support import compiled
-from support.training import TESTS
+from support import apart, compiled
 
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = ("README.md", "docs/**/*.md", "experiments/*/README.md", "benchmarks/*.md")
@@ -70,13 +68,9 @@ def worked() -> dict:
 
 
 def in_its_own_process(code: str) -> None:
-    path = os.pathsep.join([str(TESTS), *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, "-c", f"import support.compiled\n{code}"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, compiled.VARIABLE: compiled.QUICKLY, "PYTHONPATH": path},
-    )
+    program = ["-c", f"import support.compiled\n{code}"]
+    quickly = {compiled.VARIABLE: compiled.QUICKLY}
+    done = apart.run({"page": program}, pathlib.Path.cwd(), **quickly)["page"]
     assert done.returncode == 0, done.stderr[-2000:]
 
 
