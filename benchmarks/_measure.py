@@ -46,8 +46,10 @@ def case(case: Case, all_contestants: list[Contestant], seconds: float) -> dict:
         rows[name] |= dict(compile_s=program.compile_s, temp_bytes=program.temp_bytes)
     gradients = {n: p.gradient for n, p in programs.items()}
     gradients[_floor.PRODUCT] = _floor.product()
+    gradients[_floor.START] = _floor.start(case)
     times = _clock.interleaved(gradients, seconds)
     product = _clock.summary(times.pop(_floor.PRODUCT))
+    start = _clock.summary(times.pop(_floor.START))
     for name, t in times.items():
         rows[name]["gradient_ms"] = _clock.summary(t)
     forward = {n: p.forward for n, p in programs.items()}
@@ -60,6 +62,7 @@ def case(case: Case, all_contestants: list[Contestant], seconds: float) -> dict:
         name=case.name,
         unit_bytes=case.unit,
         product_ms=product,
+        start_ms=start,
         floor_ms=round(_floor.floor(case, product["min"]), 4),
         declined=declined,
         rows=rows,

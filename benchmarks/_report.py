@@ -156,12 +156,15 @@ def goals(result: dict) -> list[list[str]]:
         ]
 
     gated = ("lstm", "gru")
+    short = [r for r in cases if (r["B"], r["T"]) == (16, 50)]
     lines = [
         ("mean", "gradient: times faster than the fastest JAX peer", "≥ 2.0",
          found(speedup)),
         (min, "… in the worst case", "≥ 1.15", found(speedup)),
         (min, "… the worst of (16, 50, 2, 16)", "≥ 3",
-         found(speedup, [r for r in cases if (r["B"], r["T"]) == (16, 50)])),
+         found(speedup, short)),
+        (max, "… a program that computes nothing: its part of our time there", "",
+         found(_start, short)),
         ("mean", "gradient: times faster than PyTorch", "≥ 1.8", found(over_torch)),
         (min, "… than PyTorch, in the worst case", "≥ 1.0", found(over_torch)),
         ("mean", "forward: times faster than the fastest JAX peer", "≥ 1.3",
@@ -191,6 +194,11 @@ def goals(result: dict) -> list[list[str]]:
 def _over_floor(record: dict) -> float | None:
     ours = record["rows"].get(OURS)
     return ours and ms(ours, "gradient_ms") / record["floor_ms"]
+
+
+def _start(record: dict) -> float | None:
+    ours, start = record["rows"].get(OURS), record.get("start_ms")
+    return ours and start and start["min"] / ms(ours, "gradient_ms")
 
 
 def _remat_time(record: dict) -> float | None:

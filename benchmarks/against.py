@@ -6,11 +6,13 @@ python -m benchmarks.against OTHER --quick --saves GATES COEFFICIENTS
 Each case is compiled in a process of each checkout; the two run it in turns (A B B A …),
 so that what else the machine does falls on both. Of each: time of a call, of tracing and
 lowering, of compiling (a fresh compilation each time), XLA's temporary memory, its count
-of floating-point operations, the instructions of the compiled program. `--saves` adds what
+of floating-point operations, the instructions of the compiled program, and the pages that a
+call faults in (the median of some; Unix). `--saves` adds what
 `save=` chooses, here alone. Writes benchmarks/results/against.json.
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -69,6 +71,8 @@ def serve() -> None:
             answer = bptt_jax.__file__
         elif kind == "compile":
             answer, programs["call"] = _compiled(*words)
+        elif kind == "faults":
+            answer = _faults(programs["call"])
         else:
             answer = _clock.timed(programs["call"])
         print(json.dumps(answer), file=answers, flush=True)
@@ -95,6 +99,17 @@ def _compiled(case: list, save: str | None):
     )
     jax.clear_caches()
     return found, lambda: jax.block_until_ready(program(*at))
+
+
+def _faults(call) -> float:
+    import resource
+    import statistics
+
+    counts = []
+    for _ in range(6):
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        call()
+    return statistics.median(b - a for a, b in itertools.pairwise(counts))
 
 
 def _gradient(case: _cases.Case, save: str | None):
@@ -130,7 +145,9 @@ def compare(sides: dict, case: _cases.Case, seconds: float) -> dict:
     for _ in range(max(4, min(30, round(seconds / (2 * once))))):
         for name in [*calls, *reversed(calls)]:
             times[name].append(calls[name]())
-    return {name: row | _clock.summary(times[name]) for name, row in rows.items()}
+    for name, (checkout, _) in sides.items():
+        rows[name] |= _clock.summary(times[name]) | dict(faults=checkout.ask("faults"))
+    return rows
 
 
 def ratios(rows: dict, name: str, to: str) -> dict:

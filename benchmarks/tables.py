@@ -357,6 +357,27 @@ def kept() -> str:
     return table(rows) + "\n\n" + about + _about(result)
 
 
+def pages() -> str:
+    """Kernels with large pages, over the commit before; pages that a call faults in."""
+    result = read(RESULTS / "against-pages.json")
+    rows = {}
+    for name, case in result["cases"].items():
+        here, other = case["rows"]["here"], case["rows"]["other"]
+        if other["faults"] < FEW_PAGES:
+            continue
+        ratios = (here[of] / other[of] for of in ("min", "median"))
+        rows[name] = {
+            "time": "{:.2f} ({:.2f})".format(*ratios),
+            "page faults": f"{here['faults']:,.0f}",
+            "before": f"{other['faults']:,.0f}",
+        }
+    about = f"Before: {result['other'][:7]}; "
+    return table(rows) + "\n\n" + about + _about(result)
+
+
+FEW_PAGES = 1000
+
+
 def allocations() -> str:
     """Glibc told to keep memory, or to take large pages: times faster than as it is."""
     result = read(RESULTS / "allocations.json")
@@ -479,6 +500,7 @@ PAGES = {
         japanese_vowels,
     ),  # fmt: skip
     "docs/decisions/0016-what-is-kept.md": (saves, kept),
+    "docs/decisions/0019-one-kernel-for-the-loop.md": (pages,),
     "docs/choosing-an-unroll.md": (unrolls, memory),
     "docs/memory-of-a-process.md": (allocations,),
     "docs/scaling.md": (workers, search, processes, on_paper),

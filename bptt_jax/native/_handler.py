@@ -29,6 +29,7 @@ HEADER = 14
 HANDLE = "bptt_jax_handle"
 
 LARGE = 1 << 21  # bytes of a large page, a power of 2
+MANY = 1 << 20  # bytes of tasks' own, from which on they are in large pages
 LARGE_PAGES = """
 declare i32 @madvise(ptr, i64, i32)
 
@@ -274,6 +275,21 @@ done:
   ret void
 }
 
+; where areas begin: at a large page where there is room for it, and with nothing else in it
+define internal ptr @placed(ptr %p, i64 %bytes, i64 %room) {
+  %data = ptrtoint ptr %p to i64
+  %up = add i64 %data, BELOW
+  %from = and i64 %up, -LARGE
+  %none = icmp eq i64 %room, 0
+  %first = select i1 %none, i64 %data, i64 %from
+  %at = inttoptr i64 %first to ptr
+  %all = add i64 %bytes, %room
+  %before = sub i64 %first, %data
+  %rest = sub i64 %all, %before
+  call void @large(ptr %at, i64 %rest)
+  ret ptr %at
+}
+
 define internal i64 @attribute(ptr %frame, i64 %i) {
   %attributes = call ptr @link(ptr %frame, i64 20)
   %one = call ptr @link(ptr %attributes, i64 %i)
@@ -369,7 +385,10 @@ decided:
   %own = select i1 %single_model, i64 %sums, i64 0
   %area_size = add i64 %scratch, %own
   %areas_size = mul i64 %tasks, %area_size
-  %bytes = add i64 %head_bytes, %areas_size
+  %few_bytes = icmp slt i64 %areas_size, MANY
+  %room = select i1 %few_bytes, i64 0, i64 TWICE
+  %with_room = add i64 %areas_size, %room
+  %bytes = add i64 %head_bytes, %with_room
   %job = call ptr @malloc(i64 %bytes)
   %failed = icmp eq ptr %job, null
   br i1 %failed, label %full, label %begun
@@ -386,8 +405,8 @@ begun:
   call void @put(ptr %job, i64 8, i64 %scratch)
   call void @put(ptr %job, i64 9, i64 %sums)
   call void @tie(ptr %job, i64 10, ptr %merge)
-  %areas = getelementptr i8, ptr %job, i64 %head_bytes
-  call void @large(ptr %areas, i64 %areas_size)
+  %behind = getelementptr i8, ptr %job, i64 %head_bytes
+  %areas = call ptr @placed(ptr %behind, i64 %areas_size, i64 %room)
   call void @tie(ptr %job, i64 12, ptr %areas)
   call void @put(ptr %job, i64 13, i64 %area_size)
   %arguments = call ptr @link(ptr %frame, i64 9)
@@ -525,7 +544,7 @@ def handle(triple: str) -> str:
     """The text of what all entries call, on a system that LLVM's triple names."""
     values = dict(
         HEADER=HEADER, NEWEST=version()[1], LEAST=LEAST, HANDLE=HANDLE,
-        LARGE=LARGE, BELOW=LARGE - 1,
+        LARGE=LARGE, BELOW=LARGE - 1, TWICE=2 * LARGE, MANY=MANY,
     )  # fmt: skip
     return _filled(
         TEXT + (LARGE_PAGES if "linux" in triple else NO_LARGE_PAGES), values

@@ -1,6 +1,7 @@
 """Tests that run in the slow tier because of what they take, by a committed list.
 
-    cd tests && python -m support.slow        writes slow.txt, by durations.txt
+    cd tests && python -m support.slow [TABLE]    writes slow.txt, by durations.txt or another
+                                                  table, as `support.durations` writes them
 
 The fast tier is for whoever has changed something and waits. A test of it that takes `MOST`
 seconds or more by the table of durations runs in the slow tier, but for
@@ -14,6 +15,7 @@ among it. Where a test is slow by itself it says so with a mark.
 """
 
 import pathlib
+import sys
 
 import pytest
 
@@ -62,7 +64,8 @@ def named() -> set[str]:
 
 
 if __name__ == "__main__":
-    table = durations.read(durations.FILE.read_text(encoding="utf-8"))
+    by = pathlib.Path(sys.argv[1]) if sys.argv[1:] else durations.FILE
+    table = durations.read(by.read_text(encoding="utf-8"))
     before = dict.fromkeys(listed() if FILE.exists() else (), MOST)  # not in the table
     names = chosen(before | table, named())
     FILE.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
