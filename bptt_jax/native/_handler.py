@@ -258,21 +258,55 @@ done:
   ret i64 %n
 }
 
+; results that lie side by side, as XLA has them in one allocation, share the pages between them
 define internal void @enlarge(ptr %buffers, i64 %n) {
   br label %head
 head:
-  %i = phi i64 [ 0, %0 ], [ %next, %body ]
+  %i = phi i64 [ 0, %0 ], [ %next, %after ]
   %go = icmp slt i64 %i, %n
   br i1 %go, label %body, label %done
 body:
   %buffer = call ptr @link(ptr %buffers, i64 %i)
   %data = call ptr @link(ptr %buffer, i64 3)
   %bytes = call i64 @bytes(ptr %buffer)
-  call void @large(ptr %data, i64 %bytes)
+  %small = icmp slt i64 %bytes, MANY
+  br i1 %small, label %after, label %ask
+ask:
+  %first = ptrtoint ptr %data to i64
+  %end = add i64 %first, %bytes
+  %last = call i64 @last(ptr %buffers, i64 %n, i64 %end)
+  %all = sub i64 %last, %first
+  call void @large(ptr %data, i64 %all)
+  br label %after
+after:
   %next = add i64 %i, 1
   br label %head
 done:
   ret void
+}
+
+; the end of what begins less than 64 bytes after an end, and of what begins there, and so on
+define internal i64 @last(ptr %buffers, i64 %n, i64 %end) {
+  %turns = mul i64 %n, %n
+  br label %head
+head:
+  %i = phi i64 [ 0, %0 ], [ %next, %body ]
+  %at = phi i64 [ %end, %0 ], [ %then, %body ]
+  %go = icmp slt i64 %i, %turns
+  br i1 %go, label %body, label %done
+body:
+  %which = srem i64 %i, %n
+  %buffer = call ptr @link(ptr %buffers, i64 %which)
+  %first = call i64 @word(ptr %buffer, i64 3)
+  %bytes = call i64 @bytes(ptr %buffer)
+  %gap = sub i64 %first, %at
+  %beside = icmp ult i64 %gap, 64
+  %there = add i64 %first, %bytes
+  %then = select i1 %beside, i64 %there, i64 %at
+  %next = add i64 %i, 1
+  br label %head
+done:
+  ret i64 %at
 }
 
 ; where areas begin: at a large page where there is room for it, and with nothing else in it

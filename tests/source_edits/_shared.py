@@ -203,14 +203,26 @@ EDITS = (
         "native/_handler.py",
         (
             "large pages from before a result",
-            "%up = add i64 %data, BELOW",
-            "%up = add i64 %data, 0",
+            "%up = add i64 %data, BELOW\n  %from = and i64 %up, -LARGE\n  %to",
+            "%up = add i64 %data, 0\n  %from = and i64 %up, -LARGE\n  %to",
             "native/test_kernels.py::test_large_results_are_asked_for_in_large_pages",
         ),
         (
             "a result of float64 is half of what it is",
             "[ 8, %double ]",
             "[ 4, %double ]",
+            "native/test_kernels.py::test_large_results_are_asked_for_in_large_pages",
+        ),
+        (
+            "pages between two results are nobody's",
+            "%then = select i1 %beside, i64 %there, i64 %at",
+            "%then = add i64 %at, 0",
+            "native/test_kernels.py::test_large_results_are_asked_for_in_large_pages",
+        ),
+        (
+            "results far from each other are one",
+            "%beside = icmp ult i64 %gap, 64",
+            "%beside = icmp ult i64 %gap, 99999999",
             "native/test_kernels.py::test_large_results_are_asked_for_in_large_pages",
         ),
         (

@@ -74,6 +74,24 @@ class Guarded:
         return bool((outside == PATTERN).all())
 
 
+class Beside(Guarded):
+    """One of several buffers in one memory, which begin at whole lines of a cache."""
+
+    def __init__(self, a: np.ndarray, memory: np.ndarray, at: int):
+        self.like, self.size = a, a.nbytes
+        self.memory = memory[at - GUARD : at + a.nbytes + GUARD]
+        memory[at : at + a.nbytes] = np.ascontiguousarray(a).reshape(-1).view(np.uint8)
+
+    is_whole = True  # what is around it is others'
+
+    @classmethod
+    def each(cls, arrays) -> list["Beside"]:
+        sizes = [-(-a.nbytes // GUARD) * GUARD for a in arrays]
+        memory = np.full(sum(sizes) + 2 * GUARD, PATTERN, np.uint8)
+        starts = itertools.accumulate(sizes, initial=GUARD)
+        return [cls(a, memory, at) for a, at in zip(arrays, starts, strict=False)]
+
+
 class Refused(Exception):
     """An error that a handler has made."""
 
@@ -146,18 +164,21 @@ class Pool:
 
 
 def call(
-    address: int, arguments, results, *, rows, steps, models=1, pool: Pool | None = None
-):
+    address: int, arguments, results, *, rows, steps, models=1, pool: Pool | None = None,
+    beside: bool = False,
+):  # fmt: skip
     """Calls a kernel; returns its results, and whether every guard is whole.
 
     Args:
       arguments: arrays.
       results: arrays, for shapes and dtypes.
       pool: None: no other thread is asked for.
+      beside: whether results are in one memory, as XLA may have them, and not between guards.
     """
     pool = pool or Pool(None)
     given = [Guarded(a) for a in arguments]
-    made = [Guarded(np.full(a.shape, 77, a.dtype)) for a in results]
+    empty = [np.full(a.shape, 77, a.dtype) for a in results]
+    made = Beside.each(empty) if beside else [Guarded(a) for a in empty]
 
     def pointers(buffers):
         dims = [(ctypes.c_int64 * g.like.ndim)(*g.like.shape) for g in buffers]

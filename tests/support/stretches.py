@@ -73,7 +73,7 @@ class Made:
         along = self.wanted[: len(self.wanted) - self.sums]
         return [*along, *[np.zeros(self.step.n_sums, along[0].dtype)] * bool(self.sums)]
 
-    def run(self, text=None, pool=None, runtime=None, arguments=None):
+    def run(self, text=None, pool=None, runtime=None, arguments=None, beside=False):
         """What the kernel gives, with its sums as gradients, and whether all guards are whole."""
         found, whole = frames.call(
             frames.entry(text or self.text, runtime),
@@ -82,6 +82,7 @@ class Made:
             rows=self.rows,
             steps=self.steps,
             pool=pool,
+            beside=beside,
         )
         if self.sums:
             *found, last = found
