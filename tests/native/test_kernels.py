@@ -315,6 +315,37 @@ def test_large_results_are_asked_for_in_large_pages(dtype, beside):
     assert max(asked) + page <= max(last)
 
 
+ALLOCATE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int64)
+
+
+@pytest.mark.parametrize("scratch", [2**18, 2**19 - 64, 2**19, 5 * 2**20 + 64])
+def test_tasks_write_within_what_was_allocated(scratch):
+    """However much each has for itself; from some size on it begins at a large page."""
+    around, given = 2**23, []
+
+    @ALLOCATE
+    def malloc(n):
+        given.append(np.full(n + 2 * around, 7, np.uint8))
+        return given[-1].ctypes.data + around
+
+    text = re.sub(r"declare [^\n]*@(malloc|free)\(.*", "", _compiled.runtime_text())
+    at = ctypes.cast(malloc, ctypes.c_void_p).value
+    text = replaced(text, "call ptr @malloc", f"call ptr inttoptr (i64 {at} to ptr)")
+    text = replaced(text, r"call void @free\(ptr %job\)", "", 0)
+    case = made("lstm", (13,), 4, True)
+    entry = replaced(
+        case.text,
+        r"(i64 \d+, i64 \d+,\s+i64 )\d+(, i64 \d+\)\n  ret)",
+        rf"\g<1>{scratch}\2",
+    )
+    found, whole = case.run(entry, frames.Pool(threads=2), text)
+    assert whole
+    assert case.is_right(found)
+    (memory,) = given
+    assert (memory[:around] == 7).all()
+    assert (memory[-around:] == 7).all()
+
+
 def test_the_interface_is_asked_for_its_version():
     """With an extension in the frame a handler says which version it speaks, and does nothing."""
     address = frames.entry(made("elman", (1,), 3, False).text)

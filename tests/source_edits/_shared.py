@@ -226,6 +226,12 @@ EDITS = (
             "native/test_kernels.py::test_large_results_are_asked_for_in_large_pages",
         ),
         (
+            "no room for tasks that begin at a page",
+            "%room = select i1 %few_bytes, i64 0, i64 TWICE",
+            "%room = select i1 %few_bytes, i64 0, i64 1",
+            "native/test_kernels.py::test_tasks_write_within_what_was_allocated",
+        ),
+        (
             "large pages for arguments",
             "call void @enlarge(ptr %results, i64 %n_results)",
             "call void @enlarge(ptr %arguments, i64 %n_arguments)",
