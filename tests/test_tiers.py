@@ -92,7 +92,6 @@ def test_the_list_is_of_long_ones_that_no_fault_names():
     stays = f"tests/{durations.STAYS[0]}"
     table = {a: 0.6, b: 0.7, c: 0.4, d: 0.7, stays: 9.0}
     assert slow.chosen(table, {"a.py::b"}) == [a, d]
-    assert slow.chosen(table, {"a.py"}) == []
     written = sorted(slow.listed())
     assert slow.chosen(dict.fromkeys(written, slow.MOST), slow.named()) == written
 

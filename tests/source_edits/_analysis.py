@@ -5,7 +5,6 @@ from source_edits._edit import edits
 FLOW = "diagnose/test_gradient_flow.py"
 DYNAMICS = "diagnose/test_dynamics.py"
 LAGS = "diagnose/test_by_lag.py"
-WEIGHTS = "interop/test_equations.py\ninterop/test_round_trip.py"
 
 EDITS = (
     *edits(
@@ -14,7 +13,7 @@ EDITS = (
             "means over the padding, too",
             "return trees.only(real, wide).sum((0, 1)) / count.astype(wide.dtype)",
             "return wide.sum((0, 1)) / count.astype(wide.dtype)",
-            "diagnose/test_activity.py",
+            "diagnose/test_activity.py::test_gates_are_those_of_the_equations",
         ),
         (
             "candidates taken for gates",
@@ -29,7 +28,7 @@ EDITS = (
             "the flow of the first example alone",
             "[a.reshape(len(a), -1) for a in d]",
             "[a[:, 0] for a in d]",
-            "diagnose/test_flows.py",
+            "diagnose/test_flows.py::test_they_are_the_norms_of_gradient_flow",
         ),
         (
             "a part that nothing passes by is zero",
@@ -74,7 +73,7 @@ EDITS = (
             "relative to what was found",
             "return Bias(cosine, apart / sizes[1], sizes[0] / sizes[1])",
             "return Bias(cosine, apart / sizes[0], sizes[0] / sizes[1])",
-            "diagnose/test_bias.py",
+            "diagnose/test_bias.py::test_figures_are_those_of_numpy",
         ),
     ),
     *edits(
@@ -83,13 +82,13 @@ EDITS = (
             "lags from the oldest on",
             "lambda a: a.sum(0)[::-1] / count.astype(a.dtype), sums",
             "lambda a: a.sum(0) / count.astype(a.dtype), sums",
-            LAGS,
+            "diagnose/test_by_lag.py::test_norms_are_those_of_a_loop",
         ),
         (
             "losses in the padding count",
             "return counted if side.mask is None else counted & side.mask[-1]",
             "return counted",
-            LAGS,
+            "diagnose/test_by_lag.py::test_norms_are_those_of_a_loop",
         ),
     ),
     *edits(
@@ -98,7 +97,7 @@ EDITS = (
             "what is left out without the geometric tail",
             "beyond = norms[start] / (1 - rate)",
             "beyond = norms[start]",
-            LAGS,
+            "diagnose/test_by_lag.py::test_linear_network_decays_at_its_radius",
         ),
         (
             "a bound where nothing decays",
@@ -125,7 +124,7 @@ EDITS = (
             "a cell of which it is not known what it gives",
             "if isinstance(seen.cell.output, Unsaid):",
             "if seen.cell is None:",
-            "diagnose/test_own_cells.py",
+            "diagnose/test_own_cells.py::test_what_is_neither_seen_nor_said_is_asked_for",
         ),
     ),
     *edits(
@@ -156,7 +155,7 @@ EDITS = (
             "a rate of each orthogonalisation, not of each step",
             "counts = every * jnp.arange(1, logs.shape[0] + 1, dtype=logs.dtype)",
             "counts = jnp.arange(1, logs.shape[0] + 1, dtype=logs.dtype)",
-            DYNAMICS,
+            "diagnose/test_dynamics.py::test_logistic_map",
         ),
     ),
     *edits(
@@ -165,7 +164,7 @@ EDITS = (
             "what a reset cuts off by intent counts",
             "kept = kept & ~seen.side.resets",
             "pass",
-            DYNAMICS,
+            "diagnose/test_dynamics.py::test_omega_does_not_see_the_padding",
         ),
         (
             "the gradient of a constant",
@@ -180,19 +179,19 @@ EDITS = (
             "a class that does not exist is the first one",
             "return losses * _nan_outside(inside, losses.dtype)",
             "return losses",
-            "models/test_out_of_range.py\nmodels/test_objectives.py",
+            "models/test_out_of_range.py::test_a_traced_target_makes_its_loss_and_the_gradient_nan",
         ),
         (
             "the step before the last real one where the padding is within",
             "return (mask & (left == 1)).astype(jnp.float32)",
             "return (left == 1).astype(jnp.float32)",
-            "models/test_objectives.py",
+            "models/test_objectives.py::test_the_last_real_step",
         ),
         (
             "losses of half precision in half precision",
             "optax.softmax_cross_entropy_with_integer_labels(\n        _at_least_float32(logits),",
             "optax.softmax_cross_entropy_with_integer_labels(\n        logits,",
-            "models/test_objectives.py",
+            "models/test_objectives.py::test_at_least_float32",
         ),
     ),
     *edits(
@@ -201,13 +200,13 @@ EDITS = (
             "a stored state has a gradient",
             "return unroll(layer, params, lax.stop_gradient(carry), *after)",
             "return unroll(layer, params, carry, *after)",
-            "research/test_sequences.py",
+            "research/test_sequences.py::test_no_gradient_flows_into_the_burn_in",
         ),
         (
             "an episode starts where it is done",
             "return jnp.concatenate([before[None], dones[:-1]])",
             "return dones",
-            "research/test_sequences.py",
+            "research/test_sequences.py::test_an_episode_that_starts_in_a_rollout_is_run_as_if_it_were_alone",
         ),
         (
             "packed sequences go on from one another",
@@ -219,7 +218,7 @@ EDITS = (
             "rows longer than they may be",
             "if n + steps[i] <= length)",
             "if n < length)",
-            "research/test_sequences.py",
+            "research/test_sequences.py::test_packed_rows_are_the_sequences_alone",
         ),
     ),
     *edits(
@@ -228,7 +227,7 @@ EDITS = (
             "the second direction is the first",
             "to_start, zs = back(backward,",
             "to_start, zs = unroll(backward,",
-            "models/test_models.py",
+            "models/test_models.py::test_bidirectional_is_two_unrolls",
         ),
     ),
     *edits(
@@ -237,7 +236,7 @@ EDITS = (
             "symbols drawn from the beginning's last logits",
             "return (state, after[0]), token",
             "return (state, logits), token",
-            "models/test_models.py",
+            "models/test_models.py::test_generate_is_greedy_where_it_is_cold",
         ),
     ),
     *edits(
@@ -246,31 +245,31 @@ EDITS = (
             "gates of keras's GRU in our order",
             '_keras("GRU", GRU, "zrn", 2, "gru")',
             '_keras("GRU", GRU, "rzn", 2, "gru")',
-            WEIGHTS,
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
         ),
         (
             "gates of haiku's LSTM in our order",
             '"LSTM", LSTM, "igfo", ("linear/w",)',
             '"LSTM", LSTM, "ifgo", ("linear/w",)',
-            WEIGHTS,
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
         ),
         (
             "haiku's update gate is not turned round",
             'negated="z", folder="gru"',
             'folder="gru"',
-            WEIGHTS,
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
         ),
         (
             "haiku's forget gate without its one",
             'one_more="f", folder="lstm"',
             'folder="lstm"',
-            WEIGHTS,
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
         ),
         (
             "gates of flax's LSTM in another order",
             '_FOUR = "ii if ig io", "hi hf hg ho", "h"',
             '_FOUR = "ii if io ig", "hi hf ho hg", "h"',
-            f"{WEIGHTS}\ninterop/test_linen.py",
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
         ),
         (
             "torch's matrices are not turned",
@@ -278,13 +277,13 @@ EDITS = (
             "tuple(b), transposed=True",
             "biases.split()))\n    return Layout(name, kind, kind.gates, w_x, w_h, "
             "tuple(b), transposed=False",
-            WEIGHTS,
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
         ),
         (
             "the two biases of torch are one",
             'params["b"] = biases[0] if len(biases) == 1 else biases[0] + biases[1]',
             'params["b"] = biases[0]',
-            WEIGHTS,
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
         ),
     ),
     *edits(
@@ -300,7 +299,7 @@ EDITS = (
             "a damaged pair of parts is a complex array",
             "if real.dtype not in PARTS or real._replace(offset=imag.offset) != imag:",
             "if real.dtype not in PARTS:",
-            "interop/test_files.py",
+            "interop/test_files.py::test_metadata_that_tell_of_complex_arrays_that_are_none",
         ),
     ),
 )

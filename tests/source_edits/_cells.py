@@ -3,7 +3,6 @@
 from source_edits._edit import edits, original
 
 UNROLLS = "contracts/test_unrolls.py"
-PROPERTIES = "contracts/test_properties.py"
 CUTS = "contracts/test_cuts.py"
 
 EDITS = (
@@ -43,7 +42,7 @@ EDITS = (
             "gru: chrono at the reset gate",
             "b = b.at[1].set(_init.chrono_bias(",
             "b = b.at[0].set(_init.chrono_bias(",
-            "test_small_print.py",
+            "test_small_print.py::test_chrono_biases_are_at_the_gates_that_keep",
         ),
     ),
     *edits(
@@ -58,19 +57,19 @@ EDITS = (
             "lstm: the forget bias at g",
             ".at[1].add(forget_bias)",
             ".at[2].add(forget_bias)",
-            "test_small_print.py",
+            "test_small_print.py::test_forget_biases_are_at_the_gate_that_forgets",
         ),
         (
             "lstm: chrono of one sign",
             "b = b.at[1].set(b_f).at[0].set(-b_f)",
             "b = b.at[1].set(b_f).at[0].set(b_f)",
-            "test_small_print.py",
+            "test_small_print.py::test_chrono_biases_are_at_the_gates_that_keep",
         ),
         (
             "lstm: axes of gates where they cannot be",
             "if gate_axis and not plain:",
             "if gate_axis and layer_norm:",
-            "test_small_print.py",
+            "test_small_print.py::test_what_is_refused",
         ),
     ),
     *edits(
@@ -106,7 +105,7 @@ EDITS = (
             "mgu: as published it begins to forget",
             "to_keep = -forget_bias if as_published else forget_bias",
             "to_keep = forget_bias",
-            "test_small_print.py",
+            "test_small_print.py::test_forget_biases_are_at_the_gate_that_forgets",
         ),
     ),
     *edits(
@@ -127,7 +126,7 @@ EDITS = (
             "ctrnn: a learned time constant at its limit",
             "if learn_tau and dt == tau:",
             "if learn_tau and dt > tau:",
-            "test_small_print.py",
+            "test_small_print.py::test_what_is_refused",
         ),
     ),
     *edits(
@@ -148,7 +147,7 @@ EDITS = (
             "masked: the output of no state shows in the padding",
             "trees.only(real, y)  # (2)",
             "y  # (2)",
-            "test_small_print.py",
+            "test_small_print.py::test_an_output_that_is_no_state_is_zero_in_the_padding",
         ),
     ),
     *edits(
@@ -190,7 +189,7 @@ EDITS = (
             "zoneout: a rate above one",
             "if not number or not 0 <= r <= 1:",
             "if not number or not 0 <= r:",
-            "test_small_print.py",
+            "test_small_print.py::test_what_is_refused",
         ),
     ),
     *edits(
@@ -200,7 +199,7 @@ EDITS = (
             "return LearnedCarryParams(params, cell.init_carry(params, ()))",
             "return LearnedCarryParams(cell.init(jax.random.key(0)), "
             "cell.init_carry(params, ()))",
-            "test_small_print.py",
+            "test_small_print.py::test_a_key_is_that_of_all_that_is_drawn",
         ),
     ),
     *edits(
@@ -209,14 +208,13 @@ EDITS = (
             "in_dtype: a fresh carry in the parameters' dtype",
             "cast(cell.init_carry(p, batch_shape))",
             "cell.init_carry(p, batch_shape)",
-            "contracts/test_cells.py",
+            "contracts/test_cells.py::test_bfloat16_computation_keeps_float32_gradients",
         ),
         (
             "in_dtype: products of the gradient in the inputs' dtype",
             "factors(p, cast(xs), *rest)",
             "factors(p, xs, *rest)",
-            "contracts/test_cells.py::test_bfloat16_computation_keeps_float32_gradients\n"
-            "contracts/test_gradients.py",
+            "contracts/test_cells.py::test_bfloat16_computation_keeps_float32_gradients",
         ),
     ),
     *edits(
@@ -231,7 +229,7 @@ EDITS = (
             "watching: the cotangent of the state before",
             "return d_before, (delta, d_carry)",
             "return d_before, (delta, d_before)",
-            "diagnose/test_gradient_flow.py",
+            "diagnose/test_gradient_flow.py::test_is_the_gradient_of_a_zero_added_to_each_state",
         ),
     ),
     *edits(
@@ -240,7 +238,7 @@ EDITS = (
             "with_params: the gradient is given all parameters",
             "factors=lambda p, *at: v.factors(take(p), *at)",
             "factors=lambda p, *at: v.factors(p, *at)",
-            "contracts/test_cells.py\ncontracts/test_gradients.py",
+            "contracts/test_cells.py::test_bfloat16_computation_keeps_float32_gradients",
         ),
     ),
     *edits(
@@ -249,13 +247,13 @@ EDITS = (
             "from_step: arrays within a partial are let in",
             "for part in (f.func, *f.args, *f.keywords.values()):",
             "for part in (f.func, *f.args):",
-            "test_small_print.py",
+            "test_small_print.py::test_arrays_that_a_step_holds_are_refused_wherever_they_are",
         ),
         (
             "from_step: arrays in gates are let in",
             "refuse_arrays(step=step, init=init, init_carry=init_carry, gates=gates)",
             "refuse_arrays(step=step, init=init, init_carry=init_carry)",
-            "test_small_print.py",
+            "test_small_print.py::test_arrays_that_a_step_holds_are_refused_wherever_they_are",
         ),
         (
             "from_step: the output has no gradient",
@@ -270,7 +268,7 @@ EDITS = (
             "from_parts: what is said of the state is lost",
             "init, init_carry, step, vjp, output, keyed, name, pointwise, affine, couplings",
             "init, init_carry, step, vjp, output, keyed, name",
-            CUTS,
+            "contracts/test_cuts.py::test_affine_is_what_has_no_second_difference",
         ),
     ),
     *edits(
@@ -281,19 +279,19 @@ EDITS = (
             "    if a.ndim > 2:\n"
             "        return lax.map(lambda at: outer_sum(*at), (a, d)).sum(0)\n"
             "    dtype = trees.at_least_float32(jnp.result_type(a, d))\n",
-            "contracts/test_structure.py",
+            "contracts/test_structure.py::test_no_weight_gradient_in_a_loop_over_steps",
         ),
         (
             "sums of products in bfloat16",
             "dtype = trees.at_least_float32(jnp.result_type(a, d))",
             "dtype = jnp.result_type(a, d)",
-            "test_small_print.py",
+            "test_small_print.py::test_sums_over_steps_are_in_float32",
         ),
         (
             "sums in bfloat16",
             "return d.sum(axes, dtype=trees.at_least_float32(d.dtype))",
             "return d.sum(axes)",
-            "test_small_print.py",
+            "test_small_print.py::test_sums_over_steps_are_in_float32",
         ),
         (
             "steps and examples are one axis: the batch is gathered",
@@ -301,13 +299,13 @@ EDITS = (
             "    d = d.reshape(-1, *d.shape[a.ndim - 1 :])\n"
             "    a = a.reshape(-1, a.shape[-1])\n"
             "    axes = tuple(range(a.ndim - 1))\n    # Contracting",
-            "contracts/test_sharded.py\ncontracts/test_sharded.py",
+            "contracts/test_sharded.py::test_only_sums_are_exchanged_and_each_device_does_its_share",
         ),
         (
             "a product of spread arrays that says not how it is",
             "out_sharding=shardings.of_product(a, d)",
             "out_sharding=None",
-            "contracts/test_sharded.py",
+            "contracts/test_sharded.py::test_only_sums_are_exchanged_and_each_device_does_its_share",
         ),
         (
             "inputs of another width are no fault of xs",
@@ -347,7 +345,7 @@ EDITS = (
             "outputs that are no leaves of the carry",
             "if any(not isinstance(i, int) for i in found):",
             "if any(i is None for i in found):",
-            "test_small_print.py",
+            "test_small_print.py::test_an_output_that_is_not_what_the_cell_says_is_refused",
         ),
         (
             "two calls of one program are one",
@@ -384,13 +382,13 @@ EDITS = (
             "one orthogonal matrix for all gates",
             "return jnp.concatenate([init(k, (n_in, n_hidden), dtype) for k in keys], -1)",
             "return init(keys[0], (n_in, gates * n_hidden), dtype)",
-            "test_small_print.py",
+            "test_small_print.py::test_recurrent_weights_are_an_orthogonal_matrix_for_each_gate",
         ),
         (
             "chrono reaches too far",
             "dtype, 1.0, t_max - 1.0)",
             "dtype, 1.0, 10.0 * t_max)",
-            "test_small_print.py",
+            "test_small_print.py::test_chrono_biases_are_at_the_gates_that_keep",
         ),
         (
             "configurations are initialised by a batch of QR",
@@ -407,7 +405,7 @@ EDITS = (
             "return jnp.stack(gates, -2) if self.axis",
             "return jnp.stack(gates, -1).reshape(*gates[0].shape[:-1], "
             "len(gates), -1) if self.axis",
-            "test_small_print.py",
+            "test_small_print.py::test_gates_along_an_axis_have_the_gradient_of_gates_side_by_side",
         ),
     ),
 )

@@ -12,8 +12,8 @@ class Edit(NamedTuple):
     file: below the package; a folder: any file in it.
     before, after: texts; the first stands exactly once there, in one line or a few short
         ones that seldom change.
-    first: the tests that should find it, files or `file::test`, below `tests`. They run
-        before all others.
+    first: the tests that find it, `file::test`, below `tests`. They run before all others,
+        and stay in the fast tier (`support.slow`), which a whole file need not.
     """
 
     name: str

@@ -40,7 +40,7 @@ EDITS = (
             "the square of a complex number",
             "return a.real**2 + a.imag**2 if jnp.iscomplexobj(a) else a**2",
             "return a**2",
-            "contracts/test_complex.py\nmodels/test_objectives.py",
+            "contracts/test_complex.py::test_a_loss_of_complex_outputs_is_real",
         ),
         (
             "complex arithmetic in half the digits",
@@ -91,7 +91,7 @@ EDITS = (
             "the number one is True",
             "return type(value), value",
             "return value",
-            "test_pickling.py\ncontracts/test_layers.py",
+            "test_pickling.py::test_numbers_of_numpy_are_numbers",
         ),
         (
             "a hash from before it was known who made it",
@@ -127,7 +127,7 @@ EDITS = (
             "a size of True",
             "isinstance(value, int | np.integer) and not isinstance(value, bool)",
             "isinstance(value, int | np.integer)",
-            "test_whole_numbers.py",
+            "test_whole_numbers.py::test_unrolls",
         ),
     ),
     *edits(
@@ -154,7 +154,7 @@ EDITS = (
             "a child gives back what its parent holds",
             "os.register_at_fork(after_in_child=_forget)",
             "pass",
-            "test_files.py",
+            "test_files.py::test_another_process_is_refused_until_it_dies",
         ),
         (
             "what is there already is overwritten",
@@ -172,7 +172,7 @@ EDITS = (
             "a full disk names no file",
             "raise OSError(code, os.strerror(code), str(path)) from error",
             "raise",
-            "test_files.py\ncli/test_full_disk.py",
+            "test_files.py::test_a_file_is_replaced_whole_or_stays",
         ),
     ),
     *edits(

@@ -22,7 +22,8 @@ EDITS = (
             "units of a group have one number",
             "number += len(self._ends(rung, choice))",
             "number += 1",
-            f"{RUN}::test_killed_and_continued\n{ROWS}",
+            "sweep/test_run.py::test_killed_and_continued\n"
+            "sweep/test_rows.py::test_damaged_lines_are_named_kept_and_made_again",
         ),
         (
             "rungs that end at one step",
@@ -43,7 +44,7 @@ EDITS = (
             "some rows of a group are enough",
             "if not all(key in self.found for key in wanted):",
             "if not any(key in self.found for key in wanted):",
-            ROWS,
+            "sweep/test_rows.py::test_damaged_lines_are_named_kept_and_made_again",
         ),
         (
             "rows without a loss",
@@ -101,7 +102,7 @@ EDITS = (
             "what has diverged goes on",
             "return (math.inf if math.isnan(scores[i]) else scores[i]), i",
             "return (-math.inf if math.isnan(scores[i]) else scores[i]), i",
-            RUN,
+            "sweep/test_run.py::test_rungs",
         ),
         (
             "a rung too few",
@@ -164,7 +165,7 @@ EDITS = (
             "a group that fails is not halved",
             "half = len(part.rows) // 2",
             "half = 0",
-            EXECUTOR,
+            "sweep/test_executor.py::test_a_configuration_at_fault_is_found_and_marked",
         ),
         (
             "all that there is is submitted",
@@ -218,7 +219,7 @@ EDITS = (
             "columns that the table has",
             "if name in RESERVED:",
             'if name == "config":',
-            "sweep/test_space.py",
+            "sweep/test_space.py::test_what_makes_no_sense_is_named",
         ),
     ),
 )

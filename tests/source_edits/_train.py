@@ -2,7 +2,6 @@
 
 from source_edits._edit import edits
 
-ESTIMATORS = "models/test_estimators.py"
 STEP = "train/test_step.py"
 RECORD = "train/test_record.py"
 
@@ -13,19 +12,20 @@ EDITS = (
             "a batch without a real step has a loss of NaN",
             "steps = jnp.where(real, steps, jnp.ones_like(steps))",
             "pass",
-            f"{STEP}::test_a_batch_without_a_real_step_counts_as_nothing\n{ESTIMATORS}",
+            "train/test_step.py::test_a_batch_without_a_real_step_counts_as_nothing\n"
+            "models/test_estimators.py::test_a_batch_without_a_real_step_has_no_loss_and_no_gradient",
         ),
         (
             "keys of the batch are not taken",
             "    if keys is None:\n        T = ",
             "    if key is not None:\n        T = ",
-            f"{ESTIMATORS}\ntest_legacy_keys.py",
+            "models/test_estimators.py::test_dropout_draws_from_the_steps_keys",
         ),
         (
             "weights do not count where there is a mask",
             "return counts if side.mask is None else trees.only(side.mask, counts)",
             "return counts if side.mask is None else side.mask",
-            ESTIMATORS,
+            "models/test_estimators.py::test_real_steps",
         ),
     ),
     *edits(
@@ -34,19 +34,19 @@ EDITS = (
             "losses of the overlap count twice",
             "lambda a: a[overlap:].sum(), losses",
             "lambda a: a.sum(), losses",
-            ESTIMATORS,
+            "models/test_estimators.py::test_overlapping_windows_reach_into_earlier_batches",
         ),
         (
             "the state before the overlap is that after the batch",
             "*trees.cut(joined, 0, T)",
             "*trees.cut(joined, overlap, None)",
-            ESTIMATORS,
+            "models/test_estimators.py::test_overlapping_windows_reach_into_earlier_batches",
         ),
         (
             "a stride that does not divide the window",
             "if stride is not None and (stride < 1 or window % stride):",
             "if stride is not None and stride < 1:",
-            ESTIMATORS,
+            "models/test_estimators.py::test_windows_that_do_not_fit_are_named",
         ),
     ),
     *edits(
@@ -55,25 +55,25 @@ EDITS = (
             "a sum of losses for their mean",
             "return per_real_step(loss, batch, steps), each",
             "return loss, each",
-            ESTIMATORS,
+            "models/test_estimators.py::test_exact",
         ),
         (
             "sums of auxiliary values for their means",
             "each = {name: per_real_step(total, batch, steps) for name, total in told.items()}",
             "each = told",
-            "models/test_aux.py",
+            "models/test_aux.py::test_means_are_told_and_the_gradient_is_that_without",
         ),
         (
             "auxiliary values are differentiated",
             "told = aux(*jax.lax.stop_gradient((ys, targets)))",
             "told = aux(ys, targets)",
-            "models/test_aux.py",
+            "models/test_aux.py::test_means_are_told_and_the_gradient_is_that_without",
         ),
         (
             "auxiliary values of a batch for those of examples",
             "if jnp.shape(a) != shape or jnp.iscomplexobj(a):",
             "if jnp.iscomplexobj(a):",
-            "models/test_aux.py",
+            "models/test_aux.py::test_what_is_no_value_of_each_step_is_refused",
         ),
     ),
     *edits(
@@ -82,19 +82,19 @@ EDITS = (
             "devices with padding count as much as others",
             "part = a * (found.steps / total).astype(a.dtype)",
             "part = a / mesh.size",
-            "models/test_data_parallel.py",
+            "models/test_data_parallel.py::test_two_devices_give_the_gradient_of_one",
         ),
         (
             "auxiliary values of one device",
             "jax.tree.map(summed, (found.loss, found.grads, told))",
             "(*jax.tree.map(summed, (found.loss, found.grads)), told)",
-            "models/test_data_parallel.py",
+            "models/test_data_parallel.py::test_two_devices_give_the_gradient_of_one",
         ),
         (
             "all devices draw one noise",
             "key = jax.random.fold_in(key, lax.axis_index(axis))",
             "pass",
-            "models/test_data_parallel.py",
+            "models/test_data_parallel.py::test_two_devices_give_the_gradient_of_one",
         ),
     ),
     *edits(
@@ -124,7 +124,7 @@ EDITS = (
             "descent along imaginary parts goes up",
             "grads = trees.conjugate(grads)",
             "grads = grads",
-            "train/test_complex.py",
+            "train/test_complex.py::test_plain_descent_goes_up_and_the_library_goes_down",
         ),
         (
             "the optimizer remembers a batch that does not count",
@@ -163,7 +163,7 @@ EDITS = (
             "small gradients are made larger",
             "max_norm / jnp.maximum(norm, max_norm)",
             "max_norm / norm",
-            STEP,
+            "train/test_step.py::test_clipping_is_that_of_optax_in_float32_and_keeps_directions_of_complex_numbers",
         ),
     ),
     *edits(
@@ -181,7 +181,7 @@ EDITS = (
             "who stops a run loses what it did since",
             "saves = stop or ends or due(",
             "saves = ends or due(",
-            "train/test_resume.py",
+            "train/test_resume.py::test_stopped_once",
         ),
         (
             "a held-out loss that is not finite is one",
@@ -209,13 +209,13 @@ EDITS = (
             "the best parameters are in a buffer that is written again",
             "self.best = Best(copied(state.params), ",
             "self.best = Best(state.params, ",
-            "train/test_best.py",
+            "train/test_best.py::test_the_best_is_not_the_last",
         ),
         (
             "the loss is compared whatever the score",
             "return self.score.worth(figures[self.score.name or LOSS])",
             "return self.score.worth(figures[LOSS])",
-            "train/test_score.py",
+            "train/test_score.py::test_a_score_that_is_not_finite_is_no_best_one",
         ),
     ),
     *edits(
@@ -306,7 +306,7 @@ EDITS = (
             "numbers in a program do not count",
             'return "literal", str(atom.aval), np.asarray(atom.val)',
             'return "literal", str(atom.aval)',
-            RECORD,
+            "train/test_record.py::test_another_run_is_refused_and_nothing_is_changed",
         ),
         (
             "places in memory count",
@@ -321,13 +321,13 @@ EDITS = (
             "the line of the checkpoint itself is lost",
             'if line["step"] <= position]',
             'if line["step"] < position]',
-            "train/test_resume.py\ntrain/test_metrics.py",
+            "train/test_resume.py::test_stopped_once",
         ),
         (
             "lines that cannot be read are thrown away",
             "beside = _files.set_aside(self.path, lost)",
             'beside = self.path.with_name(f"{self.path.name}.damaged")',
-            "train/test_metrics.py",
+            "train/test_metrics.py::test_what_can_be_read_stays_and_what_cannot_is_kept_aside",
         ),
     ),
 )

@@ -34,7 +34,7 @@ EDITS = (
             "a chunk of no steps",
             "(not is_whole(chunk) or chunk < 1)",
             "not is_whole(chunk)",
-            "contracts/test_unrolls.py::test_error\ntest_whole_numbers.py",
+            "contracts/test_unrolls.py::test_error",
         ),
     ),
     *edits(
@@ -58,7 +58,8 @@ EDITS = (
             "a slot given back too early",
             "done_with = slots.begins[slots.top] > i",
             "done_with = slots.begins[slots.top] >= i",
-            f"{original('checkpointed')}\n{CHECKPOINTED}",
+            "verify/test_mutants.py::test_the_original_passes[checkpointed]\n"
+            "contracts/test_checkpointed.py::test_steps_run_as_often_as_the_closed_form_says",
         ),
         (
             "nothing stored on the way",
@@ -88,7 +89,7 @@ EDITS = (
             "outputs that are not spread as they will be",
             "return shardings.like(shapes, zeros)",
             "return zeros",
-            "contracts/test_sharded.py",
+            "contracts/test_sharded.py::test_only_sums_are_exchanged_and_each_device_does_its_share",
         ),
         (
             "too few slots by themselves",
@@ -138,7 +139,8 @@ EDITS = (
             "a block too few where the stride does not divide time",
             "min(window // stride, -(-T // stride))",
             "min(window // stride, max(1, T // stride))",
-            f"{TRUNCATED}::test_a_window_of_the_whole_is_exact\n{TRUNCATED}",
+            "contracts/test_truncated.py::test_a_window_of_the_whole_is_exact\n"
+            "contracts/test_truncated.py::test_equals_stop_gradient",
         ),
         (
             "a window that is no multiple of its stride",
@@ -153,7 +155,7 @@ EDITS = (
             "without the compensation",
             "jnp.where(cut, 0.0, 1 / (1 - c))",
             "jnp.where(cut, 0.0, 1.0)",
-            "contracts/test_randomly_truncated.py",
+            "contracts/test_randomly_truncated.py::test_the_mean_over_all_patterns_is_the_exact_gradient",
         ),
         (
             "a cut does not begin a segment",
@@ -225,13 +227,13 @@ EDITS = (
             "the plain loop without its resets",
             "cell, xs = with_side(cell, xs, side)",
             "cell, xs = with_side(cell, xs, side._replace(resets=None))",
-            "test_small_print.py",
+            "test_small_print.py::test_the_plain_loop_resets_too",
         ),
         (
             "shapes of a layer told as one step has them",
             "return in_given_shapes(lambda: lax.scan(step, carry, (xs, side)), layer, *given)",
             "return lax.scan(step, carry, (xs, side))",
-            "contracts/test_doors.py",
+            "contracts/test_doors.py::test_shapes_are_told_as_they_were_given",
         ),
     ),
     *edits(
@@ -240,7 +242,7 @@ EDITS = (
             "symbols that do not exist are let in",
             "        refuse(layer, *arguments)\n        return entry(",
             "        return entry(",
-            "models/test_out_of_range.py",
+            "models/test_out_of_range.py::test_an_unroll_refuses_a_symbol_that_is_known_and_names_the_first",
         ),
         (
             "a derivative along aux is zero and nobody is told",
@@ -264,19 +266,19 @@ EDITS = (
             "keys with a batch",
             "not (trees.is_key(a) and a.ndim == 1)",
             "not trees.is_key(a)",
-            "contracts/test_unrolls.py::test_error\ntest_legacy_keys.py",
+            "contracts/test_unrolls.py::test_error",
         ),
         (
             "a symbol for the number of steps",
             "    if export.is_symbolic_dim(T):\n        raise ValueError(",
             "    if T is None:\n        raise ValueError(",
-            "contracts/test_export_elsewhere.py",
+            "contracts/test_export_elsewhere.py::test_a_length_that_is_a_symbol_is_refused_in_words",
         ),
         (
             "each call is traced anew",
             "    @functools.partial(jax.jit, static_argnums=(0, 1))\n    def entry(",
             "    def entry(",
-            "test_traces.py",
+            "test_traces.py::test_an_unroll_compiles_once",
         ),
     ),
     *edits(
@@ -307,13 +309,13 @@ EDITS = (
             "symbols that do not exist are let in when watched",
             "    check(layer, *at)\n    refuse(layer, *at)\n",
             "    check(layer, *at)\n",
-            "models/test_out_of_range.py",
+            "models/test_out_of_range.py::test_every_way_to_a_model_refuses_it",
         ),
         (
             "a carry that is not spread as a step returns it, when watched",
             "at = (at[0], spread(layer, *at), *at[2:])",
             "at = (at[0], at[1], *at[2:])",
-            "contracts/test_sharded.py",
+            "contracts/test_sharded.py::test_only_sums_are_exchanged_and_each_device_does_its_share",
         ),
         (
             "parts named in the other order",

@@ -36,7 +36,7 @@ EDITS = (
             "the last step, be it real or not",
             "return _at(objectives.at_last_step(flags) != 0, tree)",
             "return jax.tree.map(lambda a: a[-1:], tree)",
-            "models/test_sections.py",
+            "models/test_sections.py::test_the_target_is_that_of_the_last_step_that_counts",
         ),
     ),
     *edits(

@@ -6,7 +6,7 @@
 The fast tier is for whoever has changed something and waits. A test of it that takes `MOST`
 seconds or more by the table of durations runs in the slow tier, but for
 
-    those that a fault of `source_edits` names, itself or by its whole file, as what finds it,
+    those that a fault of `source_edits` names as what finds it,
     those of `support.durations.STAYS`, whole ways through the library,
     those of `support.smoke`.
 
@@ -45,21 +45,21 @@ def chosen(table: dict[str, float], named: set[str]) -> list[str]:
 
     Args:
       table: seconds by test.
-      named: files and tests that faults name.
+      named: tests that faults name, without their parameters.
     """
 
     def may(test):
         name = test.removeprefix("tests/")
-        (file, _, rest), whole = name.partition("::"), name.partition("[")[0]
-        is_smoke = rest.partition("[")[0] in smoke.SMOKE.get(file, ())
-        stays = is_smoke or name.startswith(durations.STAYS)
-        return not stays and not {file, whole} & named
+        whole = name.partition("[")[0]
+        file, _, function = whole.partition("::")
+        is_smoke = function in smoke.SMOKE.get(file, ())
+        return not (is_smoke or name.startswith(durations.STAYS) or whole in named)
 
     return sorted(test for test, s in table.items() if s >= MOST and may(test))
 
 
 def named() -> set[str]:
-    """What all faults name: `a.py`, `a.py::test_b`."""
+    """What all faults name: `a.py::test_b`."""
     return {test.partition("[")[0] for edit in EDITS for test in edit.first}
 
 
