@@ -49,11 +49,16 @@ def held_program(eqn: Any) -> ClosedJaxpr | None:
     return ClosedJaxpr(found, ())
 
 
-def bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
-    """The results of an equation, the rules of what it holds included."""
-    params = eqn.primitive.get_bind_params(eqn.params)
+def bind(eqn: Any, operands: Sequence[Any], **others: Any) -> list[Any]:
+    """The results of an equation, the rules of what it holds included; `others` of its
+    parameters are as they are given.
+
+    It runs as it was traced: over which axes of a mesh types say nothing is told there.
+    """
+    params = eqn.primitive.get_bind_params(eqn.params | others)
     held, params = params if isinstance(params, tuple) else ((), params)  # older JAX
-    found = eqn.primitive.bind(*held, *operands, **params)
+    with eqn.ctx.manager:
+        found = eqn.primitive.bind(*held, *operands, **params)
     return list(found) if eqn.primitive.multiple_results else [found]
 
 

@@ -117,11 +117,13 @@ def _on_range(eqn, operands: list, part: Range | None):
         axis = params["axis"] if name == "split" else _cut(eqn)[0]
         (a,) = operands  # this range of it
         return a if part is None or part.axis == axis else _part(a, None, part)
+    others = {}
     if name == "broadcast_in_dim" and part is not None:
         shape = list(params["shape"])
         shape[part.axis] = part.stop - part.start
-        params = params | dict(shape=tuple(shape))
-    return eqn.primitive.bind(*operands, **params)
+        others = dict(shape=tuple(shape))
+    (found,) = bind(eqn, operands, **others)
+    return found
 
 
 def _is_literal(v) -> bool:

@@ -10,10 +10,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from bptt_jax import _shardings, layers, unrolls
+from bptt_jax import Side, _shardings, cells, layers, unrolls
 from bptt_jax.cells._products import outer_sum
 from support.members import COMPLEX, LAYERS
 from support.sharded import MEMBERS, MUTANT, THROUGH, Spread, run
@@ -50,6 +51,7 @@ ALL += [
     Spread("lstm", unroll, "Auto", (32, 2), 0, "both")
     for unroll in ("bptt", "checkpointed", "scan")
 ]
+ALL += [Spread("recurrent, some gates kept", axes="Explicit", side="both")]
 ALL += [Spread("flax.linen.RNN", axes="Explicit")]
 ALL += [Spread(name, axes="Auto", side="mask") for name in WHOLES]
 ALL += [Spread("attention", axes="Explicit", side="mask")]  # gathers between loops
@@ -201,3 +203,23 @@ def test_rows_of_a_table_are_spread_as_their_symbols():
 
 def by_unit(table):
     return spread(table, None, "model")
+
+
+def test_gates_that_are_made_again_are_spread_as_they_were():
+    """Among their equations are some of Auto axes: those of the state at a reset."""
+    cell = cells.gru(3, 4, param_dtype=jnp.float64)
+    layer = layers.recurrent(cell, save=layers.some_gates("r", "z"))
+    mesh = spread(0.0).sharding.mesh
+    params = layer.init(jax.random.key(0))
+    xs, resets = np.ones((5, 2, 3)), np.arange(10).reshape(5, 2) % 3 == 0
+
+    def loss(params, xs, resets):
+        carry, side = layer.init_carry(params, (2,)), Side(resets=resets)
+        return unrolls.bptt(layer, params, carry, xs, side)[1].sum()
+
+    want = jax.grad(loss)(params, xs, resets)
+    xs, resets = (spread(a, None, "data") for a in (xs, resets))
+    with jax.set_mesh(mesh):
+        found = jax.jit(jax.grad(loss))(params, xs, resets)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)

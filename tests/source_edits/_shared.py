@@ -200,6 +200,15 @@ EDITS = (
         ),
     ),
     *edits(
+        "_jax.py",
+        (
+            "an equation runs in another mesh than it was traced in",
+            "with eqn.ctx.manager:",
+            "if eqn.ctx is not None:",
+            "contracts/test_sharded.py::test_gates_that_are_made_again_are_spread_as_they_were",
+        ),
+    ),
+    *edits(
         "native/_handler.py",
         (
             "large pages from before a result",
