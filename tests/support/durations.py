@@ -44,7 +44,6 @@ STAYS = (
     "test_leaks.py::test_live_arrays_stay_the_same",
     "train/test_resume.py::test_stopped_once",
     # gradients through a whole, at optimised code
-    "contracts/test_plan.py::",
     "contracts/test_wholes.py::test_values_and_gradients_are_those_of_the_real_steps_alone",
     "contracts/test_transforms.py::test_shard_map_with_default_settings",
     "verify/test_canary.py::test_four_findings_each_with_its_name_and_remedy",
