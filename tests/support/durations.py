@@ -28,6 +28,8 @@ STAYS = (
     "test_benchmark_device.py::test_without_a_gpu_it_says_so",
     "test_process.py::test_importing_every_module_and_a_failed_read_change_nothing",
     "train/test_kill.py::test_killed",
+    # of what the tier itself does
+    "test_compiled.py::",
     # whole trainings and sweeps, and the first pages of who comes new
     "cli/test_data.py::test_a_run_on_a_table",
     "cli/test_data.py::test_a_run_that_needs_the_whole_sequence",
