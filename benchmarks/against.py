@@ -36,6 +36,8 @@ class Checkout:
         command = [
             sys.executable,
             "-c",
+            # the other's package, and what this checkout asks of both
+            f"import bptt_jax, sys; sys.path.insert(0, {str(HERE)!r}); "
             "from benchmarks import against; against.serve()",
         ]
         self.process = subprocess.Popen(
