@@ -20,7 +20,7 @@ def gone(test: str) -> bool:
 
 
 def gone_as(beginning: str) -> bool:
-    file, _, name = beginning.partition("::")
+    file, _, name = beginning.partition("[")[0].partition("::")
     return f"def {name}" not in names(file)
 
 
@@ -89,11 +89,20 @@ def test_listed_ones_are_slow(request):
 
 def test_the_list_is_of_long_ones_that_no_fault_names():
     a, b, c, d = (f"tests/a.py::{name}" for name in ("a", "b[1]", "c", "d"))
-    stays = f"tests/{durations.STAYS[0]}"
-    table = {a: 0.6, b: 0.7, c: 0.4, d: 0.7, stays: 9.0}
-    assert slow.chosen(table, {"a.py::b"}) == [a, d]
+    stays, e, f = f"tests/{durations.STAYS[0]}", "tests/a.py::e[1]", "tests/a.py::e[2]"
+    table = {a: 0.6, b: 0.7, c: 0.4, d: 0.7, stays: 9.0, e: 1.0, f: 1.0}
+    assert slow.chosen(table, {"a.py::b", "a.py::e[2]"}) == [a, d, e]
     written = sorted(slow.listed())
     assert slow.chosen(dict.fromkeys(written, slow.MOST), slow.named()) == written
+
+
+def test_what_faults_name_is_in_the_fast_tier(request):
+    """Of the files that are collected together with this one."""
+    there = {item.nodeid.removeprefix("tests/") for item in request.session.items}
+    fast = there | {test.partition("[")[0] for test in there}
+    files = {test.partition("::")[0] for test in there}
+    named = {test for test in slow.named() if test.partition("::")[0] in files}
+    assert sorted(named - fast) == []
 
 
 def test_smoke_is_of_tests_that_are_there():

@@ -28,7 +28,7 @@ EDITS = (
             "the flow of the first example alone",
             "[a.reshape(len(a), -1) for a in d]",
             "[a[:, 0] for a in d]",
-            "diagnose/test_flows.py::test_they_are_the_norms_of_gradient_flow",
+            "diagnose/test_flows.py::test_they_are_the_norms_of_gradient_flow[from_step]",
         ),
         (
             "a part that nothing passes by is zero",
@@ -43,13 +43,13 @@ EDITS = (
             "gates of masked steps count",
             "jnp.broadcast_to(real[..., None], a.shape)",
             "jnp.ones(a.shape)",
-            "diagnose/test_gates.py::test_of_every_cell",
+            "diagnose/test_gates.py::test_of_every_cell[mgu, as published]",
         ),
         (
             "candidates in the range of gates",
             "least = -1.0 if name in CANDIDATES else 0.0",
             "least = 0.0",
-            "diagnose/test_gates.py::test_of_every_cell",
+            "diagnose/test_gates.py::test_of_every_cell[mgu, as published]",
         ),
     ),
     *edits(
@@ -82,13 +82,13 @@ EDITS = (
             "lags from the oldest on",
             "lambda a: a.sum(0)[::-1] / count.astype(a.dtype), sums",
             "lambda a: a.sum(0) / count.astype(a.dtype), sums",
-            "diagnose/test_by_lag.py::test_norms_are_those_of_a_loop",
+            "diagnose/test_by_lag.py::test_norms_are_those_of_a_loop[True]",
         ),
         (
             "losses in the padding count",
             "return counted if side.mask is None else counted & side.mask[-1]",
             "return counted",
-            "diagnose/test_by_lag.py::test_norms_are_those_of_a_loop",
+            "diagnose/test_by_lag.py::test_norms_are_those_of_a_loop[True]",
         ),
     ),
     *edits(
@@ -124,7 +124,7 @@ EDITS = (
             "a cell of which it is not known what it gives",
             "if isinstance(seen.cell.output, Unsaid):",
             "if seen.cell is None:",
-            "diagnose/test_own_cells.py::test_what_is_neither_seen_nor_said_is_asked_for",
+            "diagnose/test_own_cells.py::test_what_is_neither_seen_nor_said_is_asked_for[omega]",
         ),
     ),
     *edits(
@@ -206,19 +206,22 @@ EDITS = (
             "an episode starts where it is done",
             "return jnp.concatenate([before[None], dones[:-1]])",
             "return dones",
-            "research/test_sequences.py::test_an_episode_that_starts_in_a_rollout_is_run_as_if_it_were_alone",
+            "research/test_sequences.py::test_an_episode_that_starts_in_a_rollout_is_run_as_if_it_were_alone"
+            "[elman with a learned carry]",
         ),
         (
             "packed sequences go on from one another",
             "resets[start, row] = True",
             "resets[start, row] = start == 0",
-            "research/test_sequences.py::test_packed_rows_are_the_sequences_alone",
+            "research/test_sequences.py::test_packed_rows_are_the_sequences_alone"
+            "[elman with a learned carry-reverse]",
         ),
         (
             "rows longer than they may be",
             "if n + steps[i] <= length)",
             "if n < length)",
-            "research/test_sequences.py::test_packed_rows_are_the_sequences_alone",
+            "research/test_sequences.py::test_packed_rows_are_the_sequences_alone"
+            "[elman with a learned carry-reverse]",
         ),
     ),
     *edits(
@@ -245,31 +248,36 @@ EDITS = (
             "gates of keras's GRU in our order",
             '_keras("GRU", GRU, "zrn", 2, "gru")',
             '_keras("GRU", GRU, "rzn", 2, "gru")',
-            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations"
+            "[keras.GRU]",
         ),
         (
             "gates of haiku's LSTM in our order",
             '"LSTM", LSTM, "igfo", ("linear/w",)',
             '"LSTM", LSTM, "ifgo", ("linear/w",)',
-            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations"
+            "[haiku.LSTM]",
         ),
         (
             "haiku's update gate is not turned round",
             'negated="z", folder="gru"',
             'folder="gru"',
-            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations"
+            "[haiku.GRU]",
         ),
         (
             "haiku's forget gate without its one",
             'one_more="f", folder="lstm"',
             'folder="lstm"',
-            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations"
+            "[haiku.LSTM]",
         ),
         (
             "gates of flax's LSTM in another order",
             '_FOUR = "ii if ig io", "hi hf hg ho", "h"',
             '_FOUR = "ii if io ig", "hi hf ho hg", "h"',
-            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations"
+            "[flax.LSTMCell]",
         ),
         (
             "torch's matrices are not turned",
@@ -277,13 +285,15 @@ EDITS = (
             "tuple(b), transposed=True",
             "biases.split()))\n    return Layout(name, kind, kind.gates, w_x, w_h, "
             "tuple(b), transposed=False",
-            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations"
+            "[torch.LSTM]",
         ),
         (
             "the two biases of torch are one",
             'params["b"] = biases[0] if len(biases) == 1 else biases[0] + biases[1]',
             'params["b"] = biases[0]',
-            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations",
+            "interop/test_equations.py::test_outputs_are_those_of_the_library_s_equations"
+            "[torch.LSTM]",
         ),
     ),
     *edits(

@@ -171,13 +171,15 @@ EDITS = (
             "zoneout: all leaves draw one noise",
             "key = jax.random.fold_in(key, 1 + i)",
             "key = jax.random.fold_in(key, 1)",
-            "contracts/test_gradients.py::test_equals_numpy",
+            "contracts/test_gradients.py::test_equals_numpy"
+            "[zoneout, lstm: T=7 batch=(2, 2) side=both chunk=3]",
         ),
         (
             "zoneout: the key of the cell within",
             "key = jax.random.fold_in(key, 1 + i)",
             "key = jax.random.fold_in(key, i)",
-            "contracts/test_gradients.py::test_equals_numpy",
+            "contracts/test_gradients.py::test_equals_numpy"
+            "[zoneout, lstm: T=7 batch=(2, 2) side=both chunk=3]",
         ),
         (
             "zoneout: an output counts twice",
@@ -223,13 +225,14 @@ EDITS = (
             "hooked: a hook edits at masked steps",
             "edited = edited if real is None else trees.where(real, edited, d_carry)",
             "pass",
-            f"{UNROLLS}::test_on_d_carry",
+            f"{UNROLLS}::test_on_d_carry[detach-True]",
         ),
         (
             "watching: the cotangent of the state before",
             "return d_before, (delta, d_carry)",
             "return d_before, (delta, d_before)",
-            "diagnose/test_gradient_flow.py::test_is_the_gradient_of_a_zero_added_to_each_state",
+            "diagnose/test_gradient_flow.py::test_is_the_gradient_of_a_zero_added_to_each_state"
+            "[elman-True]",
         ),
     ),
     *edits(
@@ -279,7 +282,7 @@ EDITS = (
             "    if a.ndim > 2:\n"
             "        return lax.map(lambda at: outer_sum(*at), (a, d)).sum(0)\n"
             "    dtype = trees.at_least_float32(jnp.result_type(a, d))\n",
-            "contracts/test_structure.py::test_no_weight_gradient_in_a_loop_over_steps",
+            "contracts/test_structure.py::test_no_weight_gradient_in_a_loop_over_steps[ctrnn]",
         ),
         (
             "sums of products in bfloat16",
@@ -320,7 +323,7 @@ EDITS = (
             "nothing is held",
             "lambda *args: lax.optimization_barrier(args)",
             "lambda *args: args",
-            "contracts/test_compilers.py::test_barriers_on_gates_are_for_the_cpu_alone",
+            "contracts/test_compilers.py::test_barriers_on_gates_are_for_the_cpu_alone[mgu]",
         ),
     ),
     *edits(
@@ -395,7 +398,7 @@ EDITS = (
             "    @jax.custom_batching.sequential_vmap\n    def draw",
             "    def draw",
             "contracts/test_transforms.py::"
-            "test_configs_are_initialised_without_a_batch_of_qr",
+            "test_configs_are_initialised_without_a_batch_of_qr[elman]",
         ),
     ),
     *edits(
@@ -405,7 +408,8 @@ EDITS = (
             "return jnp.stack(gates, -2) if self.axis",
             "return jnp.stack(gates, -1).reshape(*gates[0].shape[:-1], "
             "len(gates), -1) if self.axis",
-            "test_small_print.py::test_gates_along_an_axis_have_the_gradient_of_gates_side_by_side",
+            "test_small_print.py::test_gates_along_an_axis_have_the_gradient_of_gates_side_by_side"
+            "[gru-3]",
         ),
     ),
 )

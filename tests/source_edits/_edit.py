@@ -12,8 +12,9 @@ class Edit(NamedTuple):
     file: below the package; a folder: any file in it.
     before, after: texts; the first stands exactly once there, in one line or a few short
         ones that seldom change.
-    first: the tests that find it, `file::test`, below `tests`. They run before all others,
-        and stay in the fast tier (`support.slow`), which a whole file need not.
+    first: the tests that find it, below `tests`: `file::test`, and `file::test[a]` where one of
+        its parameters is enough. They run before all others and stay in the fast tier
+        (`support.slow`); a whole file, and other parameters, need not.
     """
 
     name: str

@@ -11,7 +11,7 @@ EDITS = (
             "hooks edit what passes by at masked steps",
             "Hook(side.aux, side.mask)",
             "Hook(side.aux, None)",
-            "contracts/test_unrolls.py::test_on_d_carry",
+            "contracts/test_unrolls.py::test_on_d_carry[detach-True]",
         ),
         (
             "gradients of inputs in the dtype of the arithmetic",
@@ -35,7 +35,8 @@ EDITS = (
             "a watch does not see what comes from the output",
             "d_states = add_output(known, d_laters, d_ys)",
             "d_states = d_laters",
-            "diagnose/test_gradient_flow.py::test_is_the_gradient_of_a_zero_added_to_each_state",
+            "diagnose/test_gradient_flow.py::test_is_the_gradient_of_a_zero_added_to_each_state"
+            "[elman-True]",
         ),
         (
             "a carry that is not spread as a step returns it",
@@ -69,14 +70,16 @@ EDITS = (
             "a gradient at masked steps",
             "return d_params, d_carry, trees.add(d_xs, _clean(d_ys, side)), d_targets",
             "return d_params, d_carry, trees.add(d_xs, d_ys), d_targets",
-            "contracts/test_gradients.py::test_equals_jax_grad\n"
-            "contracts/test_layers.py::test_bwd_is_the_transpose_of_the_derivative_of_fwd",
+            "contracts/test_gradients.py::test_equals_jax_grad"
+            "[residual, parts by names: T=7 batch=(2, 2) side=both chunk=3]\n"
+            "contracts/test_layers.py::test_bwd_is_the_transpose_of_the_derivative_of_fwd"
+            "[residual, parts by names]",
         ),
         (
             "the padding read",
             "return carry, trees.add(ys, _clean(xs, side)), (ys, kept)",
             "return carry, trees.add(ys, xs), (ys, kept)",
-            "test_small_print.py::test_the_padding_is_not_read",
+            "test_small_print.py::test_the_padding_is_not_read[residual]",
         ),
     ),
     *edits(
@@ -142,8 +145,7 @@ EDITS = (
             "outputs in the padding are read",
             "ys, targets, weights = _read(counts, (ys, targets, weights))",
             "ys, targets, weights = ys, targets, weights",
-            "contracts/test_properties.py::test_nothing_is_read_at_a_masked_step\n"
-            "models/test_objectives.py::test_padding_is_not_read",
+            "models/test_objectives.py::test_padding_is_not_read[squared_error-True]",
         ),
         (
             "targets that the layer within reads",
@@ -161,7 +163,8 @@ EDITS = (
             "losses of examples without their weights",
             "losses = losses * trees.along(losses, weights)",
             "losses = losses * 1.0",
-            "contracts/test_losses.py::test_losses_and_gradients_are_those_of_a_plain_loop",
+            "contracts/test_losses.py::test_losses_and_gradients_are_those_of_a_plain_loop"
+            "[bptt-1-batch1]",
         ),
         (
             "losses of a batch, times flags of examples",
@@ -213,7 +216,7 @@ EDITS = (
             "detached where it was not told",
             "h=trees.only(~aux, d_carry.h)",
             "h=trees.only(aux, d_carry.h)",
-            "diagnose/test_gradient_flow.py::test_h_detach_blocks_the_way_through_h",
+            "diagnose/test_gradient_flow.py::test_h_detach_blocks_the_way_through_h[False]",
         ),
     ),
     *edits(
@@ -243,7 +246,7 @@ EDITS = (
             "inputs in the padding are read",
             "return tree if side.mask is None else trees.only(side.mask, tree)",
             "return tree",
-            "test_small_print.py::test_the_padding_is_not_read",
+            "test_small_print.py::test_the_padding_is_not_read[dense]",
         ),
         (
             "the symbol -1 is the last one",
@@ -402,7 +405,8 @@ EDITS = (
             "steps are unrolled on a CPU, too",
             '("cuda", "rocm", "tpu")',
             '("cpu", "cuda", "rocm", "tpu")',
-            "contracts/test_unrolled.py::test_on_a_cpu_the_program_is_that_of_a_scan",
+            "contracts/test_unrolled.py::test_on_a_cpu_the_program_is_that_of_a_scan"
+            "[24-lstm-value]",
         ),
         (
             "a body is as long as its stretch",

@@ -23,7 +23,7 @@ EDITS = (
             "number += len(self._ends(rung, choice))",
             "number += 1",
             "sweep/test_run.py::test_killed_and_continued\n"
-            "sweep/test_rows.py::test_damaged_lines_are_named_kept_and_made_again",
+            "sweep/test_rows.py::test_damaged_lines_are_named_kept_and_made_again[plain-ended]",
         ),
         (
             "rungs that end at one step",
@@ -44,7 +44,7 @@ EDITS = (
             "some rows of a group are enough",
             "if not all(key in self.found for key in wanted):",
             "if not any(key in self.found for key in wanted):",
-            "sweep/test_rows.py::test_damaged_lines_are_named_kept_and_made_again",
+            "sweep/test_rows.py::test_damaged_lines_are_named_kept_and_made_again[plain-ended]",
         ),
         (
             "rows without a loss",
@@ -207,13 +207,13 @@ EDITS = (
             "a group that was made again is saved as the one that runs",
             "if unit.step < until and (stop or due) and self.mending is None:",
             "if unit.step < until and (stop or due):",
-            f"{ROWS}::test_stopped_while_it_makes_rows_again",
+            f"{ROWS}::test_stopped_while_it_makes_rows_again[plain]",
         ),
         (
             "rows that are missing stay so",
             "self.folder.rows.append(self.mending)",
             "pass",
-            f"{ROWS}::test_rows_made_again_are_written_down_with_their_group",
+            f"{ROWS}::test_rows_made_again_are_written_down_with_their_group[plain]",
         ),
         (
             "columns that the table has",

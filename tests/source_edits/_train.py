@@ -12,8 +12,8 @@ EDITS = (
             "a batch without a real step has a loss of NaN",
             "steps = jnp.where(real, steps, jnp.ones_like(steps))",
             "pass",
-            "train/test_step.py::test_a_batch_without_a_real_step_counts_as_nothing\n"
-            "models/test_estimators.py::test_a_batch_without_a_real_step_has_no_loss_and_no_gradient",
+            "models/test_estimators.py::test_a_batch_without_a_real_step_has_no_loss_and_no_gradient"
+            "[stream-mask]",
         ),
         (
             "keys of the batch are not taken",
@@ -34,13 +34,15 @@ EDITS = (
             "losses of the overlap count twice",
             "lambda a: a[overlap:].sum(), losses",
             "lambda a: a.sum(), losses",
-            "models/test_estimators.py::test_overlapping_windows_reach_into_earlier_batches",
+            "models/test_estimators.py::test_overlapping_windows_reach_into_earlier_batches"
+            "[mask, resets-9-3]",
         ),
         (
             "the state before the overlap is that after the batch",
             "*trees.cut(joined, 0, T)",
             "*trees.cut(joined, overlap, None)",
-            "models/test_estimators.py::test_overlapping_windows_reach_into_earlier_batches",
+            "models/test_estimators.py::test_overlapping_windows_reach_into_earlier_batches"
+            "[mask, resets-9-3]",
         ),
         (
             "a stride that does not divide the window",
@@ -55,19 +57,21 @@ EDITS = (
             "a sum of losses for their mean",
             "return per_real_step(loss, batch, steps), each",
             "return loss, each",
-            "models/test_estimators.py::test_exact",
+            "models/test_estimators.py::test_exact[resets, mask, weights]",
         ),
         (
             "sums of auxiliary values for their means",
             "each = {name: per_real_step(total, batch, steps) for name, total in told.items()}",
             "each = told",
-            "models/test_aux.py::test_means_are_told_and_the_gradient_is_that_without",
+            "models/test_aux.py::test_means_are_told_and_the_gradient_is_that_without"
+            "[exact-mask, weights-7]",
         ),
         (
             "auxiliary values are differentiated",
             "told = aux(*jax.lax.stop_gradient((ys, targets)))",
             "told = aux(ys, targets)",
-            "models/test_aux.py::test_means_are_told_and_the_gradient_is_that_without",
+            "models/test_aux.py::test_means_are_told_and_the_gradient_is_that_without"
+            "[exact-mask, weights-7]",
         ),
         (
             "auxiliary values of a batch for those of examples",
@@ -130,7 +134,7 @@ EDITS = (
             "the optimizer remembers a batch that does not count",
             "params, opt_state = trees.where(real, (params, opt_state), before)",
             "params = trees.where(real, params, before[0])",
-            f"{STEP}::test_a_batch_without_a_real_step_counts_as_nothing",
+            f"{STEP}::test_a_batch_without_a_real_step_counts_as_nothing[stream-mask]",
         ),
         (
             "buffers are not donated",
@@ -142,7 +146,7 @@ EDITS = (
             "an evaluation goes on from batch to batch",
             "carry = sums.carry if stateful else fresh",
             "carry = sums.carry",
-            f"{STEP}::test_an_evaluation_goes_on_where_the_task_is_stateful",
+            f"{STEP}::test_an_evaluation_goes_on_where_the_task_is_stateful[False]",
         ),
         (
             "lbfgs is let in",
@@ -181,7 +185,7 @@ EDITS = (
             "who stops a run loses what it did since",
             "saves = stop or ends or due(",
             "saves = ends or due(",
-            "train/test_resume.py::test_stopped_once",
+            "train/test_resume.py::test_stopped_once[3-text, stream]",
         ),
         (
             "a held-out loss that is not finite is one",
@@ -248,7 +252,7 @@ EDITS = (
             "a run in the place of another",
             "    if not overwrite:\n        raise ValueError(",
             "    if overwrite is None:\n        raise ValueError(",
-            f"{RECORD}::test_another_run_is_refused_and_nothing_is_changed",
+            f"{RECORD}::test_another_run_is_refused_and_nothing_is_changed[rate as a schedule]",
         ),
     ),
     *edits(
@@ -285,7 +289,7 @@ EDITS = (
             "another optimizer is the same run",
             '        ("optimizer", "the optimizer", {"options", "shapes"}),\n',
             "",
-            f"{RECORD}::test_another_run_is_refused_and_nothing_is_changed",
+            f"{RECORD}::test_another_run_is_refused_and_nothing_is_changed[rate as a schedule]",
         ),
         (
             "programs of another version are compared",
@@ -306,7 +310,7 @@ EDITS = (
             "numbers in a program do not count",
             'return "literal", str(atom.aval), np.asarray(atom.val)',
             'return "literal", str(atom.aval)',
-            "train/test_record.py::test_another_run_is_refused_and_nothing_is_changed",
+            "train/test_record.py::test_another_run_is_refused_and_nothing_is_changed[rate]",
         ),
         (
             "places in memory count",
@@ -321,7 +325,7 @@ EDITS = (
             "the line of the checkpoint itself is lost",
             'if line["step"] <= position]',
             'if line["step"] < position]',
-            "train/test_resume.py::test_stopped_once",
+            "train/test_resume.py::test_stopped_once[3-text, stream]",
         ),
         (
             "lines that cannot be read are thrown away",

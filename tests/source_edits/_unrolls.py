@@ -59,13 +59,13 @@ EDITS = (
             "done_with = slots.begins[slots.top] > i",
             "done_with = slots.begins[slots.top] >= i",
             "verify/test_mutants.py::test_the_original_passes[checkpointed]\n"
-            "contracts/test_checkpointed.py::test_steps_run_as_often_as_the_closed_form_says",
+            "contracts/test_checkpointed.py::test_steps_run_as_often_as_the_closed_form_says[7-2]",
         ),
         (
             "nothing stored on the way",
             "return carry, _offer(betas, slots, carry, j + 1, i + 1, offload)",
             "return carry, slots",
-            f"{CHECKPOINTED}::test_stretches_run_as_often",
+            f"{CHECKPOINTED}::test_stretches_run_as_often[5-2]",
         ),
         (
             "twice the slots",
@@ -121,26 +121,26 @@ EDITS = (
             "the oldest block comes back as the newest",
             "jnp.concatenate([jnp.zeros_like(d[:1]), d[:-1]])",
             "jnp.roll(d, 1, 0)",
-            f"{TRUNCATED}::test_equals_stop_gradient",
+            f"{TRUNCATED}::test_equals_stop_gradient[lstm-7-6-6-4-plain]",
         ),
         (
             "blocks counted from the beginning",
             "(i < n - 1) & ((n - 1 - i) % (stride // K) == 0)",
             "(i < n - 1) & (i % (stride // K) == 0)",
-            f"{TRUNCATED}::test_equals_stop_gradient",
+            f"{TRUNCATED}::test_equals_stop_gradient[elman-8-4-4-2-both]",
         ),
         (
             "no block ends at the shorter stretch",
             "acc = next_block(acc[0], ends), acc[1]",
             "acc = acc[0], acc[1]",
-            f"{TRUNCATED}::test_equals_stop_gradient",
+            f"{TRUNCATED}::test_equals_stop_gradient[lstm-7-6-6-4-plain]",
         ),
         (
             "a block too few where the stride does not divide time",
             "min(window // stride, -(-T // stride))",
             "min(window // stride, max(1, T // stride))",
             "contracts/test_truncated.py::test_a_window_of_the_whole_is_exact\n"
-            "contracts/test_truncated.py::test_equals_stop_gradient",
+            "contracts/test_truncated.py::test_equals_stop_gradient[elman-3-8-2-1-both]",
         ),
         (
             "a window that is no multiple of its stride",
@@ -242,7 +242,8 @@ EDITS = (
             "symbols that do not exist are let in",
             "        refuse(layer, *arguments)\n        return entry(",
             "        return entry(",
-            "models/test_out_of_range.py::test_an_unroll_refuses_a_symbol_that_is_known_and_names_the_first",
+            "models/test_out_of_range.py::test_an_unroll_refuses_a_symbol_that_is_known_and_names_the_first"
+            "[bptt]",
         ),
         (
             "a derivative along aux is zero and nobody is told",
@@ -272,13 +273,14 @@ EDITS = (
             "a symbol for the number of steps",
             "    if export.is_symbolic_dim(T):\n        raise ValueError(",
             "    if T is None:\n        raise ValueError(",
-            "contracts/test_export_elsewhere.py::test_a_length_that_is_a_symbol_is_refused_in_words",
+            "contracts/test_export_elsewhere.py::test_a_length_that_is_a_symbol_is_refused_in_words"
+            "[checkpointed]",
         ),
         (
             "each call is traced anew",
             "    @functools.partial(jax.jit, static_argnums=(0, 1))\n    def entry(",
             "    def entry(",
-            "test_traces.py::test_an_unroll_compiles_once",
+            "test_traces.py::test_an_unroll_compiles_once[bptt, remat-lstm]",
         ),
     ),
     *edits(
@@ -294,7 +296,7 @@ EDITS = (
             "outputs counted once",
             "without = outputs + max(outputs, of.stretch)",
             "without = max(outputs, of.stretch)",
-            "contracts/test_plan.py::test_predicted_bytes_are_those_of_xla",
+            "contracts/test_plan.py::test_predicted_bytes_are_those_of_xla[shape0-1.05]",
         ),
         (
             "the slowest way",

@@ -15,19 +15,19 @@ EDITS = (
             "a target of a step whose weight is zero",
             "_counting(mask, targets.weights), tuple(targets)",
             "mask, tuple(targets)",
-            TARGETS,
+            f"{TARGETS}[both]",
         ),
         (
             "the first direction ends where the sequence begins",
             "objectives.at_last_step(flags[::-1])[::-1] != 0",
             "objectives.at_last_step(flags) != 0.0",
-            ALONE,
+            f"{ALONE}[ends-7-batch0-True]",
         ),
         (
             "a sequence without a real step counts",
             "mask.any(0, keepdims=True)",
             "(mask | True).any(0, keepdims=True)",
-            "models/test_sections.py::test_the_loss_is_a_mean_over_sequences",
+            "models/test_sections.py::test_the_loss_is_a_mean_over_sequences[False]",
         ),
     ),
     *edits(
@@ -36,7 +36,7 @@ EDITS = (
             "the last step, be it real or not",
             "return _at(objectives.at_last_step(flags) != 0, tree)",
             "return jax.tree.map(lambda a: a[-1:], tree)",
-            "models/test_sections.py::test_the_target_is_that_of_the_last_step_that_counts",
+            f"{TARGETS}[both]",
         ),
     ),
     *edits(
@@ -45,7 +45,7 @@ EDITS = (
             "a pool that reads the padding",
             "ys = ys if side.mask is None else trees.only(side.mask, ys)",
             "ys = ys",
-            "contracts/test_wholes.py::test_a_pool_reads_no_padding",
+            "contracts/test_wholes.py::test_a_pool_reads_no_padding[attention_pool]",
         ),
     ),
     *edits(
@@ -54,13 +54,13 @@ EDITS = (
             "a sum over what is in the padding",
             "total = trees.only(mask, wide).sum(0, keepdims=True)",
             "total = wide.sum(0, keepdims=True)",
-            ALONE,
+            f"{ALONE}[mean-7-batch0-True]",
         ),
         (
             "a mean over padding",
             "jnp.maximum(mask.sum(0, keepdims=True, dtype=jnp.int32), 1)",
             "jnp.full_like(mask[:1], mask.shape[0], jnp.int32)",
-            ALONE,
+            f"{ALONE}[mean-7-batch0-True]",
         ),
     ),
     *edits(
@@ -75,7 +75,7 @@ EDITS = (
             "both directions run ahead",
             "runs = unroll, unrolls.reverse(unroll)",
             "runs = unroll, unroll",
-            ALONE,
+            f"{ALONE}[ends-7-batch0-True]",
         ),
         (
             "the options of a model do not reach both directions",
@@ -87,7 +87,7 @@ EDITS = (
             "both directions have one set of parameters",
             "zip(runs, (ahead, back), params, strict=True)",
             "zip(runs, (ahead, back), (params[0],) * 2, strict=True)",
-            ALONE,
+            f"{ALONE}[ends-7-batch0-True]",
         ),
     ),
     *edits(
@@ -96,7 +96,7 @@ EDITS = (
             "attention to padding",
             "jnp.where(there, wide, least)",
             "jnp.where(there, wide, jnp.zeros_like(wide))",
-            ALONE,
+            f"{ALONE}[attention_pool-7-batch0-True]",
         ),
     ),
     *edits(
@@ -111,7 +111,7 @@ EDITS = (
             "scores that grow with the features of a head",
             "q * shape[1] ** -0.5",
             "q",
-            ALONE,
+            f"{ALONE}[attention-7-batch0-True]",
         ),
     ),
     *edits(
@@ -129,7 +129,7 @@ EDITS = (
             "a mean over the steps of the inputs after a pool",
             "        return carry, losses, steps\n",
             "        return carry, losses, real_steps(batch)\n",
-            "models/test_sections.py::test_a_loss_inside_is_that_of_the_outputs",
+            "models/test_sections.py::test_a_loss_inside_is_that_of_the_outputs[last]",
         ),
     ),
 )

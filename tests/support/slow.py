@@ -8,7 +8,11 @@ seconds or more by the table of durations runs in the slow tier, but for
 
     those that a fault of `source_edits` names as what finds it,
     those of `support.durations.STAYS`, whole ways through the library,
-    those of `support.smoke`.
+    those of `support.smoke`,
+    those of `ALONE`, so that every public function runs in it.
+
+Tests that share what is computed for one of them (a fixture of a module, a cache) are listed
+together, by hand: the first that runs has what it takes, and without that one the next.
 
 They are marked `listed`, too: where only a part of the tests runs (other versions), these are
 among it. Where a test is slow by itself it says so with a mark.
@@ -24,6 +28,12 @@ from support import durations, smoke
 
 FILE = pathlib.Path(__file__).parents[1] / "slow.txt"
 MOST = 0.5
+ALONE = (
+    "export/test_export.py::test_it_holds_no_custom_call[symbols]",  # export.exported
+    "sweep/test_trainer.py::test_what_does_not_fit_is_named",  # sweep.trainer
+    "tasks/test_text.py::test_stdlib",  # tasks.stdlib, stdlib_corpus
+)
+"""What alone runs a public function."""
 
 
 def listed() -> set[str]:
@@ -45,7 +55,7 @@ def chosen(table: dict[str, float], named: set[str]) -> list[str]:
 
     Args:
       table: seconds by test.
-      named: tests that faults name, without their parameters.
+      named: tests that faults name, `a.py::test_b`, or of one with parameters `a.py::test_b[c]`.
     """
 
     def may(test):
@@ -53,14 +63,16 @@ def chosen(table: dict[str, float], named: set[str]) -> list[str]:
         whole = name.partition("[")[0]
         file, _, function = whole.partition("::")
         is_smoke = function in smoke.SMOKE.get(file, ())
-        return not (is_smoke or name.startswith(durations.STAYS) or whole in named)
+        is_named = whole in named or name in named
+        stays = name.startswith((*durations.STAYS, *ALONE))
+        return not (is_smoke or is_named or stays)
 
     return sorted(test for test, s in table.items() if s >= MOST and may(test))
 
 
 def named() -> set[str]:
-    """What all faults name: `a.py::test_b`."""
-    return {test.partition("[")[0] for edit in EDITS for test in edit.first}
+    """What all faults name."""
+    return {test for edit in EDITS for test in edit.first}
 
 
 if __name__ == "__main__":
