@@ -128,15 +128,20 @@ def torch(H: int, n: int) -> dict:
     return dict(seconds=found[threads], threads=threads)
 
 
+def words(H: int, n: int, steps: int = STEPS) -> list[str]:
+    """Of the command line: a sweep of so many configurations."""
+    return [
+        "sweep", "--task", "adding", "--cell", "lstm", "--hidden", f"{H}",
+        "--batch", f"{BATCH}", "--steps", f"{steps}", "--length", f"{T}",
+        "--lr", RATES, "--seed", f"0:{n // 16}",
+    ]  # fmt: skip
+
+
 def command(H: int, n: int, cache: str) -> dict:
     """Seconds of the command, from start to end."""
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "s"
-        run = [
-            sys.executable, "-m", "bptt_jax", "sweep", "--task", "adding", "--cell",
-            "lstm", "--hidden", f"{H}", "--batch", f"{BATCH}", "--steps", f"{STEPS}",
-            "--length", f"{T}", "--lr", RATES, "--seed", f"0:{n // 16}", "--out", f"{out}",
-        ]  # fmt: skip
+        run = [sys.executable, "-m", "bptt_jax", *words(H, n), "--out", f"{out}"]
         began = time.perf_counter()
         done = subprocess.run(
             run,

@@ -191,6 +191,29 @@ def sweep() -> str:
     return table(rows) + "\n\n" + _about(result)
 
 
+def commands() -> str:
+    """Whole commands over those of a commit before kernels, minima (medians)."""
+    result = read(RESULTS / "commands.json")
+    rows = {}
+    for name, title in OF_COMMANDS.items():
+        ratios = result["cases"][name]["here_to_other"]
+        show = lambda r: f"{r['min']:.2f} ({r['median']:.2f})"
+        steps = ratios.get("seconds_of_a_step")
+        rows[title] = {
+            "whole": show(ratios["seconds"]),
+            "a step": show(steps) if steps else "",
+            "before": f"{min(a['seconds'] for a in result['cases'][name]['other']):.0f} s",
+        }
+    return table(rows) + "\n\n" + _about(result)
+
+
+OF_COMMANDS = {
+    "sweep16": "`bptt-jax sweep`, H = 16, 512 configurations",
+    "sweep32": "`bptt-jax sweep`, H = 32, 256 configurations",
+    "train": "`bptt-jax train`, 250 steps",
+}
+
+
 def diagnose() -> str:
     """What looking costs, over the gradient alone: time (medians), temporary memory."""
     result = read(RESULTS / "diagnose.json")
@@ -491,6 +514,7 @@ PAGES = {
         profile,
         levers,
         sweep,
+        commands,
         diagnose,
         forward_mode,
         drop_in,

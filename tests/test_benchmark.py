@@ -45,6 +45,8 @@ REFUSED = {
     "benchmarks.run --only theano": "expected some of",
     "benchmarks.run --shapes 9": "from 1 to 8",
     "benchmarks.allocations --rounds 0": "--rounds: expected at least 1, got 0",
+    "benchmarks.commands . --rounds 0": "--rounds: expected at least 1, got 0",
+    "benchmarks.commands tests": "expected a folder with the package, got tests",
     "benchmarks.data_wait --rounds 0": "--rounds: expected at least 1, got 0",
     "benchmarks.japanese_vowels --rounds 0": "--rounds: expected at least 1, got 0",
 }
@@ -107,6 +109,17 @@ assert reached["time of LSTM under remat to that without"] == "1.50, a"
 
 def test_disagreement_is_seen_and_figures_are_those_of_the_rows(ended):
     assert ended["disagreement"].returncode == 0, ended["disagreement"].stderr
+
+
+@pytest.mark.slow
+def test_commands_of_two_checkouts():
+    """Of this one with itself: a sweep and a training, a few steps of each."""
+    done = run("-m", "benchmarks.commands", ".", "--quick", "--rounds", "1",
+               "--only", "sweep16", "train")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert told == ["sweep16", "train"]
+    assert "'seconds_of_a_step'" in done.stdout
 
 
 @pytest.mark.slow

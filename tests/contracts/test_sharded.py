@@ -108,9 +108,7 @@ def wrong(case: Spread, result: dict, devices: int) -> list[str]:
         share = result["work"] / result["work_of_one"]
         found.append(f"a device does {share:.2f} of the work, for 1/{devices}")
     everywhere = 4 * result["params"] + 6 * 1024  # weights, their gradients; keys
-    # of complex numbers whose backward JAX derives XLA fuses less where they are spread
-    apart = 4 / 3 if case.member == "complex, from_step" else 1
-    if result["memory"] > apart * result["memory_of_one"] / devices + everywhere:
+    if result["memory"] > result["memory_of_one"] / devices + everywhere:
         found.append(f"memory {result['memory']} of {result['memory_of_one']}")
     return found
 

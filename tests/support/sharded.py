@@ -32,6 +32,8 @@ THROUGH = {name: m.options.get("unroll", unrolls.bptt) for name, m in UNROLLS.it
 THROUGH |= {
     "bptt": partial(unrolls.bptt, chunk=2),
     "scan": unrolls.scan,
+    # of one stretch XLA computes the projections once, for its two passes, on one device alone
+    "checkpointed": partial(unrolls.checkpointed, chunk=2, slots=2),
     "truncated, windows": partial(unrolls.truncated, window=4, stride=2),
 }
 MEMBERS = CELLS | COMBINED | LAYERS
@@ -161,7 +163,9 @@ def _gradient(f):
     def loss(*arguments):
         rng = np.random.default_rng(0)
         out = jax.tree.leaves(f(*arguments))
-        return sum((a * rng.normal(size=a.shape)).sum().real for a in out)
+        # or one device has cuts of the weights as constants, several in their memory
+        weights = jax.lax.optimization_barrier([rng.normal(size=a.shape) for a in out])
+        return sum((a * w).sum().real for a, w in zip(out, weights, strict=True))
 
     def gradient(*arguments):
         each = jax.value_and_grad(loss, (0, 1, 2), allow_int=True)
