@@ -195,14 +195,15 @@ def commands() -> str:
     """Whole commands over those of a commit before kernels, minima (medians)."""
     result = read(RESULTS / "commands.json")
     rows = {}
-    for name, title in OF_COMMANDS.items():
-        ratios = result["cases"][name]["here_to_other"]
+    for name, case in result["cases"].items():
+        ratios = case["here_to_other"]
         show = lambda r: f"{r['min']:.2f} ({r['median']:.2f})"
         steps = ratios.get("seconds_of_a_step")
-        rows[title] = {
+        rows[OF_COMMANDS[name]] = {
             "whole": show(ratios["seconds"]),
             "a step": show(steps) if steps else "",
-            "before": f"{min(a['seconds'] for a in result['cases'][name]['other']):.0f} s",
+            "before": f"{min(a['seconds'] for a in case['other']):.0f} s",
+            "rounds": len(case["other"]),
         }
     return table(rows) + "\n\n" + _about(result)
 

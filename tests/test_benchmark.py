@@ -113,13 +113,11 @@ def test_disagreement_is_seen_and_figures_are_those_of_the_rows(ended):
 
 @pytest.mark.slow
 def test_commands_of_two_checkouts():
-    """Of this one with itself: a sweep and a training, a few steps of each."""
-    done = run("-m", "benchmarks.commands", ".", "--quick", "--rounds", "1",
-               "--only", "sweep16", "train")  # fmt: skip
+    """Of this one with itself: a sweep of few steps."""
+    quick = "--quick", "--rounds", "1", "--only", "sweep16"
+    done = run("-m", "benchmarks.commands", ".", *quick)
     assert done.returncode == 0, done.stderr[-3000:]
-    told = [line.partition(":")[0] for line in done.stdout.splitlines()]
-    assert told == ["sweep16", "train"]
-    assert "'seconds_of_a_step'" in done.stdout
+    assert done.stdout.startswith("sweep16: of the other's time {'seconds': {'min': ")
 
 
 @pytest.mark.slow
